@@ -1,0 +1,137 @@
+"""Files that are either complete or absent: write beside the target, flush to disk, rename.
+
+A rename within one folder is atomic, so a reader, a crash or a full disk never meets half a file.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from ._errors import MirraxError
+
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "the folder is read-only for this user; choose another folder",
+    errno.EPERM: "the folder is read-only for this user; choose another folder",
+    errno.ENOENT: "its folder does not exist; create it or choose another folder",
+    errno.ENOTDIR: "its folder is a file; choose another folder",
+    errno.EISDIR: "a folder of that name exists; choose another name",
+    errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+}
+
+
+def explain(error: OSError) -> str:
+    """Says in a few words what an `OSError` means and what to do about it.
+
+    >>> explain(OSError(errno.ENOSPC, "No space left on device"))
+    'the disk is full; free some space or choose another folder'
+    """
+    known = _REMEDIES.get(error.errno) if error.errno is not None else None
+    return known or error.strerror or str(error) or type(error).__name__
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file so that it is afterwards either complete or as it was before.
+
+    **Arguments:**
+
+    - `path`: the file to write or replace; its folder must exist.
+    - `data`: the whole content.
+
+    **Raises:**
+
+    - `MirraxError`: one line naming file and cause (disk full, read-only, no such folder). Nothing
+        new is left in the folder then, and an older file of that name is untouched.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(Path(folder) / "note.txt", b"geometry")
+    ...     sorted(os.listdir(folder)), (Path(folder) / "note.txt").read_bytes()
+    (['note.txt'], b'geometry')
+    """
+    target = Path(path)
+    # A random name that must not exist yet: two processes writing one target never share it.
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            _write_and_flush(temporary, data)
+            os.replace(temporary, target)
+        except BaseException:  # also on Ctrl-C: leave no half-written file
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _flush_folder(target.parent)
+    except OSError as error:
+        raise MirraxError(f"cannot write {target}: {explain(error)}") from error
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Writes an object as indented JSON, atomically.
+
+    JSON has no NaN and no infinity: non-finite numbers are written as `null`, as in the run
+    folder's "never reached". Arrays and scalars with `tolist` become lists and numbers.
+
+    **Arguments:**
+
+    - `path`: as in `write_atomically`.
+    - `obj`: nested dicts, lists, tuples, strings, numbers, booleans, `None`, paths, arrays.
+
+    **Raises:**
+
+    - `MirraxError`: the file cannot be written.
+    - `TypeError`: an object that JSON cannot hold.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_json(Path(folder) / "a.json", {"rate": 0.5, "steps": float("inf")})
+    ...     print((Path(folder) / "a.json").read_text(), end="")
+    {
+      "rate": 0.5,
+      "steps": null
+    }
+    """
+    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def _write_and_flush(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:  # one call may write less than it was given
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes the rename itself survive a power cut, where the system lets folders be flushed."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _plain(obj: Any) -> Any:
+    if isinstance(obj, dict):
+        return {str(key): _plain(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [_plain(value) for value in obj]
+    if isinstance(obj, float):
+        return float(obj) if math.isfinite(obj) else None
+    if isinstance(obj, os.PathLike):
+        return os.fspath(obj)
+    if hasattr(obj, "tolist"):  # numpy and JAX, without importing either
+        return _plain(obj.tolist())
+    return obj

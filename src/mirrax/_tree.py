@@ -1,0 +1,80 @@
+"""Parameters as points of a vector space: what optax's tree operations leave open.
+
+Parameters, gradients and duals are pytrees of arrays with one structure. Sums, products and inner
+products of such trees come from `optax.tree`; this file adds the type aliases and the names of
+leaves, which artifacts and reports use.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+Primal = PyTree[Float[Array, "..."]]
+"""A point of parameter space: a pytree of floating-point arrays."""
+
+Dual = PyTree[Float[Array, "..."]]
+"""A point of the dual space (a gradient, or the image of a point under the mirror map)."""
+
+Scalar = Float[Array, ""]
+
+
+def leaf_names(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
+    """Names the leaves of a tree by their path, joined with `/`, in flattening order.
+
+    **Arguments:**
+
+    - `tree`: any pytree.
+    - `is_leaf`: as in `jax.tree.map`.
+
+    **Returns:**
+
+    One name a leaf, such as `dense_0/weight`.
+
+    >>> leaf_names({"dense_0": {"weight": 1.0, "bias": 2.0}})
+    ['dense_0/bias', 'dense_0/weight']
+    """
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+
+
+def total(function: Callable[..., Array], *trees: PyTree) -> Scalar:
+    """Sums `function(leaf, ...)` over all entries of all leaves: `Σ_leaves Σ_entries f`.
+
+    **Arguments:**
+
+    - `function`: maps one leaf of each tree to an array.
+    - `*trees`: pytrees of one structure.
+
+    **Returns:**
+
+    A scalar; zero for a tree without leaves.
+
+    >>> float(total(lambda x: x**2, {"a": jnp.array([3.0, 4.0])}))
+    25.0
+    """
+    parts = jax.tree.map(lambda *leaves: jnp.sum(function(*leaves)), *trees)
+    leaves = jax.tree.leaves(parts)
+    return functools.reduce(jnp.add, leaves) if leaves else jnp.zeros(())
+
+
+def dot(first: PyTree, second: PyTree) -> Scalar:
+    """The pairing of a dual with a primal point, `⟨z, x⟩ = Σ z_i x_i`.
+
+    >>> float(dot({"a": jnp.array([1.0, 2.0])}, {"a": jnp.array([3.0, 4.0])}))
+    11.0
+    """
+    return total(jnp.multiply, first, second)
+
+
+def all_finite(tree: PyTree) -> Array:
+    """True where every entry of every inexact leaf is finite.
+
+    >>> bool(all_finite({"a": jnp.array([1.0, jnp.nan])}))
+    False
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()

@@ -1,0 +1,104 @@
+r"""Negative entropy, `ψ(x) = Σ x log x`: mirror descent is exponentiated gradient.
+
+The dual keeps log-weights, so `to_primal` is a softmax and nothing underflows. On the simplex the
+dual is determined up to a constant only, and `to_dual` returns the representative `log x`.
+Source: Kivinen and Warmuth 1997; S000 §3.
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import entr, logsumexp
+from jaxtyping import Array
+
+from .._tree import Dual, Primal, Scalar, total
+from ._base import AbstractGeometry
+
+Domain = Literal["simplex", "orthant"]
+
+
+class NegativeEntropy(AbstractGeometry):
+    r"""The potential `Σ x log x` on products of simplices, or `Σ x log x − x` on the orthant.
+
+    Every slice along the last axis of every leaf is one probability vector (`domain="simplex"`),
+    or every entry is a free non-negative number (`domain="orthant"`). The divergence is the
+    (generalised) Kullback–Leibler divergence.
+
+    **Arguments:**
+
+    - `domain`: `"simplex"` (default) or `"orthant"`.
+
+    **Raises:**
+
+    - `ValueError`: for another domain.
+
+    >>> import jax.numpy as jnp
+    >>> NegativeEntropy().to_primal(jnp.zeros(4))
+    Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
+    """
+
+    domain: Domain = eqx.field(static=True, default="simplex")
+
+    def __check_init__(self):
+        if self.domain not in ("simplex", "orthant"):
+            raise ValueError(
+                f"NegativeEntropy.domain: expected 'simplex' or 'orthant', got {self.domain!r}."
+            )
+
+    @property
+    def is_strongly_convex(self) -> bool:
+        """True on the simplex; on the orthant the curvature `1/x` has no lower bound."""
+        return self.domain == "simplex"
+
+    def to_dual(self, primal: Primal) -> Dual:
+        """`log x`."""
+        return jax.tree.map(jnp.log, primal)
+
+    def to_primal(self, dual: Dual) -> Primal:
+        """The softmax along the last axis, or `exp z` on the orthant."""
+        inverse = jax.nn.softmax if self.domain == "simplex" else jnp.exp
+        return jax.tree.map(inverse, dual)
+
+    def potential(self, primal: Primal) -> Scalar:
+        """`Σ x log x` (minus `Σ x` on the orthant)."""
+        if self.domain == "simplex":
+            return -total(entr, primal)
+        return -total(lambda x: entr(x) + x, primal)
+
+    def conjugate(self, dual: Dual) -> Scalar:
+        """`Σ_slices log Σ exp z`, or `Σ exp z` on the orthant."""
+        if self.domain == "simplex":
+            return total(lambda z: logsumexp(z, axis=-1), dual)
+        return total(jnp.exp, dual)
+
+    def divergence(self, primal: Primal, reference: Primal) -> Scalar:
+        """`Σ x log(x/y) − x + y`; the last two terms cancel on the simplex."""
+
+        def entrywise(x: Array, y: Array) -> Array:
+            return -entr(x) - jnp.where(x > 0, x * jnp.log(y), 0) - x + y
+
+        return total(entrywise, primal, reference)
+
+    def strong_convexity(self) -> Scalar:
+        """One on the simplex (Pinsker's inequality), zero on the orthant."""
+        return jnp.ones(()) if self.is_strongly_convex else jnp.zeros(())
+
+    def norm_squared(self, displacement: Primal) -> Scalar:
+        """`Σ_slices ‖v‖₁²`."""
+        return total(lambda v: jnp.sum(jnp.abs(v), axis=-1) ** 2, displacement)
+
+    def dual_norm_squared(self, gradient: Dual) -> Scalar:
+        """`Σ_slices ‖g‖_∞²`."""
+        return total(lambda g: jnp.max(jnp.abs(g), axis=-1) ** 2, gradient)
+
+    def local_dual_norm_squared(self, gradient: Dual, primal: Primal) -> Scalar:
+        """`Σ x_i (g_i − min g)²`, a valid bound because adding a constant moves nothing."""
+        if not self.is_strongly_convex:
+            return super().local_dual_norm_squared(gradient, primal)
+
+        def slices(g: Array, x: Array) -> Array:
+            return x * (g - jnp.min(g, axis=-1, keepdims=True)) ** 2
+
+        return total(slices, gradient, primal)

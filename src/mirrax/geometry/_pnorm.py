@@ -1,0 +1,106 @@
+r"""The p-norm geometry, `ψ(x) = ½‖x‖_p²` or `ψ(x) = (1/p) Σ|x_i|^p`.
+
+With `1/p + 1/q = 1` the conjugates are `½‖z‖_q²` and `(1/q) Σ|z_i|^q`, so both mirror maps are
+powers. For `1 < p ≤ 2` the first is `(p − 1)`-strongly convex in `‖·‖_p`.
+Source: Gentile 2003; Shalev-Shwartz 2012, Lemma 2.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .._tree import Dual, Primal, Scalar, total
+from ._base import AbstractGeometry
+
+
+def _signed_power(x: Array, exponent: float) -> Array:
+    """`sign(x)|x|^a`, with derivative zero at zero, where it may be infinite or undefined."""
+    nonzero = jnp.where(x == 0, 1, x)
+    return jnp.where(x == 0, 0, jnp.sign(nonzero) * jnp.abs(nonzero) ** exponent)
+
+
+def _power_sum(x: Primal, exponent: float) -> Scalar:
+    return total(lambda leaf: jnp.abs(_signed_power(leaf, exponent)), x)
+
+
+def _norm(x: Primal, p: float) -> Scalar:
+    return _signed_power(_power_sum(x, p), 1 / p)
+
+
+def _gradient_of_half_square(x: Primal, p: float) -> Dual:
+    """`∇ ½‖x‖_p² = ‖x‖_p^{2−p} sign(x)|x|^{p−1}`, written so that no power overflows."""
+    norm = _norm(x, p)
+    safe = jnp.where(norm == 0, 1, norm)
+    return jax.tree.map(lambda leaf: norm * _signed_power(leaf / safe, p - 1), x)
+
+
+class PNorm(AbstractGeometry):
+    r"""The potential `ψ(x) = ½‖x‖_p²` of all parameters taken as one vector.
+
+    **Arguments:**
+
+    - `p`: the exponent, above 1. Near 1 the geometry favours sparse solutions; 2 is Euclidean.
+    - `separable`: take `ψ(x) = (1/p) Σ|x_i|^p` instead.
+
+    **Raises:**
+
+    - `ValueError`: if `p` is not a finite number above 1.
+
+    >>> import jax.numpy as jnp
+    >>> float(PNorm(2.0).potential(jnp.array([3.0, 4.0])))
+    12.5
+    """
+
+    p: float = eqx.field(static=True)
+    separable: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        if not 1 < self.p < float("inf"):
+            raise ValueError(f"PNorm.p: expected a finite number above 1, got {self.p!r}.")
+
+    @property
+    def q(self) -> float:
+        """The conjugate exponent, `1/p + 1/q = 1`."""
+        return self.p / (self.p - 1)
+
+    @property
+    def is_strongly_convex(self) -> bool:
+        """True for `p ≤ 2`, and for the separable form at `p = 2` only."""
+        return self.p == 2 if self.separable else self.p <= 2
+
+    def to_dual(self, primal: Primal) -> Dual:
+        """`‖x‖_p^{2−p} sign(x)|x|^{p−1}`, or `sign(x)|x|^{p−1}`."""
+        if self.separable:
+            return jax.tree.map(lambda x: _signed_power(x, self.p - 1), primal)
+        return _gradient_of_half_square(primal, self.p)
+
+    def to_primal(self, dual: Dual) -> Primal:
+        """`‖z‖_q^{2−q} sign(z)|z|^{q−1}`, or `sign(z)|z|^{q−1}`."""
+        if self.separable:
+            return jax.tree.map(lambda z: _signed_power(z, self.q - 1), dual)
+        return _gradient_of_half_square(dual, self.q)
+
+    def potential(self, primal: Primal) -> Scalar:
+        """`½‖x‖_p²`, or `(1/p) Σ|x_i|^p`."""
+        if self.separable:
+            return _power_sum(primal, self.p) / self.p
+        return _norm(primal, self.p) ** 2 / 2
+
+    def conjugate(self, dual: Dual) -> Scalar:
+        """`½‖z‖_q²`, or `(1/q) Σ|z_i|^q`."""
+        if self.separable:
+            return _power_sum(dual, self.q) / self.q
+        return _norm(dual, self.q) ** 2 / 2
+
+    def strong_convexity(self) -> Scalar:
+        """`p − 1` where the geometry is strongly convex, else zero."""
+        return jnp.asarray(self.p - 1 if self.is_strongly_convex else 0.0)
+
+    def norm_squared(self, displacement: Primal) -> Scalar:
+        """`‖v‖_p²`."""
+        return _norm(displacement, self.p) ** 2
+
+    def dual_norm_squared(self, gradient: Dual) -> Scalar:
+        """`‖g‖_q²`."""
+        return _norm(gradient, self.q) ** 2

@@ -1,0 +1,8 @@
+"""Hypergradients: how to differentiate what a run is worth with respect to the prior."""
+
+from ._base import AbstractHypergradient as AbstractHypergradient
+from ._base import EstimatorState as EstimatorState
+from ._direct import Direct as Direct
+from ._forward import Forward as Forward
+from ._reverse import Reverse as Reverse
+from ._truncated import Truncated as Truncated

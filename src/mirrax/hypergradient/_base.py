@@ -1,0 +1,116 @@
+r"""What a hypergradient estimator is: `(objective, inner, prior, problem) -> (E, dE/dprior)`.
+
+Estimators differ in what they keep and what they leave out; they share one interface, so that
+one can be checked against another and exchanged by one argument.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray, PyTree
+
+from .._tree import Primal, Scalar
+from ..inner import AbstractInner, AbstractObjective, InnerState, Prior, Problem, RunSummary
+
+Part = Literal["geometry", "start", "shared"]
+"""A field of `Prior` that can be learned."""
+
+
+class EstimatorState(eqx.Module):
+    """What an estimator carries from one call to the next.
+
+    **Arguments:**
+
+    - `summary`: summary of the last run, or of the current one so far.
+    - `inner`: where the current run stands, for estimators that stop within a run.
+    - `first`: where the current run began.
+    """
+
+    summary: RunSummary
+    inner: InnerState | None = None
+    first: Primal | None = None
+
+
+class AbstractHypergradient(eqx.Module):
+    """An estimator of the derivative of an objective with respect to the prior."""
+
+    steps: eqx.AbstractVar[int]
+    wrt: eqx.AbstractVar[tuple[Part, ...]]
+
+    def __check_init__(self):
+        name = type(self).__name__
+        if self.steps < 1:
+            raise ValueError(f"{name}.steps: expected at least 1, got {self.steps!r}.")
+        if not self.wrt or any(part not in get_args(Part) for part in self.wrt):
+            raise ValueError(
+                f"{name}.wrt: expected names among {get_args(Part)}, got {self.wrt!r}."
+            )
+
+    def init(self, inner: AbstractInner, prior: Prior) -> EstimatorState:
+        """The state before the first call.
+
+        **Arguments:**
+
+        - `inner`: the inner rule.
+        - `prior`: what is learned across tasks.
+
+        **Returns:**
+
+        An empty state.
+        """
+        del inner
+        dtype = jnp.result_type(*jax.tree.leaves(prior.start))
+        return EstimatorState(RunSummary.empty(dtype))
+
+    @abc.abstractmethod
+    def estimate(
+        self,
+        objective: AbstractObjective,
+        inner: AbstractInner,
+        prior: Prior,
+        problem: Problem,
+        state: EstimatorState,
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Scalar, Prior, EstimatorState]:
+        """The value of the objective and its derivative.
+
+        **Arguments:**
+
+        - `objective`: what the run is worth.
+        - `inner`, `prior`, `problem`: the rule and the task.
+        - `state`: what the last call carried over.
+        - `key`: randomness of the run.
+
+        **Returns:**
+
+        The value; the derivative, shaped like the prior with `None` wherever it is not asked
+        for (see `wrt`); and the state for the next call.
+        """
+
+
+def split(prior: Prior, wrt: tuple[Part, ...]) -> tuple[Prior, Callable[[PyTree], Prior]]:
+    """Separates what is differentiated from what is not.
+
+    **Arguments:**
+
+    - `prior`: what is learned across tasks.
+    - `wrt`: the fields to differentiate.
+
+    **Returns:**
+
+    The prior's inexact arrays within those fields (`None` elsewhere), and the function that puts
+    them back.
+    """
+
+    def mark(name: Part):
+        return lambda leaf: name in wrt and eqx.is_inexact_array(leaf)
+
+    parts = {"geometry": prior.geometry, "start": prior.start, "shared": prior.shared}
+    chosen = Prior(**{name: jax.tree.map(mark(name), part) for name, part in parts.items()})
+    learned, fixed = eqx.partition(prior, chosen)
+    return learned, lambda value: eqx.combine(value, fixed)

@@ -1,0 +1,72 @@
+r"""The direct gradient: the trajectory held constant, `∂E/∂φ` without `(∂E/∂θ)(dθ/dφ)`.
+
+For regret bounds at convergence this is the whole hypergradient: either the minimiser does not
+depend on the geometry, or the indirect term vanishes by the envelope theorem (spec B5, error E12).
+It needs no backward pass through the run, and memory for one step. Source: spec B4.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax.tree as vector
+from jaxtyping import PRNGKeyArray
+
+from .._tree import Scalar
+from ..inner import AbstractInner, AbstractObjective, Prior, Problem, RunSummary, fold
+from ._base import AbstractHypergradient, EstimatorState, Part, split
+
+
+class Direct(AbstractHypergradient):
+    """Differentiates an objective's explicit dependence on the prior only.
+
+    **Arguments:**
+
+    - `steps`: the length `T` of a run.
+    - `wrt`: the fields of the prior to differentiate.
+
+    **Raises:**
+
+    - `ValueError`: if `steps` is not positive or `wrt` names no field of the prior.
+
+    >>> Direct(steps=10).wrt
+    ('geometry',)
+    """
+
+    steps: int = eqx.field(static=True)
+    wrt: tuple[Part, ...] = eqx.field(static=True, default=("geometry",))
+
+    def estimate(
+        self,
+        objective: AbstractObjective,
+        inner: AbstractInner,
+        prior: Prior,
+        problem: Problem,
+        state: EstimatorState,
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Scalar, Prior, EstimatorState]:
+        """The value and its direct derivative."""
+        del state
+        learned, complete = split(prior, self.wrt)
+        begin = inner.init(prior)
+        dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
+
+        def stage_cost(part: Prior, step):
+            return objective.stage(complete(part), problem, step)
+
+        def observe(gathered, step, count):
+            value, grad, summary = gathered
+            cost, slope = jax.value_and_grad(stage_cost)(learned, step)
+            summary = summary.observe(step.loss, count, self.steps)
+            return value + cost, vector.add(grad, slope), summary
+
+        empty = (jnp.zeros((), dtype), vector.zeros_like(learned), RunSummary.empty(dtype))
+        end, (value, grad, summary) = fold(
+            inner, prior, problem, self.steps, observe, empty, key=key, state=begin
+        )
+
+        def terminal_cost(part: Prior):
+            return objective.terminal(complete(part), problem, begin.primal, end.primal)
+
+        cost, slope = jax.value_and_grad(terminal_cost)(learned)
+        return value + cost, vector.add(grad, slope), EstimatorState(summary)

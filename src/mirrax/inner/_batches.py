@@ -1,0 +1,112 @@
+"""Where the batch of each inner step comes from: the same data, a stream, or random rows.
+
+Batches are drawn on the device inside the compiled loop. A draw depends on the step and the key
+only, so a run can be cut anywhere and continued to the bit.
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+
+class AbstractBatches(eqx.Module):
+    """A rule that gives the batch of every step."""
+
+    @abc.abstractmethod
+    def draw(self, step: Int[Array, ""], *, key: PRNGKeyArray) -> PyTree[Any]:
+        """The batch of one step.
+
+        **Arguments:**
+
+        - `step`: the step's number, from zero.
+        - `key`: randomness of this step.
+
+        **Returns:**
+
+        The batch, in whatever form the problem's loss takes.
+        """
+
+
+class Repeat(AbstractBatches):
+    """The same data at every step: full-batch learning.
+
+    **Arguments:**
+
+    - `data`: any pytree.
+
+    >>> import jax
+    >>> Repeat(3.0).draw(jnp.array(5), key=jax.random.key(0))
+    3.0
+    """
+
+    data: PyTree[Any]
+
+    def draw(self, step: Int[Array, ""], *, key: PRNGKeyArray) -> PyTree[Any]:
+        """The data."""
+        del step, key
+        return self.data
+
+
+class Stream(AbstractBatches):
+    """Slice `t` of the leading axis at step `t`: online learning.
+
+    **Arguments:**
+
+    - `data`: a pytree of arrays with one leading axis of steps.
+
+    >>> import jax
+    >>> int(Stream(jnp.array([5, 6, 7])).draw(jnp.array(1), key=jax.random.key(0)))
+    6
+    """
+
+    data: PyTree[Array]
+
+    def draw(self, step: Int[Array, ""], *, key: PRNGKeyArray) -> PyTree[Any]:
+        """Slice `step` of every leaf."""
+        del key
+        return jax.tree.map(lambda leaf: leaf[step], self.data)
+
+
+class Minibatch(AbstractBatches):
+    """`size` rows drawn uniformly with replacement.
+
+    **Arguments:**
+
+    - `data`: a pytree of arrays with one leading axis of examples.
+    - `size`: rows a batch.
+    - `count`: draw from the first `count` rows only, so that data sets of different sizes can be
+      padded to one shape and vectorised. All rows by default.
+
+    **Raises:**
+
+    - `ValueError`: if `size` is not positive or the leaves disagree on the number of rows.
+
+    >>> import jax
+    >>> Minibatch(jnp.arange(10), size=4).draw(jnp.array(0), key=jax.random.key(0)).shape
+    (4,)
+    """
+
+    data: PyTree[Array]
+    size: int = eqx.field(static=True)
+    count: Int[Array, ""]
+
+    def __init__(self, data: PyTree[Array], size: int, count: int | Array | None = None):
+        rows = {len(leaf) for leaf in jax.tree.leaves(data)}
+        if len(rows) != 1 or size < 1:
+            raise ValueError(
+                "Minibatch: expected size >= 1 and leaves of one length, got "
+                f"size={size!r}, lengths {sorted(rows)}."
+            )
+        self.data = data
+        self.size = size
+        self.count = jnp.asarray(rows.pop() if count is None else count)
+
+    def draw(self, step: Int[Array, ""], *, key: PRNGKeyArray) -> PyTree[Any]:
+        """Random rows of every leaf."""
+        del step
+        rows = jax.random.randint(key, (self.size,), 0, self.count)
+        return jax.tree.map(lambda leaf: leaf[rows], self.data)

@@ -1,0 +1,267 @@
+r"""Mirror descent, dual descent and preconditioned descent.
+
+One step of mirror descent with rate `η` solves `x⁺ = argmin ⟨g, x⟩ + D(x‖x_t)/η`, that is
+`∇ψ(x⁺) = ∇ψ(x_t) − η g` (convention C1 of the notation page). The rule keeps the dual point as
+its state: where `∇ψ` is set-valued, the primal point alone does not determine the next step.
+Sources: S000 eq. 1 and appendix A.1; S004 eq. 7 for dual descent; S000 eq. 7–8 for the printed
+step of a maximum of diagonals, which is preconditioned descent.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax.tree as vector
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from .._tree import Dual, Primal, Scalar
+from ..geometry import AbstractGeometry
+from ._problem import Prior, Problem
+
+Rate: TypeAlias = float | Scalar | Callable[[Int[Array, ""]], Any]
+"""A step size: a positive number, or a schedule from the step's number to one."""
+
+
+def as_rate(rate: Any, owner: str) -> Any:
+    """Checks a rate and makes numbers arrays, so that changing one does not recompile."""
+    if callable(rate) or isinstance(rate, jax.core.Tracer):
+        return rate
+    if not (np.all(np.isfinite(rate)) and np.all(np.asarray(rate) > 0)):
+        raise ValueError(f"{owner}.rate: expected a positive finite number, got {rate!r}.")
+    return jnp.asarray(rate)
+
+
+def _rate_at(rate: Any, count: Array) -> Array:
+    value = rate(count) if callable(rate) else rate
+    return jnp.asarray(value)
+
+
+def _subtract_scaled(base: Any, rate: Array, direction: Any) -> Any:
+    return jax.tree.map(lambda b, d: b - rate.astype(d.dtype) * d, base, direction)
+
+
+class Step(eqx.Module):
+    """One step of a run: the point `x_t` it left, the gradient `g_t` and the loss there."""
+
+    primal: Primal
+    gradient: Dual
+    loss: Scalar
+
+
+class InnerState(eqx.Module):
+    """Where an inner rule stands.
+
+    **Arguments:**
+
+    - `primal`: the parameters.
+    - `dual`: their dual point, or `None` for rules that have none.
+    - `count`: how many steps have been made.
+    """
+
+    primal: Primal
+    dual: Dual | None
+    count: Int[Array, ""]
+
+
+class AbstractInner(eqx.Module):
+    """A rule that learns one task, step by step."""
+
+    @abc.abstractmethod
+    def init(self, prior: Prior) -> InnerState:
+        """The state before the first step.
+
+        **Arguments:**
+
+        - `prior`: what is learned across tasks.
+
+        **Returns:**
+
+        The state at `prior.start`.
+        """
+
+    @abc.abstractmethod
+    def step(
+        self, prior: Prior, problem: Problem, state: InnerState, *, key: PRNGKeyArray
+    ) -> tuple[InnerState, Step]:
+        """One step on one batch.
+
+        **Arguments:**
+
+        - `prior`, `problem`: the two halves of the task.
+        - `state`: where the rule stands.
+        - `key`: randomness of this step.
+
+        **Returns:**
+
+        The next state, and a record of the point left, its gradient and its loss.
+        """
+
+    @abc.abstractmethod
+    def hold(self, prior: Prior, state: InnerState) -> InnerState:
+        """The state as a function of the prior, its free variable held constant.
+
+        Truncated hypergradients start their window from it: nothing before it is differentiated.
+
+        **Arguments:**
+
+        - `prior`: what is learned across tasks.
+        - `state`: where the rule stands.
+
+        **Returns:**
+
+        A state of the same value.
+        """
+
+
+def _measure(prior: Prior, problem: Problem, state: InnerState, key: PRNGKeyArray) -> Step:
+    batch = problem.batches.draw(state.count, key=key)
+    loss, gradient = jax.value_and_grad(problem.loss)(state.primal, prior.shared, batch)
+    return Step(state.primal, gradient, loss)
+
+
+def _dual_step(
+    rate: Any, prior: Prior, problem: Problem, state: InnerState, key: PRNGKeyArray
+) -> tuple[InnerState, Step]:
+    record = _measure(prior, problem, state, key)
+    dual = _subtract_scaled(state.dual, _rate_at(rate, state.count), record.gradient)
+    primal = prior.geometry.to_primal(dual)
+    return InnerState(primal, dual, state.count + 1), record
+
+
+class MirrorDescent(AbstractInner):
+    r"""`∇ψ(x_{t+1}) = ∇ψ(x_t) − η g_t`, started at the parameters `prior.start`.
+
+    **Arguments:**
+
+    - `rate`: the step size `η`, a positive number or a schedule.
+
+    **Raises:**
+
+    - `ValueError`: if `rate` is not positive and finite.
+
+    >>> import jax
+    >>> from mirrax.geometry import Euclidean
+    >>> from mirrax.inner import Prior, Problem, Repeat
+    >>> rule = MirrorDescent(0.5)
+    >>> prior = Prior(Euclidean(), start=jnp.array(4.0))
+    >>> problem = Problem(lambda x, shared, batch: x**2 / 2, Repeat(None))
+    >>> state, record = rule.step(prior, problem, rule.init(prior), key=jax.random.key(0))
+    >>> float(state.primal), float(record.loss)
+    (2.0, 8.0)
+    """
+
+    rate: Rate
+
+    def __init__(self, rate: Rate):
+        self.rate = as_rate(rate, "MirrorDescent")
+
+    def init(self, prior: Prior) -> InnerState:
+        """At the start and its dual."""
+        return InnerState(prior.start, prior.geometry.to_dual(prior.start), jnp.zeros((), int))
+
+    def step(
+        self, prior: Prior, problem: Problem, state: InnerState, *, key: PRNGKeyArray
+    ) -> tuple[InnerState, Step]:
+        """A step in the dual, then back."""
+        return _dual_step(self.rate, prior, problem, state, key)
+
+    def hold(self, prior: Prior, state: InnerState) -> InnerState:
+        """Holds the parameters; the dual moves with the geometry as `∇ψ(x)` does."""
+        held = jax.lax.stop_gradient(state)
+        moving = prior.geometry.to_dual(held.primal)
+        dual = vector.add(held.dual, vector.sub(moving, jax.lax.stop_gradient(moving)))
+        return InnerState(held.primal, dual, held.count)
+
+
+class DualDescent(AbstractInner):
+    r"""`z_{t+1} = z_t − η ∇ℓ(g(z_t))` with the map `g`, started at the dual point `prior.start`.
+
+    **Arguments:**
+
+    - `rate`: the step size, a positive number or a schedule.
+
+    **Raises:**
+
+    - `ValueError`: if `rate` is not positive and finite.
+
+    >>> from mirrax.geometry import NegativeEntropy
+    >>> from mirrax.inner import Prior
+    >>> DualDescent(0.5).init(Prior(NegativeEntropy(), start=jnp.zeros(2))).primal
+    Array([0.5, 0.5], dtype=float32)
+    """
+
+    rate: Rate
+
+    def __init__(self, rate: Rate):
+        self.rate = as_rate(rate, "DualDescent")
+
+    def init(self, prior: Prior) -> InnerState:
+        """At the dual start and its image."""
+        primal = prior.geometry.to_primal(prior.start)
+        return InnerState(primal, prior.start, jnp.zeros((), int))
+
+    def step(
+        self, prior: Prior, problem: Problem, state: InnerState, *, key: PRNGKeyArray
+    ) -> tuple[InnerState, Step]:
+        """A step in the dual, then back."""
+        return _dual_step(self.rate, prior, problem, state, key)
+
+    def hold(self, prior: Prior, state: InnerState) -> InnerState:
+        """Holds the dual; the parameters move with the map."""
+        held = jax.lax.stop_gradient(state)
+        return InnerState(prior.geometry.to_primal(held.dual), held.dual, held.count)
+
+
+class PreconditionedDescent(AbstractInner):
+    r"""`x_{t+1} = x_t − η [∇²ψ(x_t)]⁻¹ g_t`, the mirror step linearised at the old point.
+
+    For quadratic potentials it *is* mirror descent. For `MaxOfDiagonals` it is the printed step of
+    S000 eq. 7–8, which keeps no dual and is a mirror step only while the largest component stays
+    the same (error E6).
+
+    **Arguments:**
+
+    - `rate`: the step size, a positive number or a schedule.
+
+    **Raises:**
+
+    - `ValueError`: if `rate` is not positive and finite, or the prior's geometry has no
+      closed-form inverse Hessian.
+
+    >>> from mirrax.geometry import Euclidean
+    >>> from mirrax.inner import Prior
+    >>> PreconditionedDescent(0.1).init(Prior(Euclidean(), start=jnp.zeros(2))).dual is None
+    True
+    """
+
+    rate: Rate
+
+    def __init__(self, rate: Rate):
+        self.rate = as_rate(rate, "PreconditionedDescent")
+
+    def init(self, prior: Prior) -> InnerState:
+        """At the start."""
+        if not isinstance(prior.geometry, AbstractGeometry):
+            raise ValueError(
+                "PreconditionedDescent: prior.geometry must be a geometry with a potential, got "
+                f"{type(prior.geometry).__name__}; use DualDescent for a mirror map."
+            )
+        return InnerState(prior.start, None, jnp.zeros((), int))
+
+    def step(
+        self, prior: Prior, problem: Problem, state: InnerState, *, key: PRNGKeyArray
+    ) -> tuple[InnerState, Step]:
+        """A step along the preconditioned gradient."""
+        record = _measure(prior, problem, state, key)
+        direction = prior.geometry.inverse_hessian(state.primal, record.gradient)
+        primal = _subtract_scaled(state.primal, _rate_at(self.rate, state.count), direction)
+        return InnerState(primal, None, state.count + 1), record
+
+    def hold(self, prior: Prior, state: InnerState) -> InnerState:
+        """Holds the parameters."""
+        del prior
+        return jax.lax.stop_gradient(state)

@@ -1,0 +1,30 @@
+"""Records to tables, figures and one HTML page. Reads files only; imports no JAX.
+
+matplotlib, rich and jinja2 are loaded when first needed, so importing this package is light.
+"""
+
+from ._figures import learning_curves as learning_curves
+from ._figures import meta_progress as meta_progress
+from ._figures import regret_bounds as regret_bounds
+from ._geometry_figures import activation_by_round as activation_by_round
+from ._geometry_figures import activation_by_step as activation_by_step
+from ._geometry_figures import geometry_rates as geometry_rates
+from ._geometry_figures import trajectories as trajectories
+from ._inspect import active_components as active_components
+from ._inspect import inspect_table as inspect_table
+from ._inspect import inspect_text as inspect_text
+from ._page import html as html
+from ._paper import PAPERS as PAPERS
+from ._paper import S000_FIGURE1 as S000_FIGURE1
+from ._paper import S000_TABLE1_LENET as S000_TABLE1_LENET
+from ._paper import S000_TABLE1_MLP as S000_TABLE1_MLP
+from ._paper import S000_TABLE2 as S000_TABLE2
+from ._records import Run as Run
+from ._run_figures import write_figures as write_figures
+from ._table import Cell as Cell
+from ._table import Column as Column
+from ._table import Table as Table
+from ._tables import assumption_table as assumption_table
+from ._tables import certificate_table as certificate_table
+from ._tables import comparison_table as comparison_table
+from ._tables import side_by_side as side_by_side

@@ -1,0 +1,251 @@
+"""One HTML page for one or several runs, complete in itself.
+
+Figures are inlined as SVG whose colours follow the reader's light or dark style; nothing is loaded
+from anywhere, and a content security policy forbids it. Every word from a file is escaped.
+"""
+
+import base64
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mirrax._files import write_atomically
+
+from ._format import clean, duration, fields, finite
+from ._inspect import inspect_table
+from ._records import Run
+from ._run_figures import figures_of
+from ._style import THEME, drawing, to_svg
+from ._table import Table
+from ._tables import assumption_table, certificate_table, comparison_table
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_LARGEST = 2_000_000  # bytes of a figure that is embedded as it lies in the folder
+
+
+def html(
+    runs: Sequence[Run], path: str | os.PathLike[str], *, tables: Iterable[Table] = ()
+) -> Path:
+    """Writes one self-contained HTML page about the runs.
+
+    **Arguments:**
+
+    - `runs`: run folders that were read with `Run.read`.
+    - `path`: the page to write.
+    - `tables`: further tables shown first, such as one made by `side_by_side`.
+
+    **Returns:**
+
+    The path.
+
+    **Raises:**
+
+    - `MirraxError`: if the page cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = html([Run(Path("runs/a"), {"recipe": "quadratics"})], Path(folder) / "a.html")
+    ...     "quadratics" in page.read_text(encoding="utf-8")
+    True
+    """
+    path = Path(path)
+    write_atomically(path, page(runs, tables=tables).encode("utf-8"))
+    return path
+
+
+def page(runs: Sequence[Run], *, tables: Iterable[Table] = ()) -> str:
+    """The page that `html` writes, as text.
+
+    **Arguments:**
+
+    - `runs`, `tables`: as for `html`.
+
+    **Returns:**
+
+    The content of an HTML file.
+
+    >>> page([]).startswith("<!DOCTYPE html>")
+    True
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mirrax.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = [run.recipe for run in runs]
+    title = ", ".join(dict.fromkeys(names)) if len(set(names)) <= 3 else f"{len(runs)} runs"
+    return environment.get_template("report.html.jinja").render(
+        title=title,
+        tables=list(tables),
+        overview=_overview(runs) if len(runs) > 1 else [],
+        runs=[_section(i, run) for i, run in enumerate(runs)],
+    )
+
+
+def inline_svg(svg: bytes, caption: str, prefix: str) -> "Markup":
+    """An SVG file as markup that can stand inside a page.
+
+    Its ids get a prefix, because those of two figures may agree; its colours become the variables
+    of the page; its prologue, metadata and comments, which name addresses, are dropped.
+
+    **Arguments:**
+
+    - `svg`: what `to_svg` returned.
+    - `caption`: what a screen reader says instead.
+    - `prefix`: letters and digits, different for each figure of a page.
+
+    **Returns:**
+
+    Markup.
+
+    >>> svg = b'<?xml version="1.0"?><svg viewBox="0 0 1 1"><path id="p" style="fill: #1c2733"/></svg>'
+    >>> print(inline_svg(svg, "A line", "f0"))
+    <svg role="img" aria-label="A line" viewBox="0 0 1 1"><path id="f0-p" style="fill: var(--ink)"/></svg>
+    """
+    from markupsafe import Markup, escape
+
+    text = svg.decode("utf-8")
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
+    text = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', r"\1", text, count=1)
+    text = text.replace("xlink:href=", "href=")
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'\bhref="#', f'href="#{prefix}-', text)
+    text = text.replace("url(#", f"url(#{prefix}-")
+    for colour, variable in THEME.items():
+        text = text.replace(colour, f"var({variable})")
+    opening = Markup('<svg role="img" aria-label="{}"').format(escape(caption))
+    return opening + Markup(text.removeprefix("<svg"))
+
+
+def _section(index: int, run: Run) -> dict[str, Any]:
+    """All that the template shows of one run."""
+    summary = run.summary or {}
+    certificate = summary.get("certificate")
+    figures = []
+    for i, figure in enumerate(figures_of(run)):
+        with drawing():
+            svg = to_svg(figure.draw())
+        figures.append(
+            {
+                "stem": figure.stem,
+                "caption": figure.caption,
+                "svg": inline_svg(svg, figure.caption, f"r{index}f{i}"),
+            }
+        )
+    return {
+        "id": f"run-{index + 1}",
+        "recipe": run.recipe,
+        "folder": clean(run.folder),
+        "facts": _facts(run),
+        "command": run.command,
+        "comparison": comparison_table(summary) if summary.get("comparison") else None,
+        "figures": [f for f in figures if f["stem"] != "certificate"],
+        "certificate_figure": next((f for f in figures if f["stem"] == "certificate"), None),
+        "others": _other_figures(run, {figure["stem"] for figure in figures}),
+        "geometry": inspect_table(_with_activation(run)) if run.geometry else None,
+        "certificate": certificate_table(certificate) if certificate else None,
+        "assumptions": assumption_table(certificate) if certificate else None,
+        "notes": list(run.notes),
+        "fields": _fields(run),
+    }
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Short facts about a run: label and value."""
+    summary = run.summary or {}
+    config = run.config
+    held = summary.get("held_out")
+    held = ", ".join(map(str, held)) if isinstance(held, list) else held
+    spent = finite(summary.get("wall_seconds"))
+    if spent is None:
+        times = [finite(record.get("seconds")) for record in run.rounds]
+        spent = sum(t for t in times if t is not None) if any(times) else None
+    hardware = summary.get("hardware")
+    hardware = fields(hardware) if isinstance(hardware, dict) else hardware
+    facts = [
+        ("Held out", held),
+        ("Budget", config.get("budget")),
+        ("Seed", config.get("seed")),
+        ("Seeds compared", summary.get("seeds")),
+        ("Meta-rounds", len(run.rounds) or None),
+        ("Time", duration(spent) if spent is not None else None),
+        ("Version", config.get("version")),
+        ("Hardware", hardware),
+    ]
+    return [(name, clean(value, 160)) for name, value in facts if value not in (None, "")]
+
+
+def _fields(run: Run) -> list[tuple[str, str]]:
+    found = run.config.get("fields")
+    if not isinstance(found, dict):
+        return []
+    return [(clean(name), fields({"": value}).strip()) for name, value in found.items()]
+
+
+def _with_activation(run: Run) -> dict[str, Any]:
+    """The geometry with the shares of its components in the last round that has them."""
+    geometry = dict(run.geometry or {})
+    shares = [record["activation"] for record in run.rounds if record.get("activation")]
+    if shares:
+        geometry.setdefault("activation", shares[-1])
+    return geometry
+
+
+def _overview(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """One line a run: which optimiser did best by the first metrics of its comparison."""
+    lines = []
+    for i, run in enumerate(runs):
+        best = ["–", "–"]
+        if run.summary and run.summary.get("comparison"):
+            table = comparison_table(run.summary)
+            best = [_best(table, key) for key in ("test_accuracy", "final_loss")]
+        lines.append(
+            {
+                "id": f"run-{i + 1}",
+                "recipe": run.recipe,
+                "folder": clean(run.folder),
+                "accuracy": best[0],
+                "loss": best[1],
+                "rounds": str(len(run.rounds)),
+            }
+        )
+    return lines
+
+
+def _best(table: Table, key: str) -> str:
+    for i, column in enumerate(table.columns):
+        if column.key == key:
+            found = [(row[i].text, row[0].text) for row in table.rows if row[i].best]
+            if found:
+                return f"{found[0][0]} ({', '.join(name for _, name in found)})"
+    return "–"
+
+
+def _other_figures(run: Run, drawn: set[str]) -> list[dict[str, str]]:
+    """Further SVG files of the run's folder, embedded as images, where no script can run."""
+    found = []
+    folder = run.folder / "figures"
+    for path in sorted(folder.glob("*.svg")) if folder.is_dir() else []:
+        if path.stem in drawn or path.stat().st_size > _LARGEST:
+            continue
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        caption = clean(path.stem.replace("-", " ").replace("_", " "), 80)
+        found.append(
+            {
+                "source": f"data:image/svg+xml;base64,{data}",
+                "caption": caption[:1].upper() + caption[1:],
+            }
+        )
+    return found

@@ -1,0 +1,123 @@
+"""Figures as printed in the papers, to be shown beside ours and never mixed with them.
+
+S000 is "Meta Mirror Descent: Optimiser Learning for Fast Convergence" (Gao, Gouk, Lee, Hospedales).
+Each table is a dict with `source`, `title`, `unit`, `better` ("higher" or "lower"), `columns`,
+`rows` (optimiser to one pair (figure, printed ±) a column; the ± is `None` where none is printed)
+and `notes`.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+_SPREAD = "The paper does not say whether its ± is a standard deviation or a standard error."
+_ANGLES = ("0", "15", "30", "45", "60", "75")
+
+
+def _pairs(*figures: float) -> tuple[tuple[float, float], ...]:
+    """Figure, spread, figure, spread, … as pairs."""
+    return tuple(zip(figures[::2], figures[1::2], strict=True))
+
+
+S000_TABLE1_MLP: dict[str, Any] = {
+    "source": "S000, Table 1 (top)",
+    "title": "Test accuracy on RotatedMNIST, 3-layer MLP, by held-out rotation",
+    "unit": "%",
+    "axis": "Rotation in degrees",
+    "better": "higher",
+    "columns": _ANGLES,
+    "rows": {
+        "SGD": _pairs(92.23, 0.57, 91.91, 0.49, 92.57, 0.32, 92.89, 0.35, 92.73, 0.32, 92.36, 0.87),
+        "SGD-M": _pairs(
+            94.77, 0.58, 94.64, 0.14, 94.66, 0.29, 94.67, 0.47, 94.60, 0.47, 94.47, 0.63
+        ),
+        "Adam": _pairs(
+            92.96, 0.58, 93.29, 0.92, 93.51, 0.84, 93.69, 0.99, 93.67, 0.35, 92.98, 1.17
+        ),
+        "RMSprop": _pairs(
+            92.48, 0.49, 93.56, 0.51, 92.77, 0.50, 93.58, 0.32, 93.43, 0.32, 93.14, 0.31
+        ),
+        "MetaMD": _pairs(
+            95.22, 0.70, 95.18, 0.45, 95.44, 0.27, 95.34, 0.30, 95.51, 0.57, 95.12, 0.48
+        ),
+    },
+    "notes": (_SPREAD,),
+}
+
+S000_TABLE1_LENET: dict[str, Any] = {
+    "source": "S000, Table 1 (bottom)",
+    "title": "Test accuracy on DiverseDigits, LeNet, by held-out data set",
+    "unit": "%",
+    "axis": "Data set",
+    "better": "higher",
+    "columns": ("MNIST", "QMNIST", "KMNIST", "FashionMNIST", "USPS", "SVHN"),
+    "rows": {
+        "SGD": _pairs(96.44, 0.91, 96.23, 0.73, 87.61, 1.87, 88.95, 1.43, 92.73, 1.13, 85.44, 1.22),
+        "SGD-M": _pairs(
+            98.47, 0.16, 97.21, 0.15, 92.54, 0.62, 86.44, 0.45, 95.37, 0.24, 86.26, 0.48
+        ),
+        "Adam": _pairs(
+            98.49, 0.17, 98.10, 0.33, 93.20, 0.82, 87.36, 0.55, 93.68, 0.38, 87.07, 0.61
+        ),
+        "RMSprop": _pairs(
+            98.65, 0.21, 98.30, 0.09, 93.14, 0.87, 87.45, 0.13, 95.43, 1.06, 87.01, 0.18
+        ),
+        "MetaMD": _pairs(
+            98.64, 0.12, 98.41, 0.08, 93.81, 0.33, 87.72, 0.42, 95.61, 0.70, 87.59, 0.92
+        ),
+    },
+    "notes": (_SPREAD, 'The paper prints "SGD+M" in this table for what it calls SGD-M elsewhere.'),
+}
+
+S000_TABLE2: dict[str, Any] = {
+    "source": "S000, Table 2",
+    "title": "Test accuracy on RotatedMNIST, linear model, by held-out rotation",
+    "unit": "%",
+    "axis": "Rotation in degrees",
+    "better": "higher",
+    "columns": _ANGLES,
+    "rows": {
+        "SGD": _pairs(86.12, 0.80, 86.89, 0.34, 86.38, 0.39, 86.14, 0.45, 86.85, 0.54, 85.39, 0.31),
+        "SGD-M": _pairs(
+            87.57, 0.44, 87.62, 0.18, 87.58, 0.33, 87.13, 0.55, 87.52, 0.48, 87.95, 0.23
+        ),
+        "Adam": _pairs(
+            87.51, 0.49, 87.29, 0.56, 87.83, 0.57, 87.84, 0.94, 87.68, 0.34, 87.93, 0.69
+        ),
+        "RMSprop": _pairs(
+            87.34, 0.77, 87.47, 0.61, 87.16, 1.04, 87.24, 1.00, 87.46, 0.77, 87.64, 0.53
+        ),
+        "MetaMD": _pairs(
+            87.57, 0.68, 87.58, 0.52, 87.77, 0.64, 87.54, 0.40, 87.68, 0.35, 87.93, 0.29
+        ),
+    },
+    "notes": (_SPREAD,),
+}
+
+S000_FIGURE1: dict[str, Any] = {
+    "source": "S000, Fig. 1 (caption)",
+    "title": "Iterations to convergence on 2-D quadratics",
+    "unit": "iterations",
+    "axis": "Problem",
+    "better": "lower",
+    "columns": ("top row", "bottom row"),
+    "rows": {
+        "SGD": ((928, None), (27328, None)),
+        "SGD-M": ((104, None), (1838, None)),
+        "Adam": ((45, None), (324, None)),
+        "MetaMD": ((23, None), (280, None)),
+    },
+    "notes": (
+        "The paper gives one problem a row and neither its matrices nor its threshold, so only the "
+        "ratios between optimisers can be compared.",
+    ),
+}
+
+PAPERS: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        "s000-table1-mlp": S000_TABLE1_MLP,
+        "s000-table1-lenet": S000_TABLE1_LENET,
+        "s000-table2": S000_TABLE2,
+        "s000-fig1": S000_FIGURE1,
+    }
+)

@@ -1,0 +1,259 @@
+"""A run folder read back: what `mirrax train` and `mirrax compare` wrote, checked and in one place.
+
+A run in progress has only some of the files; a killed run may have a last line of metrics that is
+cut short. Both are normal and are noted. Anything else that is wrong is one `MirraxError` line
+that names the file and the remedy.
+"""
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mirrax._errors import MirraxError
+from mirrax._files import explain
+
+from ._format import clean, finite
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder as plain data.
+
+    **Arguments:**
+
+    - `folder`: where it lies.
+    - `config`: the content of `config.json`.
+    - `rounds`: the meta-rounds of `metrics.jsonl`, by round number; a round that was run again
+        after a resume is kept once, as it was run last.
+    - `summary`, `curves`, `geometry`: the content of the files of these names, or `None`.
+    - `notes`: what a reader should know: files not there yet, a last line that was cut short.
+
+    >>> Run(Path("runs/a"), {"recipe": "rotated-digits"}).recipe
+    'rotated-digits'
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    rounds: tuple[dict[str, Any], ...] = ()
+    summary: dict[str, Any] | None = None
+    curves: dict[str, Any] | None = None
+    geometry: dict[str, Any] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> "Run":
+        """Reads and checks a run folder.
+
+        **Arguments:**
+
+        - `folder`: a folder with at least `config.json`.
+
+        **Returns:**
+
+        A `Run`.
+
+        **Raises:**
+
+        - `MirraxError`: one line that names the file that is missing or damaged, and the remedy.
+
+        >>> Run.read("no/such/folder")
+        Traceback (most recent call last):
+            ...
+        mirrax._errors.MirraxError: no run folder at no/such/folder; make one with `mirrax train ...
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise MirraxError(
+                f"no run folder at {folder}; make one with `mirrax train rotated-digits --out "
+                f"{shlex.quote(str(folder))}`, or give the folder of an existing run."
+            )
+        config = _read_json(folder / "config.json", _check_config, "train")
+        if config is None:
+            raise MirraxError(
+                f"{folder} is not a run folder: it has no config.json; give the folder that "
+                "`mirrax train` wrote."
+            )
+        rounds, notes = _read_metrics(folder / "metrics.jsonl")
+        summary = _read_json(folder / "summary.json", _check_summary, "compare")
+        curves = _read_json(folder / "curves.json", _check_curves, "compare")
+        geometry = _read_json(folder / "geometry.json", _check_geometry, "resume")
+        if not rounds:
+            notes.append("No meta-round is finished yet.")
+        if summary is None:
+            notes.append("There is no summary.json yet: the comparison has not been run.")
+        return cls(folder, config, rounds, summary, curves, geometry, tuple(notes))
+
+    @property
+    def recipe(self) -> str:
+        """The name of the recipe, ready to print."""
+        return clean(self.config["recipe"])
+
+    @property
+    def command(self) -> str:
+        """The exact command that made the run, on one line."""
+        return clean(self.config.get("command") or f"mirrax train {self.recipe}")
+
+    @property
+    def activation_by_step(self) -> list[list[float]] | None:
+        """How often each component was active at each inner step, in the last round that says."""
+        for record in reversed(self.rounds):
+            if record.get("activation_by_step"):
+                return record["activation_by_step"]
+        return None
+
+
+def _read_bytes(path: Path) -> bytes | None:
+    """The content of a file, or `None` where it does not exist."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = error.strerror or explain(error)
+        raise MirraxError(f"cannot read {path}: {reason}; check its permissions.") from error
+
+
+def _remedy(path: Path, kind: str) -> str:
+    folder = shlex.quote(str(path.parent))
+    if kind == "compare":
+        return f"delete it and run `mirrax compare {folder}` to write it again."
+    if kind == "resume":
+        return f"delete it and run the command in {path.parent / 'config.json'} with --resume."
+    return "restore it from a copy, or train again into a new folder with `mirrax train`."
+
+
+def _read_json(path: Path, check: Callable[[Any], str | None], kind: str) -> dict[str, Any] | None:
+    """One JSON object, checked, or `None` where the file does not exist."""
+    data = _read_bytes(path)
+    if data is None:
+        return None
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise MirraxError(f"{path} is damaged{where}: not valid JSON; {_remedy(path, kind)}") from error
+    fault = check(content) if isinstance(content, dict) else "it does not hold a JSON object"
+    if fault:
+        raise MirraxError(f"{path} cannot be used: {fault}; {_remedy(path, kind)}")
+    return content
+
+
+def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
+    """The rounds by number, and a note where the last line was cut short."""
+    data = _read_bytes(path)
+    if data is None:
+        return (), []
+    lines = data.split(b"\n")
+    unfinished = lines.pop()  # empty where the last line is complete
+    rounds, notes = {}, []
+    for i, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        record = _round(line)
+        if record is None:
+            raise MirraxError(
+                f"{path} is damaged at line {i}: not a record of a meta-round; delete that line, or "
+                "train again into a new folder with `mirrax train`."
+            )
+        rounds[record["round"]] = record
+    if unfinished.strip():
+        record = _round(unfinished)
+        if record is None:
+            notes.append(
+                "The last line of metrics.jsonl is cut short, as in a run that was stopped while "
+                "writing; that line is left out."
+            )
+        else:
+            rounds[record["round"]] = record
+    return tuple(rounds[key] for key in sorted(rounds)), notes
+
+
+def _round(line: bytes) -> dict[str, Any] | None:
+    """One record of a meta-round, or `None` where the line is not one."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("round"), int):
+        return None
+    shares = record.get("activation")
+    by_step = record.get("activation_by_step")
+    if shares is not None and not _numbers(shares):
+        return None
+    if by_step is not None and not (isinstance(by_step, list) and all(map(_numbers, by_step))):
+        return None
+    return record
+
+
+def _numbers(value: object) -> bool:
+    """Whether `value` is a list of numbers, where `null` stands for one that does not exist."""
+    return isinstance(value, list) and all(
+        entry is None or (isinstance(entry, int | float) and not isinstance(entry, bool))
+        for entry in value
+    )
+
+
+def _check_config(config: dict[str, Any]) -> str | None:
+    return None if isinstance(config.get("recipe"), str) else "it does not name its recipe"
+
+
+def _check_summary(summary: dict[str, Any]) -> str | None:
+    rows = summary.get("comparison", [])
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        return "'comparison' is not a list of optimisers"
+    for i, row in enumerate(rows, 1):
+        if not isinstance(row.get("optimiser"), str):
+            return f"entry {i} of 'comparison' does not name its optimiser"
+        for key in ("hyperparameters", "steps_to"):
+            if not isinstance(row.get(key) or {}, Mapping):
+                return f"'{key}' of {clean(row['optimiser'])} is not an object"
+        accuracy = row.get("test_accuracy")
+        mean = finite(accuracy.get("mean") if isinstance(accuracy, Mapping) else accuracy)
+        if mean is not None and not 0 <= mean <= 1:
+            return (
+                f"test_accuracy of {clean(row['optimiser'])} is {mean:g} where a fraction between "
+                "0 and 1 is expected"
+            )
+    if not isinstance(summary.get("certificate") or {}, Mapping):
+        return "'certificate' is not an object"
+    notes = summary.get("notes") or []
+    return None if isinstance(notes, list) else "'notes' is not a list of sentences"
+
+
+def _check_curves(curves: dict[str, Any]) -> str | None:
+    steps, named = curves.get("steps"), curves.get("curves")
+    if not _numbers(steps) or not isinstance(steps, list):
+        return "'steps' is not a list of numbers"
+    if not isinstance(named, Mapping):
+        return "'curves' is not an object of one curve an optimiser"
+    for name, curve in named.items():
+        if not isinstance(curve, Mapping) or "mean" not in curve:
+            return f"the curve of {clean(name)} has no 'mean'"
+        for key in ("mean", "low", "high"):
+            values = curve.get(key)
+            if values is None and key != "mean":
+                continue
+            if not _numbers(values) or len(values) != len(steps):
+                return f"'{key}' of {clean(name)} is not a list of {len(steps)} numbers, one a step"
+    return None
+
+
+def _check_geometry(geometry: dict[str, Any]) -> str | None:
+    leaves = geometry.get("leaves")
+    if not isinstance(leaves, list) or not all(isinstance(leaf, Mapping) for leaf in leaves):
+        return "'leaves' is not a list of parameters"
+    for i, leaf in enumerate(leaves, 1):
+        if not isinstance(leaf.get("name"), str):
+            return f"entry {i} of 'leaves' has no name"
+        histogram = leaf.get("histogram")
+        if histogram is None:
+            continue
+        edges = histogram.get("edges") if isinstance(histogram, Mapping) else None
+        counts = histogram.get("counts") if isinstance(histogram, Mapping) else None
+        if not (_numbers(edges) and _numbers(counts) and len(edges) == len(counts) + 1):
+            return f"the histogram of {clean(leaf['name'])} needs one more edge than counts"
+    return None

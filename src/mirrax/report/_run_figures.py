@@ -1,0 +1,146 @@
+"""Which figures a run folder has the data for."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._figures import draw_learning_curves, draw_meta_progress, draw_regret_bounds
+from ._geometry_figures import (
+    draw_activation_by_round,
+    draw_activation_by_step,
+    draw_geometry_rates,
+)
+from ._records import Run
+from ._style import drawing, save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class RunFigure:
+    """One figure of a run: its file name, what it shows, and how to draw it.
+
+    **Arguments:**
+
+    - `stem`: the file name without its ending.
+    - `caption`: one or two sentences that say how to read it.
+    - `draw`: makes the figure, within `drawing()`.
+
+    >>> RunFigure("curves", "Loss against step.", lambda: None).stem
+    'curves'
+    """
+
+    stem: str
+    caption: str
+    draw: Callable[[], "Figure"]
+
+
+def figures_of(run: Run) -> list[RunFigure]:
+    """The figures that the files of a run allow.
+
+    **Arguments:**
+
+    - `run`: a run folder that was read.
+
+    **Returns:**
+
+    Figures in reading order; empty where nothing has been recorded yet.
+
+    >>> figures_of(Run(Path("a"), {"recipe": "r"}))
+    []
+    """
+    found = []
+    curves, geometry, rounds = run.curves, run.geometry, run.rounds
+    if curves and curves["curves"] and curves["steps"]:
+        banded = any(curve.get("low") for curve in curves["curves"].values())
+        band = " Bands show the spread over runs." if banded else ""
+        found.append(
+            RunFigure(
+                "curves",
+                "Loss on the held-out task against the number of updates; lower and further left "
+                f"is faster.{band}",
+                lambda: draw_learning_curves(curves),
+            )
+        )
+    if geometry and geometry["leaves"]:
+        found.append(
+            RunFigure(
+                "rates",
+                "The learned step length for every parameter array. A wide shape means that the "
+                "geometry treats the parameters of one array differently.",
+                lambda: draw_geometry_rates(geometry),
+            )
+        )
+    if any(record.get("value") is not None for record in rounds):
+        found.append(
+            RunFigure(
+                "progress",
+                "The quantity that meta-training minimises, and the loss of its inner runs.",
+                lambda: draw_meta_progress(rounds),
+            )
+        )
+    if any(record.get("activation") for record in rounds):
+        found.append(
+            RunFigure(
+                "activation-rounds",
+                "How often each component of the geometry decides the step, over meta-rounds.",
+                lambda: draw_activation_by_round(rounds),
+            )
+        )
+    shares = run.activation_by_step
+    if shares:
+        found.append(
+            RunFigure(
+                "activation-steps",
+                "How often each component decides the step, along the inner runs of the last "
+                "recorded meta-round.",
+                lambda: draw_activation_by_step(shares),
+            )
+        )
+    by_step = _bounds_by_step(run)
+    if by_step:
+        found.append(
+            RunFigure(
+                "certificate",
+                "What Theorem 3.1 promises beside what was measured: a bound that holds lies above "
+                "the regret at every step.",
+                lambda: draw_regret_bounds(by_step),
+            )
+        )
+    return found
+
+
+def write_figures(run: Run, folder: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Writes every figure that a run allows, as SVG and PNG.
+
+    **Arguments:**
+
+    - `run`: a run folder that was read.
+    - `folder`: where to; the run's own `figures` by default.
+
+    **Returns:**
+
+    The paths written.
+
+    **Raises:**
+
+    - `MirraxError`: if they cannot be written.
+
+    >>> write_figures(Run(Path("a"), {"recipe": "r"}))
+    []
+    """
+    target = run.folder / "figures" if folder is None else Path(folder)
+    written: list[Path] = []
+    for figure in figures_of(run):
+        with drawing():
+            written += save(figure.draw(), target / figure.stem)
+    return written
+
+
+def _bounds_by_step(run: Run) -> Mapping[str, Any] | None:
+    certificate = (run.summary or {}).get("certificate") or {}
+    by_step = certificate.get("by_step")
+    return by_step if isinstance(by_step, Mapping) and by_step.get("steps") else None

@@ -1,0 +1,399 @@
+"""How every figure looks: colours, line styles, axes, and how it is written.
+
+Colours are Okabe and Ito's, which people with any colour vision can tell apart; every line also has
+its own dash pattern, so a print without colour still reads. Output is the same to the byte for the
+same data: ids in SVG are salted, and no date or version is stored.
+"""
+
+import contextlib
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mirrax._errors import MirraxError
+from mirrax._files import explain, write_atomically
+
+from ._format import clean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+VERMILLION, BLUE, GREEN = "#d55e00", "#0072b2", "#009e73"
+SKY, ORANGE, PURPLE = "#56b4e9", "#e69f00", "#cc79a7"
+SLATE = "#44546a"
+PAPER, INK, MUTED, GRID = "#fefefe", "#1c2733", "#5a6876", "#e3e8ed"
+
+# What the page exchanges for the variables of its light and dark style.
+THEME = {
+    PAPER: "--paper",
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    VERMILLION: "--vermillion",
+    BLUE: "--blue",
+    GREEN: "--green",
+    SKY: "--sky",
+    ORANGE: "--orange",
+    PURPLE: "--purple",
+    SLATE: "--slate",
+}
+
+WIDTH = 4.8  # inches; at a phone's 340 px the text is still about 9 px high
+_HANDLE = 40.0  # points that a legend entry takes besides its text
+_LEGEND_ROOM = 300.0  # points above axes of the usual width, and the gap after the last entry
+_DASHES: tuple[Any, ...] = (
+    (0, ()),
+    (0, (5, 1.6)),
+    (0, (1.2, 1.2)),
+    (0, (6, 1.4, 1.2, 1.4)),
+    (0, (2.6, 1.3)),
+    (0, (6, 1.3, 1.2, 1.3, 1.2, 1.3)),
+    (0, (9, 2.4)),
+)
+_KNOWN = {
+    "sgd": (BLUE, _DASHES[1]),
+    "sgd-m": (SKY, _DASHES[4]),
+    "nesterov": (SLATE, _DASHES[6]),
+    "adam": (GREEN, _DASHES[3]),
+    "adamw": (ORANGE, _DASHES[5]),
+    "rmsprop": (PURPLE, _DASHES[2]),
+}
+_OTHERS = ((VERMILLION, _DASHES[0]), (INK, _DASHES[5]), (ORANGE, _DASHES[1]), (SLATE, _DASHES[3]))
+
+_RC = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": PAPER,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.5,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.09,
+    "figure.dpi": 100,
+    "figure.facecolor": PAPER,
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.7,
+    "lines.solid_capstyle": "round",
+    "savefig.facecolor": PAPER,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "mirrax",
+    "text.color": INK,
+    "text.parse_math": False,  # a name with a dollar sign is a name, not a formula
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 9,
+}
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """How one series is drawn.
+
+    **Arguments:**
+
+    - `colour`: of the line and its band.
+    - `dashes`: matplotlib's line style.
+    - `width`: in points.
+    - `order`: the learned geometry lies above the baselines.
+
+    >>> Stroke("#000000", "-", 1.5, 2).width
+    1.5
+    """
+
+    colour: str
+    dashes: Any
+    width: float
+    order: int
+
+    def line(self) -> dict[str, Any]:
+        """The keywords of `Axes.plot`.
+
+        **Returns:**
+
+        A dict.
+
+        >>> Stroke("#000000", "-", 1.5, 2).line()["color"]
+        '#000000'
+        """
+        return {
+            "color": self.colour,
+            "linestyle": self.dashes,
+            "linewidth": self.width,
+            "zorder": self.order,
+        }
+
+
+def strokes(names: Iterable[str]) -> dict[str, Stroke]:
+    """A style for each name: baselines always look the same, learned geometries stand out.
+
+    **Arguments:**
+
+    - `names`: names of optimisers.
+
+    **Returns:**
+
+    Name to `Stroke`.
+
+    >>> strokes(["SGD", "MetaMD"])["MetaMD"].colour
+    '#d55e00'
+    """
+    found, others = {}, 0
+    for name in names:
+        if name.casefold() in _KNOWN:
+            colour, dashes = _KNOWN[name.casefold()]
+            found[name] = Stroke(colour, dashes, 1.5, 3)
+        else:
+            colour, dashes = _OTHERS[others % len(_OTHERS)]
+            found[name] = Stroke(colour, dashes, 2.3 if others == 0 else 1.9, 5)
+            others += 1
+    return found
+
+
+def series(count: int) -> list[Stroke]:
+    """Styles for numbered things, such as the components of a mixture.
+
+    **Arguments:**
+
+    - `count`: how many.
+
+    **Returns:**
+
+    A list of `count` strokes.
+
+    >>> len(series(9))
+    9
+    """
+    colours = (VERMILLION, BLUE, GREEN, PURPLE, ORANGE, SKY, SLATE)
+    return [
+        Stroke(colours[i % len(colours)], _DASHES[i % len(_DASHES)], 1.8, 3) for i in range(count)
+    ]
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """The setting in which figures are built and written: ours, whatever the user's is.
+
+    >>> with drawing():
+    ...     import matplotlib
+    ...     matplotlib.rcParams["svg.hashsalt"]
+    'mirrax'
+    """
+    import matplotlib
+
+    with warnings.catch_warnings(), matplotlib.rc_context():
+        # A name in a script that the font lacks is shown as boxes; that is no reason to complain.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)
+        yield
+
+
+def new_figure(height: float, width: float = WIDTH) -> "Figure":
+    """An empty figure which no window and no global state knows of.
+
+    **Arguments:**
+
+    - `height`, `width`: in inches.
+
+    **Returns:**
+
+    A matplotlib `Figure`.
+
+    >>> new_figure(3.0).get_figheight()
+    3.0
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
+
+
+def heading(axes: "Axes", title: str, handles: Sequence[Any] = (), labels: Sequence[str] = ()):
+    """A title on the left, and below it the legend, above the axes where it covers no data.
+
+    **Arguments:**
+
+    - `axes`: what is headed.
+    - `title`: one line.
+    - `handles`, `labels`: the entries of the legend, if there is one.
+
+    >>> with drawing():
+    ...     heading(new_figure(2.0).subplots(), "Title")
+    """
+    pad = 8.0
+    if handles:
+        names = [label(name) for name in labels]
+        columns = _legend_columns(names)
+        rows = -(-len(names) // columns)
+        axes.legend(
+            handles,
+            names,
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 1.0),
+            ncols=columns,
+            borderaxespad=0.2,
+            borderpad=0.2,
+            columnspacing=1.4,
+            labelspacing=0.35,
+        )
+        pad += 13.5 * rows + 3
+    axes.set_title(clean(title, 80), pad=pad)
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    """The most columns of a legend whose entries fit side by side above the axes."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family=_RC["font.family"], size=_RC["legend.fontsize"])
+    widths = [
+        text_to_path.get_text_width_height_descent(name, font, ismath=False)[0] + _HANDLE
+        for name in names
+    ]
+    for columns in range(len(names), 1, -1):
+        rows = -(-len(names) // columns)
+        held = [widths[i : i + rows] for i in range(0, len(names), rows)]
+        if sum(max(column) for column in held) <= _LEGEND_ROOM:
+            return -(-len(names) // rows)  # the same number of rows, evenly filled
+    return 1
+
+
+def label(name: object) -> str:
+    """A name fit for a legend: one line, not too long, and never hidden.
+
+    **Arguments:**
+
+    - `name`: any text.
+
+    **Returns:**
+
+    The text; matplotlib hides names that begin with an underscore, so they get a space.
+
+    >>> label("_private")
+    ' _private'
+    """
+    text = clean(name, 44) or "unnamed"
+    return " " + text if text.startswith("_") else text
+
+
+def log_axis(axis: Any) -> None:
+    """A logarithmic axis whose ticks read 0.01, 0.1, 1 instead of powers.
+
+    **Arguments:**
+
+    - `axis`: `axes.xaxis` or `axes.yaxis`; its limits must be set already.
+
+    >>> with drawing():
+    ...     axes = new_figure(2.0).subplots()
+    ...     axes.set_ylim(0.5, 3.0)
+    ...     log_axis(axes.yaxis)
+    (0.5, 3.0)
+    """
+    import math
+
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    low, high = axis.get_view_interval()
+    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
+    (axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim)(low, high)
+    decades = math.log10(high / low)
+    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if decades < 0.9 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs if decades < 2.2 else (1.0,), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    if decades < 2.2:
+        axis.set_minor_locator(NullLocator())
+
+
+def to_svg(figure: "Figure") -> bytes:
+    """The figure as SVG, the same bytes for the same data.
+
+    **Arguments:**
+
+    - `figure`: a figure made under `drawing`.
+
+    **Returns:**
+
+    The content of an SVG file.
+
+    >>> with drawing():
+    ...     to_svg(new_figure(2.0))[:5]
+    b'<?xml'
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return re.sub(rb"[ \t]+\n", b"\n", buffer.getvalue())
+
+
+def to_png(figure: "Figure") -> bytes:
+    """The figure as PNG at 200 dots an inch.
+
+    **Arguments:**
+
+    - `figure`: a figure made under `drawing`.
+
+    **Returns:**
+
+    The content of a PNG file.
+
+    >>> with drawing():
+    ...     to_png(new_figure(1.0))[1:4]
+    b'PNG'
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def save(figure: "Figure", stem: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Writes `stem.svg` and `stem.png`, each complete or not at all.
+
+    **Arguments:**
+
+    - `figure`: a figure made under `drawing`.
+    - `stem`: the path without its ending; its folder is made if it does not exist.
+
+    **Returns:**
+
+    The two paths.
+
+    **Raises:**
+
+    - `MirraxError`: if they cannot be written.
+
+    >>> import tempfile
+    >>> with drawing(), tempfile.TemporaryDirectory() as folder:
+    ...     [path.name for path in save(new_figure(1.0), Path(folder) / "empty")]
+    ['empty.svg', 'empty.png']
+    """
+    stem = Path(stem)
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MirraxError(f"cannot make the folder {stem.parent}: {explain(error)}") from error
+    svg, png = (stem.with_name(stem.name + ending) for ending in (".svg", ".png"))
+    write_atomically(svg, to_svg(figure))
+    write_atomically(png, to_png(figure))
+    return svg, png

@@ -1,0 +1,148 @@
+"""Quadratic tasks `ℓ(θ) = θᵀQθ − bᵀθ` with the solution known in closed form, `θ* = ½ Q⁻¹ b`.
+
+The family of S000 §5.1 (Fig 1): `Q = C Cᵀ` with lower-triangular `C`, `b ~ N((1, 1), I)`. The paper
+does not publish the law of `C`; off the diagonal we draw `N(0, 1)` and on it `|N(μᵢ, 0.3)| + 0.1`,
+so that the `flatness` means `μ` set how unequal the curvatures of all tasks are (spec B6).
+"""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+_SPREAD = 0.3  # of the diagonal of C around its mean
+_FLOOR = 0.1  # keeps C, hence Q, invertible
+_EXACT = jax.lax.Precision.HIGHEST  # accelerators would otherwise round the factors of a product
+
+
+class QuadraticTask(eqx.Module):
+    """One quadratic `ℓ(θ) = θᵀQθ − bᵀθ`, or a stack of them along leading axes.
+
+    A pytree: `jax.vmap` over a stack gives single tasks, and every method also takes the stack
+    itself with equally stacked `θ`.
+
+    **Arguments:**
+
+    - `matrix`: `Q`, symmetric positive definite, shape `(…, d, d)`.
+    - `vector`: `b`, shape `(…, d)`.
+
+    **Raises:**
+
+    - `ValueError`: shapes that do not belong together.
+
+    >>> task = QuadraticTask(jnp.array([[2.0, 0.0], [0.0, 1.0]]), jnp.array([4.0, 4.0]))
+    >>> task.optimum.tolist(), float(task.minimum)
+    ([1.0, 2.0], -6.0)
+    """
+
+    matrix: Float[Array, "*batch d d"]
+    vector: Float[Array, "*batch d"]
+
+    def __check_init__(self) -> None:
+        shape = jnp.shape(self.vector)
+        if not shape or jnp.shape(self.matrix) != (*shape, shape[-1]):
+            raise ValueError(
+                f"QuadraticTask: matrix has shape {jnp.shape(self.matrix)} and vector {shape};"
+                " (…, d, d) and (…, d) are needed"
+            )
+
+    def loss(self, theta: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """The loss `θᵀQθ − bᵀθ`.
+
+        **Arguments:**
+
+        - `theta`: `(…, d)`.
+
+        **Returns:**
+
+        One number a task.
+
+        >>> task = QuadraticTask(jnp.eye(2), jnp.array([2.0, 0.0]))
+        >>> float(task.loss(jnp.array([1.0, 0.0])))
+        -1.0
+        """
+        curvature = jnp.sum(theta * self._times(theta), axis=-1)
+        return curvature - jnp.sum(self.vector * theta, axis=-1)
+
+    def gradient(self, theta: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        """The gradient `2Qθ − b` (`Q` is symmetric).
+
+        **Arguments:**
+
+        - `theta`: `(…, d)`.
+
+        **Returns:**
+
+        `(…, d)`.
+
+        >>> task = QuadraticTask(jnp.eye(2), jnp.array([2.0, 0.0]))
+        >>> task.gradient(task.optimum).tolist()
+        [0.0, 0.0]
+        """
+        return 2 * self._times(theta) - self.vector
+
+    @property
+    def optimum(self) -> Float[Array, "*batch d"]:
+        """The solution `θ* = ½ Q⁻¹ b`."""
+        return jnp.linalg.solve(self.matrix, self.vector[..., None])[..., 0] / 2
+
+    @property
+    def minimum(self) -> Float[Array, "*batch"]:
+        """The least loss, `ℓ(θ*) = −½ bᵀθ*`."""
+        return -jnp.sum(self.vector * self.optimum, axis=-1) / 2
+
+    def _times(self, theta: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        return jnp.einsum("...ij,...j->...i", self.matrix, theta, precision=_EXACT)
+
+
+def sample_quadratics(
+    key: PRNGKeyArray, count: int, *, flatness: tuple[float, ...] = (5.0, 0.5)
+) -> QuadraticTask:
+    """Draws a stack of quadratic tasks that share how steep each direction is.
+
+    `Q = C Cᵀ`, `C` lower triangular, `Cᵢⱼ ~ N(0, 1)` for `i > j`, `Cᵢᵢ = |N(μᵢ, 0.3)| + 0.1`,
+    `b ~ N(1, I)` (S000 §5.1 for the form; the law of `C` is ours, see spec B6).
+
+    **Arguments:**
+
+    - `key`: a JAX random key.
+    - `count`: number of tasks, at least 1.
+    - `flatness`: the means `μ`; as many as the problem has dimensions. S000's two settings are
+        mirrored by `(5, 0.5)` and, much flatter, `(20, 0.02)`.
+
+    **Returns:**
+
+    A `QuadraticTask` with leading axis `count`: `matrix` `(count, d, d)`, `vector` `(count, d)`, in
+    JAX's current default precision.
+
+    **Raises:**
+
+    - `ValueError`: `count` below 1, or `flatness` empty or not finite.
+
+    >>> tasks = sample_quadratics(jax.random.key(0), 8, flatness=(5.0, 0.5, 0.1))
+    >>> tasks.matrix.shape, jax.vmap(QuadraticTask.loss)(tasks, tasks.optimum).shape
+    ((8, 3, 3), (8,))
+    """
+    if count < 1:
+        raise ValueError(f"sample_quadratics: count is {count}; at least 1 is needed")
+    means = jnp.asarray(flatness, dtype=jnp.result_type(float))
+    if means.ndim != 1 or means.size == 0 or not all(abs(mean) < float("inf") for mean in flatness):
+        raise ValueError(
+            f"sample_quadratics: flatness is {flatness!r}; one finite mean a dimension is needed"
+        )
+    return _draw(key, means, count)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _draw(key: PRNGKeyArray, means: Float[Array, " d"], count: int) -> QuadraticTask:
+    dimension = means.size
+    below_key, diagonal_key, vector_key = jax.random.split(key, 3)
+    below = jnp.tril(jax.random.normal(below_key, (count, dimension, dimension)), k=-1)
+    noise = jax.random.normal(diagonal_key, (count, dimension))
+    diagonal = jnp.abs(means + _SPREAD * noise) + _FLOOR
+    factor = below + diagonal[..., None] * jnp.eye(dimension)
+    vector = 1 + jax.random.normal(vector_key, (count, dimension))
+    matrix = jnp.matmul(factor, jnp.swapaxes(factor, -1, -2), precision=_EXACT)
+    return QuadraticTask(matrix, vector)

@@ -1,0 +1,222 @@
+"""A made-up run folder with the files of a finished run. No number here is a measurement."""
+
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+OPTIMISERS = {
+    "SGD": (0.9, {"learning_rate": 0.1, "weight_decay": 1e-4}),
+    "SGD-M": (1.2, {"learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-4}),
+    "Adam": (1.4, {"learning_rate": 0.01, "weight_decay": 5e-4}),
+    "RMSprop": (0.7, {"learning_rate": 0.001, "weight_decay": 1e-3}),
+    "MetaMD": (1.7, {"rate": 1.0}),
+}
+LEAVES = {
+    "dense_0/weight": ((64, 128), ("in", "out")),
+    "dense_0/bias": ((128,), ("out",)),
+    "dense_1/weight": ((128, 64), ("in", "out")),
+    "dense_1/bias": ((64,), ("out",)),
+    "dense_2/weight": ((64, 10), ("in", "out")),
+    "dense_2/bias": ((10,), ("out",)),
+}
+STEPS = 400
+
+
+def estimate(values: list[float | None]) -> dict[str, Any]:
+    found = [v for v in values if v is not None]
+    if not found:
+        return {"mean": None, "se": None, "values": values}
+    mean = sum(found) / len(found)
+    spread = sum((v - mean) ** 2 for v in found) / max(len(found) - 1, 1)
+    return {"mean": mean, "se": math.sqrt(spread / len(found)), "values": values}
+
+
+def make_curves(rng: random.Random) -> dict[str, Any]:
+    curves = {}
+    for name, (speed, _) in OPTIMISERS.items():
+        mean = [
+            2.4 * (1 + speed * t / 12) ** -0.95 * math.exp(rng.gauss(0, 0.05)) for t in range(STEPS)
+        ]
+        curves[name] = {
+            "mean": mean,
+            "low": [0.86 * v for v in mean],
+            "high": [1.17 * v for v in mean],
+        }
+    return {"metric": "training loss", "steps": list(range(STEPS)), "curves": curves}
+
+
+def make_summary(rng: random.Random, curves: dict[str, Any]) -> dict[str, Any]:
+    rows = []
+    for name, (speed, hyper) in OPTIMISERS.items():
+        mean = curves["curves"][name]["mean"]
+        final = [sum(mean[-20:]) / 20 * math.exp(rng.gauss(0, 0.04)) for _ in range(3)]
+        steps = {}
+        for target in (0.3, 0.1):
+            first = next((t for t, v in enumerate(mean) if v <= target), None)
+            steps[str(target)] = estimate(
+                [None if first is None else first + rng.randrange(9) for _ in range(3)]
+            )
+        rows.append(
+            {
+                "optimiser": name,
+                "hyperparameters": hyper,
+                "test_accuracy": estimate([0.94 + 0.01 * speed + rng.gauss(0, 1e-3) for _ in "abc"]),
+                "final_loss": estimate(final),
+                "log_loss_area": estimate(
+                    [sum(map(math.log, mean)) / STEPS + rng.gauss(0, 0.02) for _ in "abc"]
+                ),
+                "steps_to": steps,
+            }
+        )
+    return {
+        "recipe": "rotated-digits",
+        "held_out": "45 degrees",
+        "seeds": 3,
+        "wall_seconds": 141.7,
+        "hardware": {"device": "cpu", "cores": 2},
+        "comparison": rows,
+        "certificate": make_certificate(),
+        "notes": ["Baselines were tuned by grid search on the meta-training tasks only."],
+    }
+
+
+def make_certificate() -> dict[str, Any]:
+    steps = list(range(1, 201))
+    regret = [6 * (1 - math.exp(-t / 30)) for t in steps]
+    tight = [3 + 6.5 * (1 - math.exp(-t / 35)) for t in steps]
+    lipschitz = [4 + 0.25 * t for t in steps]
+    return {
+        "comparator": "a reference run of 2,000 steps",
+        "steps": 200,
+        "regret": regret[-1],
+        "bounds": {"local dual norm": tight[-1], "Lipschitz": lipschitz[-1]},
+        "assumptions": {
+            "convexity": {"holds": False, "why": "the model is a multi-layer network"},
+            "Lipschitz gradients": {"holds": True, "why": "largest norm seen: 3.1"},
+            "known_comparator": None,
+        },
+        "by_step": {
+            "steps": steps,
+            "regret": regret,
+            "bounds": {"local dual norm": tight, "Lipschitz": lipschitz},
+        },
+    }
+
+
+def make_geometry(rng: random.Random) -> dict[str, Any]:
+    leaves = []
+    for i, (name, (shape, roles)) in enumerate(LEAVES.items()):
+        centre = 0.03 * 3 ** (i % 3)
+        rates = sorted(centre * math.exp(rng.gauss(0, 0.7)) for _ in range(min(math.prod(shape), 900)))
+        low, high = rates[0], rates[-1]
+        edges = [low * (high / low) ** (k / 24) for k in range(25)]
+        edges[-1] = high
+        counts = [sum(a <= r < b for r in rates) for a, b in zip(edges, edges[1:], strict=False)]
+        counts[-1] += 1
+        leaves.append(
+            {
+                "name": name,
+                "shape": list(shape),
+                "roles": list(roles),
+                "rate_median": rates[len(rates) // 2],
+                "rate_low": low,
+                "rate_high": high,
+                "histogram": {"edges": edges, "counts": counts},
+            }
+        )
+    return {"geometry": "MaxOfDiagonals", "rate": 0.1, "leaves": leaves}
+
+
+def make_rounds(rng: random.Random, count: int = 12) -> list[dict[str, Any]]:
+    rounds = []
+    for i in range(count):
+        first = 0.34 + 0.3 * (1 - math.exp(-i / 4))
+        by_step = []
+        for t in range(STEPS):
+            lead = 0.36 + 0.5 / (1 + math.exp(-(t - 120) / 25)) + rng.gauss(0, 0.012)
+            by_step.append([lead, 0.6 * (1 - lead), 0.4 * (1 - lead)])
+        rounds.append(
+            {
+                "round": i,
+                "value": 40 * math.exp(-i / 3) + 6 + rng.random(),
+                "first_loss": 2.3 + 0.02 * rng.random(),
+                "last_loss": 0.06 + 0.2 * math.exp(-i / 3),
+                "seconds": 4.2 + rng.random(),
+                "activation": [first, 0.62 * (1 - first), 0.38 * (1 - first)],
+                "activation_by_step": by_step,
+                "tasks": ["0", "15", "30", "60", "75"],
+            }
+        )
+    return rounds
+
+
+def make_trajectories() -> dict[str, Any]:
+    """Gradient descent with four rates on one quadratic, under the names of optimisers."""
+    matrix, vector = [[2.0, 0.6], [0.6, 0.35]], [1.0, 1.0]
+    paths, steps = {}, {}
+    for name, (x_rate, y_rate) in {
+        "SGD": (0.2, 0.2),
+        "SGD-M": (0.42, 0.42),
+        "Adam": (0.1, 0.6),
+        "MetaMD": (0.24, 1.2),
+    }.items():
+        x, y, path = -2.5, 4.0, []
+        for _ in range(2000):
+            path.append([x, y])
+            gx = 2 * (matrix[0][0] * x + matrix[0][1] * y) - vector[0]
+            gy = 2 * (matrix[1][0] * x + matrix[1][1] * y) - vector[1]
+            if math.hypot(gx, gy) < 1e-6:
+                break
+            x, y = x - x_rate * gx, y - y_rate * gy
+        paths[name], steps[name] = path, len(path)
+    return {"matrix": matrix, "vector": vector, "trajectories": paths, "steps": steps}
+
+
+def write_run(folder: Path, seed: int = 0, recipe: str = "rotated-digits") -> Path:
+    """Writes a whole run folder."""
+    rng = random.Random(seed)
+    folder.mkdir(parents=True)
+    curves = make_curves(rng)
+    config = {
+        "recipe": recipe,
+        "seed": seed,
+        "budget": "default",
+        "version": "0.1.0",
+        "fields": {"widths": [128, 64], "rounds": 12, "objective": "regret", "components": 3},
+        "command": f"mirrax train {recipe} --seed {seed} --out {folder.name}",
+    }
+    for name, content in {
+        "config": config,
+        "summary": make_summary(rng, curves),
+        "curves": curves,
+        "geometry": make_geometry(rng),
+    }.items():
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    lines = (json.dumps(record) + "\n" for record in make_rounds(rng))
+    (folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A finished run."""
+    return write_run(tmp_path / "run")
+
+
+@pytest.fixture
+def edit(run_folder: Path) -> Callable[[str, Callable[[Any], Any]], Path]:
+    """Changes one JSON file of the run: `edit("summary", function)`."""
+
+    def change(name: str, function: Callable[[Any], Any]) -> Path:
+        path = run_folder / f"{name}.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        changed = function(content)
+        path.write_text(json.dumps(content if changed is None else changed), encoding="utf-8")
+        return run_folder
+
+    return change

@@ -1,0 +1,99 @@
+"""Quadratics: gradient zero at the closed-form optimum, and the law they are drawn from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mirrax.tasks import QuadraticTask, sample_quadratics
+
+SETTINGS = [(5.0, 0.5), (20.0, 0.02), (0.3,), (5.0, 2.0, 0.5, 0.1, 1.0)]
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize("flatness", SETTINGS, ids=str)
+def test_optimum(flatness):
+    tasks = sample_quadratics(jax.random.key(0), 64, flatness=flatness)
+    at_optimum = tasks.optimum
+    assert tasks.vector.dtype == np.float64
+    by_autodiff = jax.vmap(lambda task, theta: jax.grad(task.loss)(theta))(tasks, at_optimum)
+    scale = jnp.linalg.norm(tasks.matrix, axis=(1, 2)) * (1 + jnp.linalg.norm(at_optimum, axis=1))
+    assert float(jnp.max(jnp.abs(by_autodiff) / scale[:, None])) < 1e-13
+    np.testing.assert_allclose(tasks.minimum, tasks.loss(at_optimum), rtol=1e-7, atol=1e-9)
+    nearby = at_optimum + 1e-2 * jax.random.normal(jax.random.key(1), at_optimum.shape)
+    assert bool(jnp.all(tasks.loss(nearby) > tasks.loss(at_optimum)))
+
+
+def test_gradient_is_that_of_the_loss_and_stacks_equal_vmap():
+    tasks = sample_quadratics(jax.random.key(2), 8, flatness=(5.0, 0.5, 1.0))
+    theta = jax.random.normal(jax.random.key(3), (8, 3))
+    losses = jax.vmap(QuadraticTask.loss)(tasks, theta)
+    by_hand = [
+        float(t @ q @ t - b @ t) for q, b, t in zip(tasks.matrix, tasks.vector, theta, strict=True)
+    ]
+    np.testing.assert_allclose(losses, by_hand, rtol=1e-12)
+    np.testing.assert_allclose(tasks.loss(theta), losses, rtol=1e-13)
+    autodiff = jax.vmap(lambda task, x: jax.grad(task.loss)(x))(tasks, theta)
+    np.testing.assert_allclose(tasks.gradient(theta), autodiff, rtol=1e-12)
+
+
+def test_matrices_are_symmetric_and_positive():
+    tasks = sample_quadratics(jax.random.key(4), 100, flatness=(20.0, 0.02))
+    np.testing.assert_array_equal(tasks.matrix, jnp.swapaxes(tasks.matrix, 1, 2))
+    assert float(jnp.linalg.eigvalsh(tasks.matrix).min()) > 0
+
+
+def test_law():
+    """Means within five standard errors; `|N(μ, .3)|` has mean μ where μ is ten deviations off."""
+    count = 4000
+    tasks = sample_quadratics(jax.random.key(5), count, flatness=(5.0, 3.0))
+    factor = np.asarray(jnp.linalg.cholesky(tasks.matrix))
+    error = 5 / np.sqrt(count)
+    np.testing.assert_allclose(factor[:, 0, 0].mean(), 5.1, atol=0.3 * error)
+    np.testing.assert_allclose(factor[:, 1, 1].mean(), 3.1, atol=0.3 * error)
+    np.testing.assert_allclose(factor[:, 0, 0].std(), 0.3, atol=0.3 * error)
+    np.testing.assert_allclose(factor[:, 1, 0].mean(), 0.0, atol=error)
+    np.testing.assert_allclose(factor[:, 1, 0].std(), 1.0, atol=error)
+    np.testing.assert_allclose(np.mean(tasks.vector, axis=0), 1.0, atol=error)
+    np.testing.assert_allclose(np.std(tasks.vector, axis=0), 1.0, atol=error)
+    flat = sample_quadratics(jax.random.key(6), count, flatness=(0.0,))
+    assert float(flat.matrix.min()) >= 0.1**2
+
+
+def test_keys():
+    first, again, other = (sample_quadratics(jax.random.key(k), 3).matrix for k in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.any(np.asarray(first) == np.asarray(other))
+
+
+def test_transformations():
+    jitted = jax.jit(lambda key: sample_quadratics(key, 4).optimum)(jax.random.key(0))
+    np.testing.assert_allclose(jitted, sample_quadratics(jax.random.key(0), 4).optimum, rtol=1e-10)
+    with jax.numpy_dtype_promotion("strict"):
+        tasks = sample_quadratics(jax.random.key(0), 4)
+        tasks.loss(tasks.optimum), tasks.minimum, tasks.gradient(tasks.optimum)
+
+
+@pytest.mark.parametrize(
+    ("count", "flatness", "message"),
+    [
+        (0, (1.0,), "count is 0"),
+        (3, (), r"flatness is \(\)"),
+        (3, (1.0, float("nan")), "flatness"),
+        (3, (1.0, float("inf")), "flatness"),
+    ],
+)
+def test_misuse(count, flatness, message):
+    with pytest.raises(ValueError, match=f"sample_quadratics: {message}"):
+        sample_quadratics(jax.random.key(0), count, flatness=flatness)
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (2,)), ((2, 2), (3,)), ((4, 2, 2), (2,)), ((), ())])
+def test_shapes(shapes):
+    with pytest.raises(ValueError, match="QuadraticTask: matrix has shape"):
+        QuadraticTask(jnp.zeros(shapes[0]), jnp.zeros(shapes[1]))

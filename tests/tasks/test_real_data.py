@@ -1,0 +1,106 @@
+"""The published files themselves, against figures published or counted independently."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from mirrax.tasks import check_family, diverse_digits, load_images, missing, rotated_mnist, verify
+
+pytestmark = pytest.mark.needs_data
+
+
+def need(real_data, name):
+    """Skips, in sight, a set that this machine does not have."""
+    lines = missing(real_data, [name])
+    if lines:
+        pytest.skip(lines[name])
+
+
+def test_mnist(real_data):
+    task = load_images("mnist", real_data)
+    assert task.train_images.shape == (60_000, 28, 28, 1)
+    assert task.test_images.shape == (10_000, 28, 28, 1)
+    assert abs(task.train_images.mean() / 255 - 0.1307) < 5e-5
+    assert abs(task.train_images.std() / 255 - 0.3081) < 5e-5
+    counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(task.train_labels).tolist() == counts
+    assert task.train_labels[:5].tolist() == [5, 0, 4, 1, 9]
+
+
+def test_fashion_mnist(real_data):
+    need(real_data, "fashion-mnist")
+    task = load_images("fashion-mnist", real_data)
+    assert abs(task.train_images.mean() / 255 - 0.28604) < 5e-6
+    assert abs(task.train_images.std() / 255 - 0.35302) < 5e-6
+    assert np.bincount(task.train_labels).tolist() == [6000] * 10
+    assert np.bincount(task.test_labels).tolist() == [1000] * 10
+
+
+def test_kmnist(real_data):
+    need(real_data, "kmnist")
+    task = load_images("kmnist", real_data)
+    counts = np.bincount(task.train_labels), np.bincount(task.test_labels)
+    if task.note:
+        assert [set(part) for part in counts] == [{800}, {200}]
+    else:
+        assert [set(part) for part in counts] == [{6000}, {1000}]
+
+
+def test_usps(real_data):
+    need(real_data, "usps")
+    task = load_images("usps", real_data)
+    train = [1194, 1005, 731, 658, 652, 556, 664, 645, 542, 644]
+    test = [359, 264, 198, 166, 200, 160, 170, 147, 166, 177]
+    assert np.bincount(task.train_labels).tolist() == train
+    assert np.bincount(task.test_labels).tolist() == test
+    assert task.train_images.min() == 0 and task.train_images.max() == 1
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "usps"])
+def test_checksums(real_data, name):
+    need(real_data, name)
+    assert all("matches" in file.evidence for file in verify(name, real_data))
+
+
+@pytest.mark.parametrize("angle", [15, 45, 75])
+def test_rotated_mnist_is_scipys(real_data, angle):
+    upright, turned = rotated_mnist(real_data, angles=(0, angle), train=500, test=500)
+    images = upright.test_images.astype(np.float64)
+    exact = scipy.ndimage.rotate(images, angle, axes=(2, 1), reshape=False, order=1)
+    assert np.abs(turned.test_images - exact).max() <= 0.5002
+    np.testing.assert_array_equal(upright.train_labels, turned.train_labels)
+
+
+_MEASURE = """
+import pathlib, sys, time
+from mirrax.tasks import rotated_mnist
+start = time.process_time()
+family = rotated_mnist(sys.argv[1])
+seconds = time.process_time() - start
+assert [len(task.train_images) for task in family] == [60_000] * 6
+status = pathlib.Path("/proc/self/status").read_text()
+print(seconds, status.partition("VmHWM:")[2].split()[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+def test_six_complete_rotations_are_quick_and_small(real_data):
+    """In a fresh process: at most four seconds of one core a rotation, and 1.5 GB in all."""
+    command = [sys.executable, "-c", _MEASURE, str(real_data)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    seconds, kilobytes = map(float, ran.stdout.split())
+    assert seconds < 24 and kilobytes < 1.5e6
+
+
+def test_diverse_digits(real_data):
+    family = check_family(diverse_digits(real_data))
+    names = {task.name for task in family}
+    assert "mnist" in names and names.isdisjoint(missing(real_data))
+    for task in family:
+        assert task.image_shape == (28, 28, 1)
+        assert np.bincount(task.train_labels, minlength=10).min() > 0
+        assert 0.1 < task.train_images.mean() * task.scale < 0.6

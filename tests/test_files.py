@@ -1,0 +1,184 @@
+"""Files are complete or absent, whatever the disk does; errors are one line."""
+
+import errno
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+
+from mirrax import _errors
+from mirrax._errors import MirraxError, nearest
+from mirrax._files import write_atomically, write_json
+
+
+def failing(number: int):
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def one_line(raised) -> str:
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_written_and_replaced(tmp_path):
+    path = tmp_path / "geometry.safetensors"
+    for data in (b"first", b"", b"x" * 3_000_000):
+        write_atomically(path, data)
+        assert path.read_bytes() == data
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_rights_follow_the_umask(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_atomically(tmp_path / "file", b"")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+def test_short_writes_are_continued(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    write_atomically(tmp_path / "file", b"0123456789")
+    assert (tmp_path / "file").read_bytes() == b"0123456789"
+
+
+@pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EROFS, "the file system is read-only; choose another folder"),
+        (errno.EACCES, "the folder is read-only for this user"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_nothing_half_written(tmp_path, monkeypatch, step, number, message):
+    path = tmp_path / "summary.json"
+    path.write_bytes(b"before")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, step, failing(number))
+        with pytest.raises(MirraxError, match=message) as raised:
+            write_atomically(path, b"after")
+    assert one_line(raised).startswith(f"cannot write {path}: ")
+    assert raised.value.exit_code == 2
+    assert os.listdir(tmp_path) == ["summary.json"] and path.read_bytes() == b"before"
+
+
+def test_disk_fills_midway(tmp_path, monkeypatch):
+    write, calls = os.write, []
+
+    def fills(descriptor, data):
+        calls.append(len(data))
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[:4])
+
+    monkeypatch.setattr(os, "write", fills)
+    with pytest.raises(MirraxError, match="the disk is full"):
+        write_atomically(tmp_path / "file", b"0123456789")
+    assert len(calls) == 3 and os.listdir(tmp_path) == []
+
+
+def test_interruption_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file", b"data")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into any folder")
+def test_read_only_folder(tmp_path):
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    folder.chmod(0o555)
+    with pytest.raises(MirraxError, match="the folder is read-only for this user"):
+        write_atomically(folder / "file", b"data")
+
+
+def test_no_such_folder_and_folder_in_the_way(tmp_path):
+    with pytest.raises(MirraxError, match="its folder does not exist") as raised:
+        write_atomically(tmp_path / "absent" / "file", b"data")
+    one_line(raised)
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(MirraxError, match="a folder of that name exists"):
+        write_atomically(tmp_path / "taken", b"data")
+    (tmp_path / "plain").touch()
+    with pytest.raises(MirraxError, match="its folder is a file"):
+        write_atomically(tmp_path / "plain" / "file", b"data")
+    assert sorted(os.listdir(tmp_path)) == ["plain", "taken"]
+
+
+def test_json(tmp_path):
+    path = tmp_path / "summary.json"
+    write_json(
+        path,
+        {
+            "numpy": [np.float32(0.5), np.int64(3), np.arange(3), np.array([np.nan, 1.0])],
+            "never": float("nan"),
+            "far": (float("inf"), 1e300),
+            "path": tmp_path,
+            "text": "Δθ",
+            1: None,
+            "flag": True,
+            "flags": np.array([True]),
+        },
+    )
+    assert json.loads(path.read_text()) == {
+        "numpy": [0.5, 3, [0, 1, 2], [None, 1.0]],
+        "never": None,
+        "far": [None, 1e300],
+        "path": str(tmp_path),
+        "text": "Δθ",
+        "1": None,
+        "flag": True,
+        "flags": [True],
+    }
+    assert "Δθ" in path.read_text(encoding="utf-8") and path.read_text().endswith("}\n")
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "summary.json"
+    write_json(path, {"value": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"value": object()})
+    assert json.loads(path.read_text()) == {"value": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("MirraxError", 2),
+        ("DataError", 2),
+        ("ArtifactError", 2),
+        ("ConfigError", 2),
+        ("NumericalError", 3),
+    ],
+)
+def test_exit_codes(name, code):
+    error = getattr(_errors, name)("one line")
+    assert isinstance(error, MirraxError) and error.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("quadratic", " Did you mean 'quadratics'?"),
+        ("ROTATED-MNIST", " Did you mean 'rotated-mnist' or 'rotated-digits'?"),
+        ("zzz", ""),
+        ("", ""),
+    ],
+)
+def test_nearest(name, suggestion):
+    assert nearest(name, ["rotated-digits", "rotated-mnist", "quadratics"]) == suggestion
+    assert nearest(name, []) == ""
