@@ -65,7 +65,9 @@ def make_summary(rng: random.Random, curves: dict[str, Any]) -> dict[str, Any]:
             {
                 "optimiser": name,
                 "hyperparameters": hyper,
-                "test_accuracy": estimate([0.94 + 0.01 * speed + rng.gauss(0, 1e-3) for _ in "abc"]),
+                "test_accuracy": estimate(
+                    [0.94 + 0.01 * speed + rng.gauss(0, 1e-3) for _ in "abc"]
+                ),
                 "final_loss": estimate(final),
                 "log_loss_area": estimate(
                     [sum(map(math.log, mean)) / STEPS + rng.gauss(0, 0.02) for _ in "abc"]
@@ -78,6 +80,7 @@ def make_summary(rng: random.Random, curves: dict[str, Any]) -> dict[str, Any]:
         "held_out": "45 degrees",
         "seeds": 3,
         "wall_seconds": 141.7,
+        "meta_training_seconds": 95.2,
         "hardware": {"device": "cpu", "cores": 2},
         "comparison": rows,
         "certificate": make_certificate(),
@@ -112,7 +115,9 @@ def make_geometry(rng: random.Random) -> dict[str, Any]:
     leaves = []
     for i, (name, (shape, roles)) in enumerate(LEAVES.items()):
         centre = 0.03 * 3 ** (i % 3)
-        rates = sorted(centre * math.exp(rng.gauss(0, 0.7)) for _ in range(min(math.prod(shape), 900)))
+        rates = sorted(
+            centre * math.exp(rng.gauss(0, 0.7)) for _ in range(min(math.prod(shape), 900))
+        )
         low, high = rates[0], rates[-1]
         edges = [low * (high / low) ** (k / 24) for k in range(25)]
         edges[-1] = high
@@ -187,7 +192,13 @@ def write_run(folder: Path, seed: int = 0, recipe: str = "rotated-digits") -> Pa
         "seed": seed,
         "budget": "default",
         "version": "0.1.0",
-        "fields": {"widths": [128, 64], "rounds": 12, "objective": "regret", "components": 3},
+        "fields": {
+            "widths": [128, 64],
+            "steps": STEPS,
+            "rounds": 12,
+            "objective": "regret",
+            "components": 3,
+        },
         "command": f"mirrax train {recipe} --seed {seed} --out {folder.name}",
     }
     for name, content in {
@@ -220,3 +231,16 @@ def edit(run_folder: Path) -> Callable[[str, Callable[[Any], Any]], Path]:
         return run_folder
 
     return change
+
+
+@pytest.fixture(scope="session")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two finished runs of different recipes, to be read only."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [write_run(folder / "run"), write_run(folder / "other", seed=1, recipe="quadratics")]
+
+
+@pytest.fixture
+def paths() -> dict[str, Any]:
+    """Trajectories on a quadratic."""
+    return make_trajectories()

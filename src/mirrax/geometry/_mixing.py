@@ -41,16 +41,18 @@ def _hessian(
     weights: Weights, curvatures: Curvatures, dual: Point
 ) -> Float[Array, "components components"]:
     mixed = weights @ curvatures
-    scaled = curvatures * (dual / mixed)
-    hessian = (scaled / mixed) @ scaled.T
+    return (curvatures * ((dual / mixed) ** 2 / mixed)) @ curvatures.T
+
+
+def _regularised(hessian: Array) -> Array:
     # Equal components make the Hessian singular; a relative shift at the level of rounding keeps
     # the linear systems solvable and moves no digit that is determined.
     shift = 8 * jnp.finfo(hessian.dtype).eps * jnp.trace(hessian) + jnp.finfo(hessian.dtype).tiny
-    return hessian + shift * jnp.eye(len(weights), dtype=hessian.dtype)
+    return hessian + shift * jnp.eye(len(hessian), dtype=hessian.dtype)
 
 
-def _solve_on_face(hessian: Array, target: Array, face: Bool[Array, " n"], mass: Array) -> Array:
-    """Minimises `½ vᵀHv − ⟨target, v⟩` over `{v : supp v ⊆ face, Σ v = mass}` by its KKT system."""
+def _solve_on_face(hessian: Array, target: Array, face: Bool[Array, " n"]) -> Array:
+    """Minimises `½ vᵀHv − ⟨target, v⟩` over `{v : supp v ⊆ face, Σ v = 1}` by its KKT system."""
     count = len(target)
     on = face.astype(hessian.dtype)
     block = hessian * on[:, None] * on[None, :] + jnp.diag(1 - on)
@@ -59,7 +61,7 @@ def _solve_on_face(hessian: Array, target: Array, face: Bool[Array, " n"], mass:
     border = on * jnp.trace(hessian)
     system = system.at[:count, :count].set(block)
     system = system.at[:count, count].set(border).at[count, :count].set(border)
-    right = jnp.concatenate([target * on, (mass * jnp.trace(hessian))[None]])
+    right = jnp.concatenate([target * on, jnp.trace(hessian)[None]])
     return jnp.linalg.solve(system, right)[:count]
 
 
@@ -68,12 +70,12 @@ def _faces(count: int) -> np.ndarray:
     return np.array(list(itertools.product([False, True], repeat=count))[1:])
 
 
-def _model_minimiser(hessian: Array, slope: Array, weights: Weights) -> Weights:
-    """Minimises the quadratic model of `f` around `weights` over the whole simplex."""
-    target = hessian @ weights - slope
-    one = jnp.ones((), weights.dtype)
-    faces = jnp.asarray(_faces(len(weights)))
-    points = jax.vmap(lambda face: _solve_on_face(hessian, target, face, one))(faces)
+def _model_minimiser(here: "_Point") -> Weights:
+    """Minimises the quadratic model of `f` around a point over the whole simplex."""
+    hessian = _regularised(here.hessian)
+    target = hessian @ here.weights - here.slope
+    faces = jnp.asarray(_faces(len(target)))
+    points = jax.vmap(lambda face: _solve_on_face(hessian, target, face))(faces)
     points = jnp.where(faces, points, 0)
     feasible = jnp.all(points >= 0, axis=1) & jnp.all(jnp.isfinite(points), axis=1)
     values = jnp.einsum("fi,ij,fj->f", points, hessian, points) / 2 - points @ target
@@ -81,49 +83,83 @@ def _model_minimiser(hessian: Array, slope: Array, weights: Weights) -> Weights:
     return best / jnp.sum(best)
 
 
-class _Search(NamedTuple):
+class _Point(NamedTuple):
+    """Weights, and all that a Newton step needs to know there."""
+
     weights: Weights
-    gap: Float[Array, ""]
+    slope: Weights
+    hessian: Float[Array, "components components"]
+
+    @property
+    def value(self) -> Array:
+        """`f`, which Euler's identity for homogeneous functions gives for nothing."""
+        return -self.weights @ self.slope
+
+    @property
+    def gap(self) -> Array:
+        """The Frank–Wolfe gap, a bound on `f − min f`."""
+        return self.weights @ self.slope - jnp.min(self.slope)
+
+
+class _Search(NamedTuple):
+    here: _Point
     moved: Float[Array, ""]
     steps: Array
 
 
-def _newton(weights: Weights, curvatures: Curvatures, dual: Point) -> Weights:
+def _point(weights: Weights, curvatures: Curvatures, dual: Point) -> _Point:
+    """Everything at `weights` from one sweep over the coordinates, the only costly part."""
+    # XLA shares the quotients between the two, so this costs one sweep.
+    slope, hessian = _slope(weights, curvatures, dual), _hessian(weights, curvatures, dual)
+    return _Point(weights, slope, hessian)
+
+
+def _best_start(curvatures: Curvatures, dual: Point) -> Weights:
+    """The centre of the simplex or the vertex where `f` is smallest.
+
+    Where one component alone is active, the vertex is the answer and its gap says so at once.
+    """
+    count = len(curvatures)
+    centre = jnp.full((1, count), 1 / count, dual.dtype)
+    starts = jnp.concatenate([centre, jnp.eye(count, dtype=dual.dtype)])
+    mixed = jnp.concatenate([jnp.mean(curvatures, axis=0, keepdims=True), curvatures])
+    return starts[jnp.argmin(jnp.sum(dual**2 / mixed, axis=1))]
+
+
+def _newton(curvatures: Curvatures, dual: Point) -> Weights:
     """Projected Newton with backtracking, until the gap or the move is at rounding level."""
-    resolution = jnp.finfo(dual.dtype).eps
+    resolution = 4 * jnp.finfo(dual.dtype).eps
 
     def unfinished(search: _Search) -> Array:
-        value = objective(search.weights, curvatures, dual)
-        open_gap = search.gap > 4 * resolution * value
-        return open_gap & (search.moved > 4 * resolution) & (search.steps < _MAX_STEPS)
+        open_gap = search.here.gap > resolution * search.here.value
+        return open_gap & (search.moved > resolution) & (search.steps < _MAX_STEPS)
 
     def step(search: _Search) -> _Search:
-        now = search.weights
-        slope = _slope(now, curvatures, dual)
-        move = _model_minimiser(_hessian(now, curvatures, dual), slope, now) - now
-        value, descent = objective(now, curvatures, dual), slope @ move
+        now = search.here
+        move = _model_minimiser(now) - now.weights
+        descent = now.slope @ move
 
-        def too_long(length: Array) -> Array:
-            reached = objective(now + length * move, curvatures, dual)
+        def reached(length: Array) -> _Point:
+            weights = now.weights + length * move
+            return _point(jnp.where(weights < 0, 0, weights), curvatures, dual)
+
+        def too_long(trial: tuple[Array, _Point]) -> Array:
+            length, there = trial
             # The slack forgives rounding, so that the last, tiny Newton steps are accepted.
-            enough = value + 1e-4 * length * descent + 4 * resolution * value
-            return ~(reached <= enough) & (length > 1e-9)
+            enough = (1 + resolution) * now.value + 1e-4 * length * descent
+            return ~(there.value <= enough) & (length > 1e-9)
 
-        length = lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), dual.dtype))
-        weights = now + length * move
-        weights = jnp.where(weights < 0, 0, weights)
-        after = _slope(weights, curvatures, dual)
-        return _Search(
-            weights,
-            after @ weights - jnp.min(after),
-            length * jnp.max(jnp.abs(move)),
-            search.steps + 1,
-        )
+        def shorter(trial: tuple[Array, _Point]) -> tuple[Array, _Point]:
+            return trial[0] / 2, reached(trial[0] / 2)
 
-    slope = _slope(weights, curvatures, dual)
-    gap = slope @ weights - jnp.min(slope)
+        one = jnp.ones((), dual.dtype)
+        length, there = lax.while_loop(too_long, shorter, (one, reached(one)))
+        return _Search(there, length * jnp.max(jnp.abs(move)), search.steps + 1)
+
+    start = _point(_best_start(curvatures, dual), curvatures, dual)
     infinity = jnp.asarray(jnp.inf, dual.dtype)
-    return lax.while_loop(unfinished, step, _Search(weights, gap, infinity, jnp.array(0))).weights
+    search = lax.while_loop(unfinished, step, _Search(start, infinity, jnp.array(0)))
+    return search.here.weights
 
 
 @jax.custom_jvp
@@ -140,19 +176,33 @@ def mixing_weights(curvatures: Curvatures, dual: Point) -> Weights:
     Weights `w ≥ 0` with sum 1. They are not unique where components coincide or `p = 0`; the
     point `p/D(w)` is.
     """
-    count = len(curvatures)
     largest = jnp.max(jnp.abs(dual))
     # f is homogeneous in p, so its minimiser is not changed by this scale, but overflow is.
     unit = dual / jnp.where(largest > 0, largest, 1)
-    return _newton(jnp.full(count, 1 / count, dual.dtype), curvatures, unit)
+    return _newton(curvatures, unit)
+
+
+def _determined(hessian: Array, active: Bool[Array, " n"]) -> Array:
+    """Projects on the directions within the active face along which `f` is curved.
+
+    Along the others, which exist where active components coincide, the weights are not determined
+    and `p/D(w)` does not move; the projection leaves them alone.
+    """
+    on = active.astype(hessian.dtype)
+    within = jnp.diag(on) - jnp.outer(on, on) / jnp.sum(on)
+    values, vectors = jnp.linalg.eigh(within @ hessian @ within)
+    rounding = 64 * jnp.finfo(hessian.dtype).eps * jnp.trace(hessian)
+    curved = (values > rounding).astype(hessian.dtype)
+    return (vectors * curved) @ vectors.T
 
 
 @mixing_weights.defjvp
 def _mixing_weights_jvp(primals, tangents):
-    """Differentiates the KKT system on the active face: `H_AA dw + 1 dν = −d(∇f)`, `Σ dw = 0`.
+    """Differentiates optimality on the active face: `Q H Q dw = −Q d(∇f)`, `dw = Q dw`.
 
-    The rule is written in the differentiable `mixing_weights` itself, so it can be differentiated
-    again; transposing it gives reverse mode.
+    `Q` projects on the moves that keep the sum and the inactive weights. The rule is written in
+    the differentiable `mixing_weights` itself, so it can be differentiated again; transposing it
+    gives reverse mode.
     """
     weights = mixing_weights(*primals)
     largest = jnp.max(jnp.abs(primals[1]))
@@ -163,6 +213,8 @@ def _mixing_weights_jvp(primals, tangents):
 
     _, change = jax.jvp(slope_at_weights, primals, tangents)
     hessian = _hessian(weights, primals[0], primals[1] / scale)
-    active = lax.stop_gradient(weights) > 0
-    rate = _solve_on_face(hessian, -change, active, jnp.zeros((), weights.dtype))
-    return weights, jnp.where(active, rate, 0)
+    allowed = _determined(lax.stop_gradient(hessian), lax.stop_gradient(weights) > 0)
+    trace = lax.stop_gradient(jnp.trace(hessian))
+    rest = jnp.where(trace > 0, trace, 1) * (jnp.eye(len(weights), dtype=trace.dtype) - allowed)
+    system = allowed @ hessian @ allowed + rest
+    return weights, allowed @ jnp.linalg.solve(system, -allowed @ change)

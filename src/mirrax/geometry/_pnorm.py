@@ -8,28 +8,43 @@ Source: Gentile 2003; Shalev-Shwartz 2012, Lemma 2.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax.tree as vector
 from jaxtyping import Array
 
-from .._tree import Dual, Primal, Scalar, total
+from .._tree import Dual, Primal, Scalar, dot, total
 from ._base import AbstractGeometry
 
 
 def _signed_power(x: Array, exponent: float) -> Array:
-    """`sign(x)|x|^a`, with derivative zero at zero, where it may be infinite or undefined."""
+    """`sign(x)|x|^a`, with derivative zero at zero, where for `a < 1` it would be infinite."""
+    if exponent == 1:
+        return x
     nonzero = jnp.where(x == 0, 1, x)
     return jnp.where(x == 0, 0, jnp.sign(nonzero) * jnp.abs(nonzero) ** exponent)
 
 
 def _power_sum(x: Primal, exponent: float) -> Scalar:
+    if exponent == 2:
+        return dot(x, x)
     return total(lambda leaf: jnp.abs(_signed_power(leaf, exponent)), x)
 
 
 def _norm(x: Primal, p: float) -> Scalar:
-    return _signed_power(_power_sum(x, p), 1 / p)
+    # The largest entry is taken out first: the q of a p near 1 is large, and the powers of small
+    # numbers would vanish. The norm does not depend on this scale, so neither do its derivatives.
+    largest = jax.lax.stop_gradient(vector.norm(x, ord="inf"))
+    scale = jnp.where(largest == 0, 1, largest)
+    return scale * _signed_power(_power_sum(vector.scale(1 / scale, x), p), 1 / p)
+
+
+def _norm_squared(x: Primal, p: float) -> Scalar:
+    return dot(x, x) if p == 2 else _norm(x, p) ** 2
 
 
 def _gradient_of_half_square(x: Primal, p: float) -> Dual:
     """`∇ ½‖x‖_p² = ‖x‖_p^{2−p} sign(x)|x|^{p−1}`, written so that no power overflows."""
+    if p == 2:
+        return x
     norm = _norm(x, p)
     safe = jnp.where(norm == 0, 1, norm)
     return jax.tree.map(lambda leaf: norm * _signed_power(leaf / safe, p - 1), x)
@@ -85,13 +100,13 @@ class PNorm(AbstractGeometry):
         """`½‖x‖_p²`, or `(1/p) Σ|x_i|^p`."""
         if self.separable:
             return _power_sum(primal, self.p) / self.p
-        return _norm(primal, self.p) ** 2 / 2
+        return _norm_squared(primal, self.p) / 2
 
     def conjugate(self, dual: Dual) -> Scalar:
         """`½‖z‖_q²`, or `(1/q) Σ|z_i|^q`."""
         if self.separable:
             return _power_sum(dual, self.q) / self.q
-        return _norm(dual, self.q) ** 2 / 2
+        return _norm_squared(dual, self.q) / 2
 
     def strong_convexity(self) -> Scalar:
         """`p − 1` where the geometry is strongly convex, else zero."""
@@ -99,8 +114,8 @@ class PNorm(AbstractGeometry):
 
     def norm_squared(self, displacement: Primal) -> Scalar:
         """`‖v‖_p²`."""
-        return _norm(displacement, self.p) ** 2
+        return _norm_squared(displacement, self.p)
 
     def dual_norm_squared(self, gradient: Dual) -> Scalar:
         """`‖g‖_q²`."""
-        return _norm(gradient, self.q) ** 2
+        return _norm_squared(gradient, self.q)

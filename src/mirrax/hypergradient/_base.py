@@ -105,6 +105,10 @@ def split(prior: Prior, wrt: tuple[Part, ...]) -> tuple[Prior, Callable[[PyTree]
 
     The prior's inexact arrays within those fields (`None` elsewhere), and the function that puts
     them back.
+
+    **Raises:**
+
+    - `ValueError`: if those fields hold no inexact array, such as a geometry without parameters.
     """
 
     def mark(name: Part):
@@ -113,4 +117,10 @@ def split(prior: Prior, wrt: tuple[Part, ...]) -> tuple[Prior, Callable[[PyTree]
     parts = {"geometry": prior.geometry, "start": prior.start, "shared": prior.shared}
     chosen = Prior(**{name: jax.tree.map(mark(name), part) for name, part in parts.items()})
     learned, fixed = eqx.partition(prior, chosen)
+    if not jax.tree.leaves(learned):
+        raise ValueError(
+            f"wrt: nothing to differentiate in {wrt!r}; prior.geometry is a "
+            f"{type(prior.geometry).__name__}, prior.shared is "
+            f"{'None' if prior.shared is None else 'given'}. Choose a part with parameters."
+        )
     return learned, lambda value: eqx.combine(value, fixed)

@@ -22,11 +22,12 @@ class Direct(AbstractHypergradient):
     **Arguments:**
 
     - `steps`: the length `T` of a run.
-    - `wrt`: the fields of the prior to differentiate.
+    - `wrt`: the fields of the prior to differentiate: `"geometry"`, `"shared"`.
 
     **Raises:**
 
-    - `ValueError`: if `steps` is not positive or `wrt` names no field of the prior.
+    - `ValueError`: if `steps` is not positive, `wrt` names no field of the prior, or it names
+      `"start"`: the first point belongs to the trajectory, which is held constant.
 
     >>> Direct(steps=10).wrt
     ('geometry',)
@@ -34,6 +35,13 @@ class Direct(AbstractHypergradient):
 
     steps: int = eqx.field(static=True)
     wrt: tuple[Part, ...] = eqx.field(static=True, default=("geometry",))
+
+    def __check_init__(self):
+        if "start" in self.wrt:
+            raise ValueError(
+                f"Direct.wrt: expected 'geometry' or 'shared', got {self.wrt!r}; the start is part "
+                "of the trajectory, which is held constant. Use Reverse."
+            )
 
     def estimate(
         self,

@@ -56,7 +56,7 @@ class Truncated(AbstractHypergradient):
     def init(self, inner: AbstractInner, prior: Prior) -> EstimatorState:
         """A finished run, so that the first call begins a new one."""
         begin = inner.init(prior)
-        finished = InnerState(begin.primal, begin.dual, jnp.asarray(self.steps))
+        finished = InnerState(begin.primal, begin.dual, jnp.asarray(self.steps, int))
         dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
         return EstimatorState(RunSummary.empty(dtype), finished, begin.primal)
 

@@ -54,6 +54,9 @@ class Repeat(AbstractBatches):
 class Stream(AbstractBatches):
     """Slice `t` of the leading axis at step `t`: online learning.
 
+    Past the end there is no data: numbers are NaN there (the smallest integer, for integers), so
+    that a run longer than its stream fails visibly instead of repeating the last slice.
+
     **Arguments:**
 
     - `data`: a pytree of arrays with one leading axis of steps.
@@ -68,7 +71,7 @@ class Stream(AbstractBatches):
     def draw(self, step: Int[Array, ""], *, key: PRNGKeyArray) -> PyTree[Any]:
         """Slice `step` of every leaf."""
         del key
-        return jax.tree.map(lambda leaf: leaf[step], self.data)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf).at[step].get(mode="fill"), self.data)
 
 
 class Minibatch(AbstractBatches):
@@ -83,7 +86,8 @@ class Minibatch(AbstractBatches):
 
     **Raises:**
 
-    - `ValueError`: if `size` is not positive or the leaves disagree on the number of rows.
+    - `ValueError`: if `size` is not positive, the leaves disagree on the number of rows, or
+      `count` is not between 1 and that number.
 
     >>> import jax
     >>> Minibatch(jnp.arange(10), size=4).draw(jnp.array(0), key=jax.random.key(0)).shape
@@ -95,15 +99,21 @@ class Minibatch(AbstractBatches):
     count: Int[Array, ""]
 
     def __init__(self, data: PyTree[Array], size: int, count: int | Array | None = None):
-        rows = {len(leaf) for leaf in jax.tree.leaves(data)}
-        if len(rows) != 1 or size < 1:
+        rows = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(data)}
+        if len(rows) != 1 or 0 in rows or size < 1:
             raise ValueError(
                 "Minibatch: expected size >= 1 and leaves of one length, got "
                 f"size={size!r}, lengths {sorted(rows)}."
             )
+        (available,) = rows
+        if isinstance(count, int) and not 1 <= count <= available:
+            raise ValueError(
+                f"Minibatch.count: expected between 1 and the {available} rows of data, got "
+                f"{count!r}."
+            )
         self.data = data
         self.size = size
-        self.count = jnp.asarray(rows.pop() if count is None else count)
+        self.count = jnp.asarray(available if count is None else count, int)
 
     def draw(self, step: Int[Array, ""], *, key: PRNGKeyArray) -> PyTree[Any]:
         """Random rows of every leaf."""

@@ -27,12 +27,15 @@ Rate: TypeAlias = float | Scalar | Callable[[Int[Array, ""]], Any]
 
 
 def as_rate(rate: Any, owner: str) -> Any:
-    """Checks a rate and makes numbers arrays, so that changing one does not recompile."""
+    """Checks a rate and makes numbers arrays of one type, so that changing one never recompiles."""
     if callable(rate) or isinstance(rate, jax.core.Tracer):
         return rate
-    if not (np.all(np.isfinite(rate)) and np.all(np.asarray(rate) > 0)):
-        raise ValueError(f"{owner}.rate: expected a positive finite number, got {rate!r}.")
-    return jnp.asarray(rate)
+    numeric = np.issubdtype(np.asarray(rate).dtype, np.number) and not np.iscomplexobj(rate)
+    if not (numeric and np.all(np.isfinite(rate)) and np.all(np.asarray(rate) > 0)):
+        raise ValueError(
+            f"{owner}.rate: expected a positive finite number or a schedule, got {rate!r}."
+        )
+    return jnp.asarray(rate, float)
 
 
 def _rate_at(rate: Any, count: Array) -> Array:

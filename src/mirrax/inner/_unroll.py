@@ -108,7 +108,7 @@ class RunSummary(eqx.Module):
         return RunSummary(
             jnp.where(count == 0, loss, self.first_loss),
             self.last_loss + share,
-            self.finite_steps + unbroken,
+            self.finite_steps + unbroken.astype(self.finite_steps.dtype),
         )
 
 

@@ -12,6 +12,7 @@ when nothing is learned at all (error E5): the freezing that `frozen` detects.
 from typing import Literal, get_args
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
@@ -23,12 +24,18 @@ Comparator = Literal["solution", "last"]
 """Where `θ*` comes from: `problem.solution`, or the last point of the run."""
 
 
-def _check_positive(owner: str, field: str, value: float | Array) -> None:
-    if isinstance(value, float | int) and not 0 < value < float("inf"):
-        raise ValueError(f"{owner}.{field}: expected a positive finite number, got {value!r}.")
+def _weak_scalar(value: float | Array) -> Array:
+    """A number as an array that takes the type of its surroundings and never recompiles."""
+    return jnp.asarray(float(value)) if isinstance(value, float | int) else jnp.asarray(value)
 
 
-def _check_comparator(owner: str, comparator: str) -> None:
+def _check_positive(owner: str, field: str, value: Array) -> None:
+    if not isinstance(value, jax.core.Tracer) and not jnp.all((0 < value) & (value < jnp.inf)):
+        raise ValueError(f"{owner}.{field}: expected a positive finite number, got {value}.")
+
+
+def check_comparator(owner: str, comparator: str) -> None:
+    """Refuses a comparator that is not one."""
     if comparator not in get_args(Comparator):
         raise ValueError(
             f"{owner}.comparator: expected one of {get_args(Comparator)}, got {comparator!r}."
@@ -84,12 +91,12 @@ class RegretBound(AbstractObjective):
     'solution'
     """
 
-    rate: float | Scalar
+    rate: float | Scalar = eqx.field(converter=_weak_scalar)
     comparator: Comparator = eqx.field(static=True, default="solution")
 
     def __check_init__(self):
         _check_positive("RegretBound", "rate", self.rate)
-        _check_comparator("RegretBound", self.comparator)
+        check_comparator("RegretBound", self.comparator)
 
     def stage(self, prior: Prior, problem: Problem, step: Step) -> Scalar:
         """`(η/2) ‖g‖²_{x,*}`."""
@@ -118,17 +125,17 @@ class LipschitzRegretBound(AbstractObjective):
 
     - `ValueError`: if `k` is not positive, or an option is unknown.
 
-    >>> LipschitzRegretBound.from_lipschitz(rate=0.5, steps=4, lipschitz=2.0).k
+    >>> float(LipschitzRegretBound.from_lipschitz(rate=0.5, steps=4, lipschitz=2.0).k)
     2.0
     """
 
-    k: float | Scalar
+    k: float | Scalar = eqx.field(converter=_weak_scalar)
     comparator: Comparator = eqx.field(static=True, default="solution")
     modulus: Literal["m2", "m"] = eqx.field(static=True, default="m2")
 
     def __check_init__(self):
         _check_positive("LipschitzRegretBound", "k", self.k)
-        _check_comparator("LipschitzRegretBound", self.comparator)
+        check_comparator("LipschitzRegretBound", self.comparator)
         if self.modulus not in ("m2", "m"):
             raise ValueError(
                 f"LipschitzRegretBound.modulus: expected 'm2' or 'm', got {self.modulus!r}."
@@ -164,9 +171,11 @@ class LipschitzRegretBound(AbstractObjective):
 
 
 def frozen(summary: RunSummary, threshold: float = 0.1) -> Bool[Array, "..."]:
-    """Whether a run hardly learned: its loss fell by less than `threshold` of where it began.
+    """Whether a run hardly learned: its loss fell by less than `threshold` of its first size.
 
     With the comparator `"last"` this is how a regret bound is gamed: not moving makes it small.
+    The fall is measured against `|first loss|`, so it means most for losses whose optimum is near
+    zero. A run that diverged to NaN is not frozen; `RunSummary.finite_steps` reports that.
 
     **Arguments:**
 
@@ -180,4 +189,5 @@ def frozen(summary: RunSummary, threshold: float = 0.1) -> Bool[Array, "..."]:
     >>> bool(frozen(RunSummary(jnp.array(2.0), jnp.array(1.9), jnp.array(10))))
     True
     """
-    return summary.last_loss > (1 - threshold) * summary.first_loss
+    fall = summary.first_loss - summary.last_loss
+    return fall < threshold * jnp.abs(summary.first_loss)

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import optax.tree as vector
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._tree import Primal
 from ..geometry import Diagonal
 from ..inner import AbstractInner, Prior, Problem, RunSummary, fold
-from ._regret import Comparator, comparator_point
+from ._regret import Comparator, check_comparator, comparator_point
 
 
 class Moments(eqx.Module):
@@ -53,7 +52,12 @@ def path_moments(
     **Returns:**
 
     The moments, and a summary of the run.
+
+    **Raises:**
+
+    - `ValueError`: if `comparator` is unknown, or `"solution"` for a problem that has none.
     """
+    check_comparator("path_moments", comparator)
     begin = inner.init(prior)
     dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
 
@@ -71,36 +75,44 @@ def path_moments(
     return Moments(displacement, squares), summary
 
 
-def tight_diagonal(
-    moments: Moments, rate: float, *, slowest: float = 0.0, fastest: float = float("inf")
-) -> Diagonal:
+def tight_diagonal(moments: Moments, rate: float, *, damping: float = 0.0) -> Diagonal:
     r"""The diagonal geometry that minimises the tight bound, `m_i² = η √(G_i/D_i)`.
+
+    Damping adds to every parameter a share `s` of its array's mean `G`, as a run at the rate `η`
+    would have left it: `G_i + s`, `D_i + η² s`. Parameters that showed much keep what they showed;
+    parameters that showed little stay near the rate `η`.
 
     **Arguments:**
 
     - `moments`: moments averaged over tasks.
-    - `rate`: the step size `η` with which the geometry will be used.
-    - `slowest`, `fastest`: limits of the learned rates `η/m²`. A parameter that never moved, or
-      never had a gradient, gets a limit; one that had neither gets the geometric mean of its leaf.
+    - `rate`: the step size `η` with which the geometry will be used. A parameter that never moved
+      or never had a gradient has no minimiser; it keeps this rate, `m = 1`.
+    - `damping`: the share `s` in units of the array's mean `G`, not negative.
 
     **Returns:**
 
     The geometry.
+
+    **Raises:**
+
+    - `ValueError`: if `rate` is not positive, or `damping` is negative.
 
     >>> moments = Moments(jnp.array([4.0]), jnp.array([1.0]))
     >>> geometry = tight_diagonal(moments, rate=0.5)
     >>> float(0.5 / geometry.curvature[0])
     2.0
     """
+    if not isinstance(rate, jax.core.Tracer) and not 0 < rate < float("inf"):
+        raise ValueError(f"tight_diagonal.rate: expected a positive finite number, got {rate!r}.")
+    if not 0 <= damping < float("inf"):
+        raise ValueError(f"tight_diagonal.damping: expected at least 0, got {damping!r}.")
 
-    def log_m(displacement: Primal, gradient: Primal) -> Primal:
-        tiny = jnp.finfo(displacement.dtype).tiny
-        known = (displacement > 0) & (gradient > 0)
-        log_rate = (jnp.log(displacement + tiny) - jnp.log(gradient + tiny)) / 2
-        middle = jnp.sum(jnp.where(known, log_rate, 0)) / jnp.maximum(jnp.sum(known), 1)
-        unseen = (displacement <= 0) & (gradient <= 0)
-        log_rate = jnp.where(unseen, middle, log_rate)
-        log_rate = jnp.clip(log_rate, jnp.log(slowest), jnp.log(fastest))
-        return (jnp.log(rate) - log_rate) / 2
+    def log_m(displacement: Array, gradient: Array) -> Array:
+        share = damping * jnp.mean(gradient)
+        moved, sloped = displacement + rate**2 * share, gradient + share
+        known = (moved > 0) & (sloped > 0)
+        # The difference of logarithms, because the quotient itself may overflow in float32.
+        log_ratio = jnp.log(jnp.where(known, sloped, 1)) - jnp.log(jnp.where(known, moved, 1))
+        return jnp.where(known, jnp.log(rate) / 2 + log_ratio / 4, 0)
 
     return Diagonal(jax.tree.map(log_m, moments.displacement, moments.gradient))

@@ -9,7 +9,6 @@ from ._figures import regret_bounds as regret_bounds
 from ._geometry_figures import activation_by_round as activation_by_round
 from ._geometry_figures import activation_by_step as activation_by_step
 from ._geometry_figures import geometry_rates as geometry_rates
-from ._geometry_figures import trajectories as trajectories
 from ._inspect import active_components as active_components
 from ._inspect import inspect_table as inspect_table
 from ._inspect import inspect_text as inspect_text
@@ -28,3 +27,4 @@ from ._tables import assumption_table as assumption_table
 from ._tables import certificate_table as certificate_table
 from ._tables import comparison_table as comparison_table
 from ._tables import side_by_side as side_by_side
+from ._trajectories import trajectories as trajectories

@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._axes import heading, log_axis
 from ._format import clean, finite, words
 from ._style import (
     BLUE,
     GREEN,
     VERMILLION,
     drawing,
-    heading,
-    log_axis,
     new_figure,
     save,
     series,

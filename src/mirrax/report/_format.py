@@ -14,7 +14,7 @@ ABSENT = "–"
 
 
 def clean(text: object, limit: int | None = None) -> str:
-    """One printable line of `text`, cut to `limit` characters.
+    r"""One printable line of `text`, cut to `limit` characters.
 
     **Arguments:**
 
@@ -25,7 +25,7 @@ def clean(text: object, limit: int | None = None) -> str:
 
     The text with control characters and line breaks turned into single spaces.
 
-    >>> clean("a\\x1b[31m\\nb")
+    >>> clean("a\x1b[31m\nb")
     'a [31m b'
     >>> clean("a long name", 7)
     'a long…'
@@ -37,7 +37,7 @@ def clean(text: object, limit: int | None = None) -> str:
 
 
 def printable(text: object) -> str:
-    """`text` with a space for every control character and line break, and all spaces kept.
+    r"""`text` with a space for every control character and line break, and all spaces kept.
 
     **Arguments:**
 
@@ -47,7 +47,7 @@ def printable(text: object) -> str:
 
     One line.
 
-    >>> printable("a\\n  b")
+    >>> printable("a\n  b")
     'a   b'
     """
     return "".join(c if c.isprintable() else " " for c in str(text))

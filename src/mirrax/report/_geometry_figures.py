@@ -1,36 +1,25 @@
-"""Figures of what was learned: rates by leaf, which components are active, paths on quadratics.
+"""Figures of what was learned: rates by leaf, and which components are active (S000, Fig. 5)."""
 
-The last two are made like S000, Fig. 5 and Fig. 1.
-"""
-
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._axes import fit, heading, label, log_axis
 from ._figures import thin, to_array
-from ._format import clean, finite
+from ._format import finite
 from ._inspect import rate_range
 from ._style import (
     BLUE,
-    GREEN,
     INK,
-    MUTED,
     ORANGE,
-    WIDTH,
     drawing,
-    heading,
-    label,
-    log_axis,
     new_figure,
     save,
     series,
-    strokes,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
 
 _LEAVES = 40
@@ -93,7 +82,7 @@ def activation_by_step(
 
     - `shares`: one row a step, one entry a component.
     - `stem`: the path without its ending.
-    - `steps`: the number of each row's step; 1, 2, 3, … by default.
+    - `steps`: the step of each row, where rows are means over several; 1, 2, 3, … by default.
 
     **Returns:**
 
@@ -106,30 +95,6 @@ def activation_by_step(
     """
     with drawing():
         return save(draw_activation_by_step(shares, steps), stem)
-
-
-def trajectories(data: Mapping[str, Any], stem: str | os.PathLike[str]) -> tuple[Path, Path]:
-    r"""Paths of optimisers over the contours of $\theta^\top Q\theta - b^\top\theta$ (S000, Fig. 1).
-
-    **Arguments:**
-
-    - `data`: `{"matrix": (2, 2), "vector": (2,), "trajectories": {name: (T, 2)},
-        "steps": {name: int}}`.
-    - `stem`: the path without its ending.
-
-    **Returns:**
-
-    The paths of the SVG and the PNG.
-
-    >>> import tempfile
-    >>> data = {"matrix": [[2, 0], [0, 1]], "vector": [1, 1],
-    ...         "trajectories": {"SGD": [[2, 2], [1, 1]]}, "steps": {"SGD": 2}}
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     len(trajectories(data, Path(folder) / "paths"))
-    2
-    """
-    with drawing():
-        return save(draw_trajectories(data), stem)
 
 
 def draw_geometry_rates(data: Mapping[str, Any]) -> "Figure":
@@ -235,68 +200,6 @@ def draw_activation_by_step(
     )
 
 
-def draw_trajectories(data: Mapping[str, Any]) -> "Figure":
-    """The figure that `trajectories` writes; call it within `drawing()`.
-
-    **Arguments:**
-
-    - `data`: as for `trajectories`.
-
-    **Returns:**
-
-    A matplotlib `Figure`.
-
-    **Raises:**
-
-    - `ValueError`: if the matrix is not 2 by 2 or there is no path.
-
-    >>> data = {"matrix": [[1, 0], [0, 1]], "vector": [0, 0], "trajectories": {"A": [[1, 1]]}}
-    >>> with drawing():
-    ...     len(draw_trajectories(data).axes)
-    1
-    """
-    import numpy as np
-
-    matrix, vector = np.asarray(data["matrix"], float), np.asarray(data["vector"], float)
-    paths = {name: np.asarray(path, float) for name, path in data["trajectories"].items()}
-    if matrix.shape != (2, 2) or not paths:
-        raise ValueError(
-            f"trajectories: received a matrix of shape {matrix.shape} and {len(paths)} paths; "
-            "give a 2 by 2 matrix and at least one path."
-        )
-    symmetric = (matrix + matrix.T) / 2
-    optimum = np.linalg.solve(2 * symmetric, vector)
-    columns = 1 if len(paths) == 1 else 2 if len(paths) <= 4 else 3
-    rows = -(-len(paths) // columns)
-    figure = new_figure(0.95 + rows * ((WIDTH - 0.85) / columns + 0.22))
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    centre, half = _window(list(paths.values()), optimum)
-    styles = strokes(paths)
-    handles: list[Any] = []
-    for axes, (name, path) in zip(panels, paths.items(), strict=False):
-        _contours(axes, symmetric, optimum, centre, half)
-        handles = _path(axes, path, optimum, styles[name])
-        steps = (data.get("steps") or {}).get(name)
-        count = f": {steps:,} steps" if isinstance(steps, int) else ""
-        axes.set_title(label(name) + count, fontsize=9.5, pad=5)
-        axes.set_aspect("equal")
-        axes.grid(visible=False)
-    for axes in panels[len(paths) :]:
-        axes.set_visible(False)
-    figure.legend(
-        handles,
-        ["start", "minimum"],
-        loc="outside upper left",
-        ncols=2,
-        title="Paths over the loss contours",
-        title_fontproperties={"weight": "bold", "size": 11},
-        alignment="left",
-    )
-    figure.supxlabel("θ₁ (first parameter)", fontsize=9.5)
-    figure.supylabel("θ₂ (second parameter)", fontsize=9.5)
-    return figure
-
-
 def _violin(axes: Any, leaf: Mapping[str, Any], row: int) -> None:
     """The leaf's histogram as a shape around its row; equal height for every leaf."""
     histogram = leaf.get("histogram") or {}
@@ -317,10 +220,13 @@ def _violin(axes: Any, leaf: Mapping[str, Any], row: int) -> None:
 
 
 def _leaf_label(leaf: Mapping[str, Any]) -> str:
-    shape = " × ".join(str(n) for n in leaf.get("shape") or ())
-    name = label(leaf["name"])
-    name = "…" + name[-21:] if len(name) > 22 else name
-    return f"{name}\n{shape}" if shape else name
+    """The name, and below it the shape and what the name holds in square brackets."""
+    name, _, held = str(leaf["name"]).partition(" [")
+    below = [" × ".join(str(n) for n in leaf.get("shape") or ()), label(held.removesuffix("]"))]
+    below = [part for part, wanted in zip(below, (True, held), strict=True) if part and wanted]
+    # The end of a path tells its leaf from its neighbours.
+    first = fit(label(name)[::-1], 122.0)[::-1]
+    return "\n".join([first, fit(", ".join(below), 122.0)] if below else [first])
 
 
 def _draw_shares(
@@ -333,8 +239,8 @@ def _draw_shares(
     components = max((len(row) for row in shares), default=0)
     if not components or any(len(row) != components for row in shares):
         raise ValueError(
-            f"activation: received rows of {sorted({len(row) for row in shares})} entries; give one "
-            "row a step (or round), each with one share a component."
+            f"activation: received rows of {sorted({len(row) for row in shares})} entries; give "
+            "one row a step (or round), each with one share a component."
         )
     positions, keep = to_array(where), thin(len(shares))
     figure = new_figure(3.2)
@@ -355,51 +261,3 @@ def _draw_shares(
     axes.set_ylabel(axis_labels[1])
     heading(axes, title, lines, [f"component {i + 1}" for i in range(components)])
     return figure
-
-
-def _window(
-    paths: Sequence["np.ndarray"], optimum: "np.ndarray"
-) -> tuple["np.ndarray", float]:
-    """A square that holds every path, but not the far end of one that diverges."""
-    import numpy as np
-
-    starts = np.stack([path[0] for path in paths])
-    reach = 3 * max(float(np.abs(starts - optimum).max()), 1e-6)
-    points = np.concatenate([optimum[None], *paths])
-    points = points[np.isfinite(points).all(axis=1)]
-    points = points[(np.abs(points - optimum) <= reach).all(axis=1)]
-    low, high = points.min(axis=0), points.max(axis=0)
-    return (low + high) / 2, 0.58 * max(float((high - low).max()), 1e-6)
-
-
-def _contours(
-    axes: Any, matrix: "np.ndarray", optimum: "np.ndarray", centre: "np.ndarray", half: float
-) -> None:
-    """Level sets of the quadratic, closer together near its minimum."""
-    import numpy as np
-
-    x, y = (np.linspace(c - half, c + half, 121) for c in centre)
-    offset = np.stack(np.meshgrid(x, y), axis=-1) - optimum
-    excess = np.einsum("...i,ij,...j->...", offset, matrix, offset)
-    top = float(excess.max())
-    levels = top * np.linspace(0.04, 1.0, 10) ** 2
-    axes.contour(x, y, excess, levels=levels, colors=MUTED, linewidths=0.6, alpha=0.55, zorder=1)
-    axes.set_xlim(x[0], x[-1])
-    axes.set_ylim(y[0], y[-1])
-
-
-def _path(axes: Any, path: "np.ndarray", optimum: "np.ndarray", stroke: Any) -> list[Any]:
-    """One path with its start and the minimum; returns the handles of the two points."""
-    import numpy as np
-
-    # Long paths keep all of their first steps, where the eye looks, and fewer of the rest.
-    many = np.unique(np.geomspace(1, len(path), min(len(path), 500)).round().astype(int)) - 1
-    axes.plot(path[many, 0], path[many, 1], color=stroke.colour, linewidth=1.1, zorder=3)
-    if len(path) <= 120:
-        axes.plot(
-            path[:, 0], path[:, 1], color=stroke.colour, marker=".", markersize=4, linestyle="none"
-        )
-    point = {"markeredgecolor": INK, "markeredgewidth": 0.8, "linestyle": "none", "zorder": 6}
-    (start,) = axes.plot(*path[0], marker="o", markersize=7, color=GREEN, **point)
-    (end,) = axes.plot(*optimum, marker="*", markersize=12, color=ORANGE, **point)
-    return [start, end]

@@ -86,8 +86,7 @@ def inspect_table(geometry: Mapping[str, Any]) -> Table:
 
     A `Table`; the column of distributions has the same logarithmic scale in every row.
 
-    >>> leaf = {"name": "w", "shape": [2, 3], "roles": ["in", "out"], "rate_median": 0.2,
-    ...         "rate_low": 0.1, "rate_high": 0.4, "histogram": {"edges": [0.1, 0.4], "counts": [6]}}
+    >>> leaf = {"name": "w", "shape": [2, 3], "roles": ["in", "out"], "rate_low": 0.1}
     >>> [cell.text for cell in inspect_table({"leaves": [leaf]}).rows[0]][:4]
     ['w', '2 × 3', 'in × out', '0.1']
     """
@@ -181,12 +180,12 @@ def _title(geometry: Mapping[str, Any]) -> str:
 
 
 def _spectrum(geometry: Mapping[str, Any], span: tuple[float, float] | None) -> list[str]:
-    """The extremes of the spectrum, the number of parameters, the active components."""
+    """The extremes of the spectrum, the number of rates, the active components."""
     lines = []
     shapes = [leaf.get("shape") or () for leaf in geometry.get("leaves") or ()]
     count = sum(math.prod(n for n in shape if isinstance(n, int)) for shape in shapes)
     if shapes:
-        lines.append(f"{count:,} parameters in {len(shapes)} arrays.")
+        lines.append(f"{count:,} rates in {len(shapes)} arrays.")
     if span:
         lowest = _holder(geometry, span[0], "rate_low")
         highest = _holder(geometry, span[1], "rate_high")

@@ -106,9 +106,9 @@ def inline_svg(svg: bytes, caption: str, prefix: str) -> "Markup":
 
     Markup.
 
-    >>> svg = b'<?xml version="1.0"?><svg viewBox="0 0 1 1"><path id="p" style="fill: #1c2733"/></svg>'
+    >>> svg = b'<?xml version="1.0"?><svg width="1pt"><path id="p" fill="#1c2733"/></svg>'
     >>> print(inline_svg(svg, "A line", "f0"))
-    <svg role="img" aria-label="A line" viewBox="0 0 1 1"><path id="f0-p" style="fill: var(--ink)"/></svg>
+    <svg role="img" aria-label="A line"><path id="f0-p" fill="var(--ink)"/></svg>
     """
     from markupsafe import Markup, escape
 
@@ -172,6 +172,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if spent is None:
         times = [finite(record.get("seconds")) for record in run.rounds]
         spent = sum(t for t in times if t is not None) if any(times) else None
+    meta = finite(summary.get("meta_training_seconds"))
     hardware = summary.get("hardware")
     hardware = fields(hardware) if isinstance(hardware, dict) else hardware
     facts = [
@@ -180,7 +181,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Seed", config.get("seed")),
         ("Seeds compared", summary.get("seeds")),
         ("Meta-rounds", len(run.rounds) or None),
-        ("Time", duration(spent) if spent is not None else None),
+        ("Meta-training", duration(meta) if meta is not None else None),
+        ("Time in all", duration(spent) if spent is not None else None),
         ("Version", config.get("version")),
         ("Hardware", hardware),
     ]

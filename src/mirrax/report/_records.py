@@ -135,7 +135,9 @@ def _read_json(path: Path, check: Callable[[Any], str | None], kind: str) -> dic
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
         where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise MirraxError(f"{path} is damaged{where}: not valid JSON; {_remedy(path, kind)}") from error
+        raise MirraxError(
+            f"{path} is damaged{where}: not valid JSON; {_remedy(path, kind)}"
+        ) from error
     fault = check(content) if isinstance(content, dict) else "it does not hold a JSON object"
     if fault:
         raise MirraxError(f"{path} cannot be used: {fault}; {_remedy(path, kind)}")
@@ -156,8 +158,8 @@ def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
         record = _round(line)
         if record is None:
             raise MirraxError(
-                f"{path} is damaged at line {i}: not a record of a meta-round; delete that line, or "
-                "train again into a new folder with `mirrax train`."
+                f"{path} is damaged at line {i}: not a record of a meta-round; delete that line, "
+                "or train again into a new folder with `mirrax train`."
             )
         rounds[record["round"]] = record
     if unfinished.strip():
@@ -237,7 +239,7 @@ def _check_curves(curves: dict[str, Any]) -> str | None:
             values = curve.get(key)
             if values is None and key != "mean":
                 continue
-            if not _numbers(values) or len(values) != len(steps):
+            if not isinstance(values, list) or not _numbers(values) or len(values) != len(steps):
                 return f"'{key}' of {clean(name)} is not a list of {len(steps)} numbers, one a step"
     return None
 
@@ -252,8 +254,12 @@ def _check_geometry(geometry: dict[str, Any]) -> str | None:
         histogram = leaf.get("histogram")
         if histogram is None:
             continue
-        edges = histogram.get("edges") if isinstance(histogram, Mapping) else None
-        counts = histogram.get("counts") if isinstance(histogram, Mapping) else None
-        if not (_numbers(edges) and _numbers(counts) and len(edges) == len(counts) + 1):
+        both = (
+            [histogram.get(k) for k in ("edges", "counts")]
+            if isinstance(histogram, Mapping)
+            else []
+        )
+        sizes = [len(values) for values in both if isinstance(values, list) and _numbers(values)]
+        if len(sizes) != 2 or sizes[0] != sizes[1] + 1:
             return f"the histogram of {clean(leaf['name'])} needs one more edge than counts"
     return None

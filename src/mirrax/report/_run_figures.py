@@ -97,7 +97,7 @@ def figures_of(run: Run) -> list[RunFigure]:
                 "activation-steps",
                 "How often each component decides the step, along the inner runs of the last "
                 "recorded meta-round.",
-                lambda: draw_activation_by_step(shares),
+                lambda: draw_activation_by_step(shares, _middles(run, len(shares))),
             )
         )
     by_step = _bounds_by_step(run)
@@ -138,6 +138,15 @@ def write_figures(run: Run, folder: str | os.PathLike[str] | None = None) -> lis
         with drawing():
             written += save(figure.draw(), target / figure.stem)
     return written
+
+
+def _middles(run: Run, rows: int) -> list[float] | None:
+    """The steps that rows of means stand for: the middles of equal parts of the inner run."""
+    fields = run.config.get("fields")
+    steps = fields.get("steps") if isinstance(fields, Mapping) else None
+    if not isinstance(steps, int) or steps <= rows:
+        return None
+    return [0.5 + (i + 0.5) * steps / rows for i in range(rows)]
 
 
 def _bounds_by_step(run: Run) -> Mapping[str, Any] | None:

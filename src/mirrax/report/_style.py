@@ -10,7 +10,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mirrax._errors import MirraxError
 from mirrax._files import explain, write_atomically
 
-from ._format import clean
-
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 VERMILLION, BLUE, GREEN = "#d55e00", "#0072b2", "#009e73"
@@ -45,8 +42,6 @@ THEME = {
 }
 
 WIDTH = 4.8  # inches; at a phone's 340 px the text is still about 9 px high
-_HANDLE = 40.0  # points that a legend entry takes besides its text
-_LEGEND_ROOM = 300.0  # points above axes of the usual width, and the gap after the last entry
 _DASHES: tuple[Any, ...] = (
     (0, ()),
     (0, (5, 1.6)),
@@ -66,7 +61,7 @@ _KNOWN = {
 }
 _OTHERS = ((VERMILLION, _DASHES[0]), (INK, _DASHES[5]), (ORANGE, _DASHES[1]), (SLATE, _DASHES[3]))
 
-_RC = {
+RC: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
     "axes.facecolor": PAPER,
@@ -207,7 +202,7 @@ def drawing() -> Iterator[None]:
         # A name in a script that the font lacks is shown as boxes; that is no reason to complain.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_RC)
+        matplotlib.rcParams.update(RC)
         yield
 
 
@@ -222,109 +217,12 @@ def new_figure(height: float, width: float = WIDTH) -> "Figure":
 
     A matplotlib `Figure`.
 
-    >>> new_figure(3.0).get_figheight()
+    >>> float(new_figure(3.0).get_figheight())
     3.0
     """
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
-
-
-def heading(axes: "Axes", title: str, handles: Sequence[Any] = (), labels: Sequence[str] = ()):
-    """A title on the left, and below it the legend, above the axes where it covers no data.
-
-    **Arguments:**
-
-    - `axes`: what is headed.
-    - `title`: one line.
-    - `handles`, `labels`: the entries of the legend, if there is one.
-
-    >>> with drawing():
-    ...     heading(new_figure(2.0).subplots(), "Title")
-    """
-    pad = 8.0
-    if handles:
-        names = [label(name) for name in labels]
-        columns = _legend_columns(names)
-        rows = -(-len(names) // columns)
-        axes.legend(
-            handles,
-            names,
-            loc="lower left",
-            bbox_to_anchor=(-0.01, 1.0),
-            ncols=columns,
-            borderaxespad=0.2,
-            borderpad=0.2,
-            columnspacing=1.4,
-            labelspacing=0.35,
-        )
-        pad += 13.5 * rows + 3
-    axes.set_title(clean(title, 80), pad=pad)
-
-
-def _legend_columns(names: Sequence[str]) -> int:
-    """The most columns of a legend whose entries fit side by side above the axes."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    font = FontProperties(family=_RC["font.family"], size=_RC["legend.fontsize"])
-    widths = [
-        text_to_path.get_text_width_height_descent(name, font, ismath=False)[0] + _HANDLE
-        for name in names
-    ]
-    for columns in range(len(names), 1, -1):
-        rows = -(-len(names) // columns)
-        held = [widths[i : i + rows] for i in range(0, len(names), rows)]
-        if sum(max(column) for column in held) <= _LEGEND_ROOM:
-            return -(-len(names) // rows)  # the same number of rows, evenly filled
-    return 1
-
-
-def label(name: object) -> str:
-    """A name fit for a legend: one line, not too long, and never hidden.
-
-    **Arguments:**
-
-    - `name`: any text.
-
-    **Returns:**
-
-    The text; matplotlib hides names that begin with an underscore, so they get a space.
-
-    >>> label("_private")
-    ' _private'
-    """
-    text = clean(name, 44) or "unnamed"
-    return " " + text if text.startswith("_") else text
-
-
-def log_axis(axis: Any) -> None:
-    """A logarithmic axis whose ticks read 0.01, 0.1, 1 instead of powers.
-
-    **Arguments:**
-
-    - `axis`: `axes.xaxis` or `axes.yaxis`; its limits must be set already.
-
-    >>> with drawing():
-    ...     axes = new_figure(2.0).subplots()
-    ...     axes.set_ylim(0.5, 3.0)
-    ...     log_axis(axes.yaxis)
-    (0.5, 3.0)
-    """
-    import math
-
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    low, high = axis.get_view_interval()
-    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
-    (axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim)(low, high)
-    decades = math.log10(high / low)
-    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if decades < 0.9 else (1.0, 2.0, 5.0)
-    axis.set_major_locator(LogLocator(subs=subs if decades < 2.2 else (1.0,), numticks=9))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-    if decades < 2.2:
-        axis.set_minor_locator(NullLocator())
 
 
 def to_svg(figure: "Figure") -> bytes:
@@ -395,5 +293,6 @@ def save(figure: "Figure", stem: str | os.PathLike[str]) -> tuple[Path, Path]:
         raise MirraxError(f"cannot make the folder {stem.parent}: {explain(error)}") from error
     svg, png = (stem.with_name(stem.name + ending) for ending in (".svg", ".png"))
     write_atomically(svg, to_svg(figure))
+    figure.set_layout_engine("none")  # what was laid out for the first stays for the second
     write_atomically(png, to_png(figure))
     return svg, png

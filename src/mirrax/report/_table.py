@@ -108,6 +108,8 @@ class Table:
         A
         --
         1*
+        <BLANKLINE>
+        * best of its column
         """
         marked = any(cell.best for row in self.rows for cell in row)
         lines = [[printable(c.label) for c in self.columns]]
@@ -174,7 +176,7 @@ class Table:
         yield self.rich(options.max_width)
 
     def markdown(self) -> str:
-        """The table in Markdown; the best cells are bold.
+        r"""The table in Markdown; the best cells are bold.
 
         **Returns:**
 
@@ -182,7 +184,7 @@ class Table:
 
         >>> table = Table("T", (Column("a", "A|B", numeric=True),), ((Cell("1", 1.0, best=True),),))
         >>> table.markdown().splitlines()[2:]
-        ['| A\\\\|B |', '| ---: |', '| **1** |']
+        ['| A\\|B |', '| ---: |', '| **1** |']
         """
         head = "| " + " | ".join(_escape(c.label) for c in self.columns) + " |"
         rule = "| " + " | ".join("---:" if c.numeric else ":---" for c in self.columns) + " |"
@@ -290,7 +292,7 @@ def mark_best(cells: list[Cell], better: str | None) -> list[Cell]:
 
 
 def printable_lines(lines: Iterable[str]) -> str:
-    """Several lines without control characters.
+    r"""Several lines without control characters.
 
     **Arguments:**
 
@@ -300,8 +302,8 @@ def printable_lines(lines: Iterable[str]) -> str:
 
     The lines, joined.
 
-    >>> printable_lines(["a\\tb", "c"])
-    'a b\\nc'
+    >>> printable_lines(["a\tb", "c"])
+    'a b\nc'
     """
     return "\n".join(printable(line) for line in lines)
 

@@ -240,9 +240,13 @@ def _metric_cells(rows: Sequence[Mapping[str, Any]], key: str) -> list[Cell]:
                     f"comparison_table: test_accuracy of {row.get('optimiser')} is {mean:g}; "
                     "give accuracies as fractions between 0 and 1."
                 )
-        entries = [tuple(None if v is None else 100 * v for v in entry) for entry in entries]
+        entries = [(_percent(mean), _percent(error)) for mean, error in entries]
         places = 2
     return [_estimate_cell(entry, places) for entry in entries]
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction
 
 
 def _targets(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -276,18 +280,17 @@ def _step_cells(entries: Sequence[Any]) -> list[Cell]:
         mean, error = estimate(entry)
         if entry is None:
             cells.append(Cell(ABSENT))
-        elif mean is None or reached == 0:
+        elif reached == 0:
             cells.append(Cell(NOT_REACHED))
         elif reached < runs:
-            text = f"{plus_minus(mean, error, places)} ({reached} of {runs} runs)"
+            some = f"in {reached} of {runs} runs"
+            text = some if mean is None else f"{plus_minus(mean, error, places)} ({some})"
             cells.append(Cell(text, mean, error))
         else:
             cells.append(Cell(plus_minus(mean, error, places), mean, error))
     running = [c if n == most else Cell(c.text) for c, (n, _) in zip(cells, counts, strict=True)]
     marked = mark_best(running, "lower")
-    return [
-        Cell(c.text, c.value, c.spread, m.best) for c, m in zip(cells, marked, strict=True)
-    ]
+    return [Cell(c.text, c.value, c.spread, m.best) for c, m in zip(cells, marked, strict=True)]
 
 
 def _reached(entry: Any) -> tuple[int, int]:

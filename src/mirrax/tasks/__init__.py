@@ -21,7 +21,6 @@ from ._sources import find_source as find_source
 from ._sources import locate as locate
 from ._sources import missing as missing
 from ._sources import verify as verify
-from ._svhn import read_svhn as read_svhn
 from ._types import ImageTask as ImageTask
 from ._types import check as check
 from ._types import check_family as check_family

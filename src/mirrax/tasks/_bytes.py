@@ -6,11 +6,11 @@ disk before anything is allocated, and no more than the promise is ever decompre
 
 import contextlib
 import gzip
+import io
 import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from .._errors import DataError
 
@@ -32,13 +32,13 @@ class ByteSource:
     - `DataError`: on `take` and `finish`, where the file is cut short or damaged.
     """
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: io.BufferedIOBase, name: str) -> None:
         self.name = name
         size = stream.seek(0, os.SEEK_END)
         stream.seek(0)
         compressed = stream.read(len(_MAGIC)) == _MAGIC
         stream.seek(0)
-        self._stream: BinaryIO | gzip.GzipFile = stream
+        self._stream: io.BufferedIOBase = stream
         self.most = size
         if compressed:
             self._stream = gzip.GzipFile(fileobj=stream, mode="rb")

@@ -1,11 +1,17 @@
 """Quadratic tasks `ℓ(θ) = θᵀQθ − bᵀθ` with the solution known in closed form, `θ* = ½ Q⁻¹ b`.
 
-The family of S000 §5.1 (Fig 1): `Q = C Cᵀ` with lower-triangular `C`, `b ~ N((1, 1), I)`. The paper
-does not publish the law of `C`; off the diagonal we draw `N(0, 1)` and on it `|N(μᵢ, 0.3)| + 0.1`,
-so that the `flatness` means `μ` set how unequal the curvatures of all tasks are (spec B6).
+The family of S000 §5.1 (Fig 1): `Q = C Cᵀ` with lower-triangular `C`, `b ~ N((1, 1), I)`, and "the
+mean of Q₀₀ and Q₁₁" specified. The paper does not publish the law of `C`. Two laws are offered:
+
+- `"curvature"`: the `flatness` means `μ` are the means of `Qᵢᵢ`, as the paper says. `C` is a random
+  triangular matrix near the identity, its rows scaled so that `E Qᵢᵢ = μᵢ`.
+- `"factor"`: `μ` are the means of `Cᵢᵢ`, with `N(0, 1)` below the diagonal (spec B6). Then
+  `E Q₁₁ ≥ 1` whatever `μ₁` is, and the correlation of the two directions is often near one, which
+  no diagonal geometry can undo.
 """
 
 import functools
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -98,12 +104,17 @@ class QuadraticTask(eqx.Module):
 
 
 def sample_quadratics(
-    key: PRNGKeyArray, count: int, *, flatness: tuple[float, ...] = (5.0, 0.5)
+    key: PRNGKeyArray,
+    count: int,
+    *,
+    flatness: tuple[float | int, ...] = (5.0, 0.5),
+    law: Literal["curvature", "factor"] = "curvature",
 ) -> QuadraticTask:
     """Draws a stack of quadratic tasks that share how steep each direction is.
 
-    `Q = C Cᵀ`, `C` lower triangular, `Cᵢⱼ ~ N(0, 1)` for `i > j`, `Cᵢᵢ = |N(μᵢ, 0.3)| + 0.1`,
-    `b ~ N(1, I)` (S000 §5.1 for the form; the law of `C` is ours, see spec B6).
+    `Q = C Cᵀ` with `C` lower triangular and `b ~ N(1, I)` (S000 §5.1). With `law="curvature"`,
+    `C = √(μ/(1.09 + 0.09 i)) L` by rows, `Lᵢᵢ = max(|N(1, 0.3)|, 0.1)`, `Lᵢⱼ ~ N(0, 0.3)` below, so
+    that `E Qᵢᵢ = μᵢ`; with `law="factor"`, `Cᵢᵢ = |N(μᵢ, 0.3)| + 0.1` and `Cᵢⱼ ~ N(0, 1)` below.
 
     **Arguments:**
 
@@ -111,6 +122,7 @@ def sample_quadratics(
     - `count`: number of tasks, at least 1.
     - `flatness`: the means `μ`; as many as the problem has dimensions. S000's two settings are
         mirrored by `(5, 0.5)` and, much flatter, `(20, 0.02)`.
+    - `law`: whose means they are, those of `Q`'s diagonal or of `C`'s.
 
     **Returns:**
 
@@ -119,7 +131,8 @@ def sample_quadratics(
 
     **Raises:**
 
-    - `ValueError`: `count` below 1, or `flatness` empty or not finite.
+    - `ValueError`: `count` below 1, `flatness` empty, not finite or, for the curvature's law, not
+        positive, or an unknown `law`.
 
     >>> tasks = sample_quadratics(jax.random.key(0), 8, flatness=(5.0, 0.5, 0.1))
     >>> tasks.matrix.shape, jax.vmap(QuadraticTask.loss)(tasks, tasks.optimum).shape
@@ -132,17 +145,29 @@ def sample_quadratics(
         raise ValueError(
             f"sample_quadratics: flatness is {flatness!r}; one finite mean a dimension is needed"
         )
-    return _draw(key, means, count)
+    if law not in ("curvature", "factor"):
+        raise ValueError(f"sample_quadratics: law is {law!r}; 'curvature' or 'factor' is needed")
+    if law == "curvature" and not all(mean > 0 for mean in flatness):
+        raise ValueError(
+            f"sample_quadratics: flatness is {flatness!r}; means of curvatures must be positive"
+        )
+    return _draw(key, means, count, law)
 
 
-@functools.partial(jax.jit, static_argnames="count")
-def _draw(key: PRNGKeyArray, means: Float[Array, " d"], count: int) -> QuadraticTask:
+@functools.partial(jax.jit, static_argnames=("count", "law"))
+def _draw(key: PRNGKeyArray, means: Float[Array, " d"], count: int, law: str) -> QuadraticTask:
     dimension = means.size
     below_key, diagonal_key, vector_key = jax.random.split(key, 3)
     below = jnp.tril(jax.random.normal(below_key, (count, dimension, dimension)), k=-1)
     noise = jax.random.normal(diagonal_key, (count, dimension))
-    diagonal = jnp.abs(means + _SPREAD * noise) + _FLOOR
-    factor = below + diagonal[..., None] * jnp.eye(dimension)
+    if law == "factor":
+        diagonal = jnp.abs(means + _SPREAD * noise) + _FLOOR
+        factor = below + diagonal[..., None] * jnp.eye(dimension)
+    else:
+        diagonal = jnp.maximum(jnp.abs(1 + _SPREAD * noise), _FLOOR)
+        near_identity = _SPREAD * below + diagonal[..., None] * jnp.eye(dimension)
+        square_of_rows = 1 + _SPREAD**2 * (1 + jnp.arange(dimension, dtype=means.dtype))
+        factor = jnp.sqrt(means / square_of_rows)[:, None] * near_identity
     vector = 1 + jax.random.normal(vector_key, (count, dimension))
     matrix = jnp.matmul(factor, jnp.swapaxes(factor, -1, -2), precision=_EXACT)
     return QuadraticTask(matrix, vector)

@@ -19,7 +19,7 @@ _BITS = 22  # 255 · 2²² still fits 31 bits
 _LUMA = np.array([19595, 38470, 7471], np.uint32)  # (0.299, 0.587, 0.114) · 2¹⁶, sum 2¹⁶
 
 
-def rotate(images: np.ndarray, angle: float) -> np.ndarray:
+def rotate(images: np.ndarray, angle: float | int) -> np.ndarray:
     """Rotates byte images about their centre, as `scipy.ndimage.rotate(order=1, reshape=False)`.
 
     **Arguments:**
@@ -118,7 +118,7 @@ def _chunks(count: int) -> Iterator[slice]:
     return (slice(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK))
 
 
-def _corners(height: int, width: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
+def _corners(height: int, width: int, angle: float | int) -> tuple[np.ndarray, np.ndarray]:
     """The four source pixels of each output pixel and their weights, `(4, pixels)` each."""
     cosine, sine = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     middle = np.array([(height - 1) / 2, (width - 1) / 2])[:, None]

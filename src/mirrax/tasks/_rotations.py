@@ -20,7 +20,7 @@ ANGLES = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0)
 
 
 def rotated_digits(
-    *, angles: tuple[float, ...] = ANGLES, test: int = 500, seed: int = 0
+    *, angles: tuple[float | int, ...] = ANGLES, test: int = 500, seed: int = 0
 ) -> tuple[ImageTask, ...]:
     """The 1,797 real handwritten 8×8 digits of scikit-learn, once for each rotation.
 
@@ -69,7 +69,7 @@ def rotated_digits(
 def rotated_mnist(
     folder: Folder = None,
     *,
-    angles: tuple[float, ...] = ANGLES,
+    angles: tuple[float | int, ...] = ANGLES,
     train: int | None = None,
     test: int | None = None,
 ) -> tuple[ImageTask, ...]:
@@ -129,7 +129,7 @@ def _first(images: np.ndarray, count: int | None, field: str) -> np.ndarray:
     return images[:count]
 
 
-def _check_angles(where: str, angles: tuple[float, ...]) -> None:
+def _check_angles(where: str, angles: tuple[float | int, ...]) -> None:
     valid = len(angles) > 0 and all(math.isfinite(angle) for angle in angles)
     if not valid or len({f"{angle:g}" for angle in angles}) < len(angles):
         raise ValueError(

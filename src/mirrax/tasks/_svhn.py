@@ -2,6 +2,9 @@
 
 `X` is `(32, 32, 3, n)` uint8, `y` is `(n, 1)` with the digit 0 written as 10 (Netzer et al.,
 *Reading digits in natural images with unsupervised feature learning*, 2011).
+
+The reader is not exported: SciPy's parser trusts its input, and a changed byte can end the process.
+`load_images` compares the published checksum before it calls this.
 """
 
 import os

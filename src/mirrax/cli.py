@@ -1,0 +1,144 @@
+"""The command line, `mirrax`: thin verbs over `mirrax.study` and `mirrax.report`.
+
+Heavy packages are imported by the verb that needs them, so that `mirrax --help` is immediate.
+Errors are one line that says what to do: exit code 2 for what was asked or given, 3 for numerical
+failure; `--debug` shows the traceback.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__
+from ._errors import ConfigError, MirraxError, nearest
+
+_VERBS = {
+    "list": "recipes, reproductions and data sets, and which data are present",
+    "train": "meta-train a geometry and compare it on a held-out task",
+    "compare": "tune optimisers against the geometry of a run",
+    "inspect": "what a run or an artifact has learned",
+    "certify": "regret bounds beside the measured regret of a run",
+    "report": "tables and figures of runs, and one HTML page",
+    "reproduce": "one table or figure of a paper",
+    "data": "where a data set is looked for, its checksums and licence",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mirrax",
+        description="Learn the geometry of an optimiser from a family of tasks; use it anywhere.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mirrax {__version__}")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    shared.add_argument("--json", action="store_true", help="print one JSON object, no tables")
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--data", type=Path, metavar="DIR", help="data sets; or set MIRRAX_DATA")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=_Parser)
+
+    def verb(name: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return verbs.add_parser(
+            name,
+            help=_VERBS[name],
+            description=_VERBS[name],
+            parents=[shared, *parents],
+            allow_abbrev=False,
+        )
+
+    verb("list", data)
+    train = verb("train", data)
+    train.add_argument("recipe", metavar="RECIPE", help="see mirrax list")
+    train.add_argument("--out", type=Path, metavar="DIR", help="run folder (runs/RECIPE)")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--budget", default="default", help="smoke, default or paper")
+    train.add_argument("--resume", action="store_true", help="continue the run in --out")
+    train.epilog = "Any field of the recipe is an option, such as --rounds 5; see mirrax list."
+    compare = verb("compare", data)
+    compare.add_argument("run", type=Path, metavar="DIR")
+    compare.add_argument("--tune", default="grid", help="grid")
+    compare.add_argument("--baselines", nargs="+", metavar="NAME")
+    inspect = verb("inspect")
+    inspect.add_argument("artifact", type=Path, metavar="ARTIFACT", help="a run or .safetensors")
+    certify = verb("certify", data)
+    certify.add_argument("run", type=Path, metavar="DIR")
+    report = verb("report")
+    report.add_argument("runs", type=Path, nargs="+", metavar="DIR")
+    report.add_argument("--html", type=Path, metavar="F", help="write one self-contained page")
+    reproduce = verb("reproduce", data)
+    reproduce.add_argument("name", metavar="NAME", help="see mirrax list")
+    reproduce.add_argument("--out", type=Path, metavar="DIR", help="folder (runs/NAME)")
+    reproduce.add_argument("--seed", type=int, default=0)
+    reproduce.add_argument("--budget", default="default", help="smoke, default or paper")
+    reproduce.add_argument("--resume", action="store_true", help="continue in --out")
+    fetch = verb("data", data)
+    fetch.add_argument("name", nargs="?", metavar="NAME")
+    fetch.add_argument("--fetch", action="store_true", help="download what is missing")
+    return parser
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    if verb is not None and verb not in _VERBS:
+        raise ConfigError(
+            f"no command {verb!r}; known are {', '.join(_VERBS)}.{nearest(verb, _VERBS)}"
+        )
+    options, rest = _parser().parse_known_args(arguments)
+    if rest and options.verb not in ("train", "reproduce"):
+        raise ConfigError(f"mirrax {options.verb} has no option {rest[0]!r}; see --help.")
+    return options, rest
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    **Arguments:**
+
+    - `arguments`: the words behind `mirrax`; the process's by default.
+
+    **Returns:**
+
+    The exit code: 0, 2 for a usage or data error, 3 for a numerical failure, 130 on Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        options, rest = _parse(words)
+        if options.verb is None:
+            _parser().print_help()
+            return 0
+        from .study import commands
+
+        command = "mirrax " + shlex.join(word for word in words if word != "--debug")
+        run = getattr(commands, f"run_{options.verb}")
+        result: Any = run(options, rest, command)
+        if options.json:
+            print(json.dumps(result, ensure_ascii=False))
+        return 0
+    except MirraxError as error:
+        if debug:
+            raise
+        print(f"mirrax: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("mirrax: stopped; add --resume to continue.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

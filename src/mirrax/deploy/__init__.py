@@ -1,0 +1,37 @@
+"""The way out: a learned geometry as one file, and as an optimiser in somebody else's loop.
+
+`save` and `load` write and read the artifact, `to_optax` makes it an optax optimiser, `check_fits`
+compares it with parameters. Each is imported when it is first touched, so that readers of the
+file format alone need not load JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._artifact import Artifact as Artifact
+    from ._artifact import check_fits as check_fits
+    from ._artifact import load as load
+    from ._artifact import save as save
+    from ._optax import to_optax as to_optax
+
+__all__ = ["Artifact", "check_fits", "load", "save", "to_optax"]
+
+_HOME = {
+    "Artifact": "_artifact",
+    "check_fits": "_artifact",
+    "load": "_artifact",
+    "save": "_artifact",
+    "to_optax": "_optax",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name at its first use."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

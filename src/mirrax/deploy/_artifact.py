@@ -1,0 +1,244 @@
+r"""The artifact: a learned geometry with its rate and the table of parameters it belongs to.
+
+The record of the file (see `_archive`) is `{"kind": "geometry", "version": 1, "mirrax": …,
+"geometry": …, "rate": η, "parameters": [{"name", "shape", "dtype", "roles"}, …] | null,
+"record": {…}}`; `_encoding` says how the geometry is described.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from .. import __version__
+from .._errors import ArtifactError, NumericalError, nearest
+from ..geometry import AbstractMirrorMap
+from ._archive import read_archive, write_archive
+from ._encoding import decode, encode
+from ._fit import by_name, check_shapes, expected_leaves, expected_shapes, leaves_of
+from ._layout import Expected, Leaf, Shape
+
+VERSION = 1
+"""The version of the record that is written, and the newest that is read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A learned geometry, ready to be used somewhere else.
+
+    **Arguments:**
+
+    - `geometry`: the geometry.
+    - `rate`: the step size `η` it was learned for.
+    - `leaves`: the table of parameters, in flattening order; `None` for a geometry that fits any.
+    - `record`: how it was learned (recipe, seed, budget, …).
+
+    >>> from mirrax.geometry import Euclidean
+    >>> Artifact(Euclidean(), rate=0.1).names is None
+    True
+    """
+
+    geometry: AbstractMirrorMap
+    rate: float
+    leaves: tuple[Leaf, ...] | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names of the parameters."""
+        return None if self.leaves is None else tuple(leaf.name for leaf in self.leaves)
+
+    @property
+    def shapes(self) -> dict[str, Shape] | None:
+        """The shapes of the parameters by name."""
+        return None if self.leaves is None else {leaf.name: leaf.shape for leaf in self.leaves}
+
+    @property
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """What each axis means, by name, where that is known."""
+        return {leaf.name: leaf.roles for leaf in self.leaves or () if leaf.roles is not None}
+
+    @property
+    def expected(self) -> Expected:
+        """The shapes that parameters must have; `None` for those that are free."""
+        return expected_shapes(self.geometry) if self.shapes is None else self.shapes
+
+
+def save(
+    path: str | os.PathLike[str],
+    geometry: AbstractMirrorMap,
+    *,
+    rate: float,
+    params_like: PyTree | None = None,
+    roles: PyTree | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a geometry to one file, atomically.
+
+    **Arguments:**
+
+    - `path`: the file to write or replace, usually `geometry.safetensors`.
+    - `geometry`: any geometry of `mirrax.geometry`.
+    - `rate`: the step size it was learned for, positive.
+    - `params_like`: the parameters, or `jax.ShapeDtypeStruct`s of them. Only names, shapes and
+        types are kept. Needed where the geometry has no array a parameter (`Euclidean`, `PNorm`,
+        `NegativeEntropy`), if other architectures are to be refused.
+    - `roles`: what each axis means, a tree like the parameters whose leaves are tuples of
+        strings, such as `("in", "out")`.
+    - `record`: what JSON holds on how it was learned.
+
+    **Raises:**
+
+    - `ValueError`: a rate, role or record that cannot be; a class of geometry that is not known.
+    - `ArtifactError`: `params_like` does not fit the geometry; both tables are shown.
+    - `NumericalError`: the geometry holds a number that is not finite.
+    - `MirraxError`: the file cannot be written; one of that name is then untouched.
+
+    >>> import tempfile, jax.numpy as jnp
+    >>> from mirrax.geometry import Diagonal
+    >>> geometry = Diagonal.like({"dense_0": {"weight": jnp.zeros((2, 3))}}, diagonal=2.0)
+    >>> roles = {"dense_0": {"weight": ("in", "out")}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(f"{folder}/geometry.safetensors", geometry, rate=0.1, roles=roles)
+    ...     artifact = load(f"{folder}/geometry.safetensors")
+    >>> artifact.rate, artifact.shapes, artifact.roles
+    (0.1, {'dense_0/weight': (2, 3)}, {'dense_0/weight': ('in', 'out')})
+    """
+    description, arrays = encode(geometry)
+    _check_finite(arrays)
+    leaves = _with_roles(_table(geometry, params_like), roles)
+    metadata = {
+        "kind": "geometry",
+        "version": VERSION,
+        "mirrax": __version__,
+        "geometry": description,
+        "rate": _checked_rate(rate),
+        "parameters": None if leaves is None else [leaf.to_json() for leaf in leaves],
+        "record": dict(record or {}),
+    }
+    write_archive(path, arrays, metadata)
+
+
+def load(path: str | os.PathLike[str]) -> Artifact:
+    """Reads a geometry that `save` wrote.
+
+    **Arguments:**
+
+    - `path`: the file.
+
+    **Returns:**
+
+    The artifact; its geometry is equal to the bit. Numbers of 64 bits become numbers of 32 where
+    JAX has `jax_enable_x64` off.
+
+    **Raises:**
+
+    - `ArtifactError`: the file is missing, cut short, changed in any byte, of another kind, or of
+        a newer version. The line names the file and what to do.
+
+    >>> load("no-such.safetensors")
+    Traceback (most recent call last):
+    mirrax._errors.ArtifactError: cannot read no-such.safetensors: there is no such file; check...
+    """
+    arrays, metadata = read_archive(path)
+    kind, version = metadata.get("kind"), metadata.get("version")
+    if kind != "geometry":
+        what = f"a {kind}" if isinstance(kind, str) else "something else"
+        raise ArtifactError(f"{path} holds {what}, not a geometry; give a geometry.safetensors")
+    if not isinstance(version, int) or version > VERSION:
+        raise ArtifactError(
+            f"{path} holds a geometry of version {version}, written by mirrax "
+            f"{metadata.get('mirrax')}, and this one reads up to {VERSION}; upgrade mirrax"
+        )
+    try:
+        rows = metadata["parameters"]
+        leaves = None if rows is None else tuple(Leaf.from_json(row) for row in rows)
+        geometry = decode(metadata["geometry"], arrays)
+        return Artifact(geometry, _checked_rate(metadata["rate"]), leaves, metadata["record"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path} holds a geometry that this mirrax cannot rebuild ({error}); upgrade mirrax, "
+            "or save the geometry again"
+        ) from error
+
+
+def check_fits(artifact: Artifact, params: PyTree) -> None:
+    """Checks that parameters are those a geometry was learned for, by name and shape.
+
+    **Arguments:**
+
+    - `artifact`: the geometry with its table.
+    - `params`: parameters, of whatever containers.
+
+    **Raises:**
+
+    - `ArtifactError`: they are not; both tables are shown, differing rows marked.
+
+    >>> import jax.numpy as jnp
+    >>> from mirrax.geometry import Diagonal
+    >>> check_fits(Artifact(Diagonal({"w": jnp.zeros(2)}), 0.1), {"w": jnp.zeros(3)})
+    Traceback (most recent call last):
+    mirrax._errors.ArtifactError: the parameters are not those the geometry was learned for; ...
+        parameter  geometry  here
+      ! w          (2,)      (3,)
+    """
+    check_shapes(artifact.expected, params)
+
+
+def _checked_rate(rate: Any) -> float:
+    try:
+        value = float(rate)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError(f"save.rate: expected a positive finite number, got {rate!r}.")
+    return value
+
+
+def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if not np.all(np.isfinite(array)):
+            raise NumericalError(
+                f"the geometry is not saved: {name} holds numbers that are not finite; lower the "
+                "outer rate or the inner rate and learn it again"
+            )
+
+
+def _table(geometry: AbstractMirrorMap, params_like: PyTree | None) -> tuple[Leaf, ...] | None:
+    if params_like is not None:
+        check_shapes(expected_shapes(geometry), params_like)
+        return leaves_of(params_like)
+    known = expected_leaves(geometry)
+    leaves = tuple(leaf for leaf in known.values() if leaf is not None)
+    return leaves if len(leaves) == len(known) else None
+
+
+def _is_role(node: Any) -> bool:
+    return isinstance(node, tuple | list) and all(isinstance(item, str) for item in node)
+
+
+def _with_roles(leaves: tuple[Leaf, ...] | None, roles: PyTree | None) -> tuple[Leaf, ...] | None:
+    if roles is None or not jax.tree.leaves(roles, is_leaf=_is_role):
+        return leaves
+    if leaves is None:
+        raise ValueError("save.roles: this geometry has no table of its own; pass params_like.")
+    named = by_name(roles, _is_role)
+    names = [leaf.name for leaf in leaves]
+    for name, role in named.items():
+        if name not in names:
+            raise ValueError(f"save.roles: no parameter is called {name!r}.{nearest(name, names)}")
+        shape = leaves[names.index(name)].shape
+        if not _is_role(role) or len(role) != len(shape):
+            raise ValueError(
+                f"save.roles: expected {len(shape)} strings for {name!r} of shape {shape}, "
+                f"got {role!r}."
+            )
+    return tuple(
+        replace(leaf, roles=tuple(named[leaf.name]) if leaf.name in named else None)
+        for leaf in leaves
+    )

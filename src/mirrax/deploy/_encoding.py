@@ -1,0 +1,162 @@
+r"""A geometry as plain data: a description that JSON holds, and named arrays.
+
+A geometry becomes `{"class": "Diagonal", "static": {…}, "fields": {…}}`. A field is a tree:
+`{"dict": {…}}`, `{"list": […]}`, `{"tuple": […]}`, `{"none": true}`, `{"array": "name"}` or a
+geometry again. Array names are paths, such as `log_diagonal/dense_0/weight`. Classes are looked up
+in the registry below and nowhere else, so a file can name no code.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import nearest
+from ..geometry import (
+    AbstractMirrorMap,
+    Blockwise,
+    Diagonal,
+    Euclidean,
+    MaxOfDiagonals,
+    NegativeEntropy,
+    PNorm,
+    Scaled,
+)
+from ._layout import join
+
+REGISTRY: dict[str, type[AbstractMirrorMap]] = {
+    "Blockwise": Blockwise,
+    "Diagonal": Diagonal,
+    "Euclidean": Euclidean,
+    "MaxOfDiagonals": MaxOfDiagonals,
+    "NegativeEntropy": NegativeEntropy,
+    "PNorm": PNorm,
+    "Scaled": Scaled,
+}
+"""The classes a file may contain. A new geometry is stored once it has a line here."""
+
+Description = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+
+def encode(geometry: AbstractMirrorMap) -> tuple[Description, Arrays]:
+    """Takes a geometry apart.
+
+    Containers other than dictionaries with string keys, lists and tuples are kept as dictionaries
+    of the same names.
+
+    **Arguments:**
+
+    - `geometry`: an instance of a class in `REGISTRY`.
+
+    **Returns:**
+
+    The description and the arrays.
+
+    **Raises:**
+
+    - `ValueError`: the geometry, or one inside it, is of a class that is not in `REGISTRY`, or two
+        arrays have one name.
+
+    >>> description, arrays = encode(Diagonal({"w": jnp.zeros(2)}))
+    >>> description["fields"], list(arrays)
+    ({'log_diagonal': {'dict': {'w': {'array': 'log_diagonal/w'}}}}, ['log_diagonal/w'])
+    """
+    arrays: Arrays = {}
+    return _encode_geometry(geometry, "", arrays), arrays
+
+
+def _encode_geometry(geometry: AbstractMirrorMap, prefix: str, arrays: Arrays) -> Description:
+    name = type(geometry).__name__
+    if REGISTRY.get(name) is not type(geometry):
+        raise ValueError(
+            f"save.geometry: cannot store a geometry of class {name}; the classes that a file "
+            f"holds are {', '.join(REGISTRY)}."
+        )
+    static, fields = {}, {}
+    for field in dataclasses.fields(geometry):
+        value = getattr(geometry, field.name)
+        if field.metadata.get("static", False):
+            static[field.name] = value
+        else:
+            fields[field.name] = _encode_tree(value, join(prefix, field.name), arrays)
+    return {"class": name, "static": static, "fields": fields}
+
+
+def _encode_tree(node: Any, name: str, arrays: Arrays) -> Description:
+    if isinstance(node, AbstractMirrorMap):
+        return _encode_geometry(node, name, arrays)
+    if node is None:
+        return {"none": True}
+    if type(node) in (list, tuple):
+        items = [_encode_tree(item, join(name, str(i)), arrays) for i, item in enumerate(node)]
+        return {type(node).__name__: items}
+    if jax.tree_util.all_leaves([node]):
+        if name in arrays:
+            raise ValueError(f"save.geometry: {name!r} names two arrays; rename a parameter.")
+        arrays[name] = np.asarray(node)
+        return {"array": name}
+    children = {key: _encode_tree(child, join(name, key), arrays) for key, child in _children(node)}
+    return {"dict": children}
+
+
+def _children(node: Any) -> list[tuple[str, Any]]:
+    """The children of any other container, named as `leaf_names` names them."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda other: other is not node)
+    keys = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"save.geometry: keys {sorted(keys)} are not distinct; rename one.")
+    return list(zip(keys, [child for _, child in paths], strict=True))
+
+
+def decode(description: Description, arrays: Arrays) -> AbstractMirrorMap:
+    """Puts a geometry together again, to the bit.
+
+    **Arguments:**
+
+    - `description`, `arrays`: as from `encode`.
+
+    **Returns:**
+
+    The geometry. Numbers of 64 bits become numbers of 32 where JAX has `jax_enable_x64` off.
+
+    **Raises:**
+
+    - `ValueError`: the description names an unknown class, field or array.
+
+    >>> decode(*encode(PNorm(1.5)))
+    PNorm(p=1.5)
+    """
+    node = _decode_tree(description, arrays)
+    if not isinstance(node, AbstractMirrorMap):
+        raise ValueError("it describes no geometry")
+    return node
+
+
+def _decode_tree(node: Description, arrays: Arrays) -> Any:
+    match node:
+        case {"class": name, "static": static, "fields": fields}:
+            return _decode_geometry(name, static, fields, arrays)
+        case {"none": True}:
+            return None
+        case {"array": name} if name in arrays:
+            return jnp.asarray(arrays[name])
+        case {"dict": dict(items)}:
+            return {key: _decode_tree(item, arrays) for key, item in items.items()}
+        case {"list": list(items)}:
+            return [_decode_tree(item, arrays) for item in items]
+        case {"tuple": list(items)}:
+            return tuple(_decode_tree(item, arrays) for item in items)
+    raise ValueError(f"part of its description is unknown: {str(node)[:80]}")
+
+
+def _decode_geometry(name: str, static: Any, fields: Any, arrays: Arrays) -> AbstractMirrorMap:
+    if name not in REGISTRY:
+        raise ValueError(f"unknown class {name!r}.{nearest(str(name), REGISTRY)}")
+    built = {key: _decode_tree(item, arrays) for key, item in fields.items()}
+    try:
+        return REGISTRY[name](**static, **built)
+    except TypeError as error:  # another set of fields
+        raise ValueError(f"{name} has other fields: {error}") from error

@@ -1,0 +1,13 @@
+"""The outer loop: geometries learned from families of tasks."""
+
+from ._many_shot import ManyShot as ManyShot
+from ._many_shot import MetaState as MetaState
+from ._many_shot import RoundRecord as RoundRecord
+from ._outer import AbstractOuter as AbstractOuter
+from ._outer import Alternating as Alternating
+from ._outer import Descent as Descent
+from ._outer import Outcome as Outcome
+from ._outer import Runs as Runs
+from ._problems import classification as classification
+from ._problems import classification_loss as classification_loss
+from ._problems import quadratic as quadratic

@@ -1,0 +1,163 @@
+r"""The many-shot learner, Algorithm 1 of S000: learn a geometry from long runs on many tasks.
+
+A round starts every task from new random weights, runs the inner rule on all of them in one
+compiled and vectorised program, and lets the outer rule improve the geometry. The randomness of
+round `r` is `fold_in(key, r)`, so a run that is stopped and resumed is the same run to the bit.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from .._tree import Primal, Scalar
+from ..geometry import AbstractGeometry, MaxOfDiagonals
+from ..inner import AbstractInner, Prior, Problem, RunSummary, Step, fold
+from ..objective import frozen
+from ._outer import AbstractOuter, Runs
+
+
+class MetaState(eqx.Module):
+    """Where meta-training stands; everything a resumed run needs.
+
+    **Arguments:**
+
+    - `geometry`: the geometry so far.
+    - `outer`: the outer rule's state.
+    - `round`: how many rounds have been made.
+    - `key`: randomness of the whole run.
+    """
+
+    geometry: AbstractGeometry
+    outer: PyTree[Array]
+    round: Int[Array, ""]
+    key: PRNGKeyArray
+
+
+class RoundRecord(eqx.Module):
+    """What one round showed.
+
+    **Arguments:**
+
+    - `value`: the objective at the geometry the round used.
+    - `summary`: summaries of its runs, leading axes (tasks, visits).
+    - `failed`: whether a run diverged and the state was left as it was.
+    - `frozen`: the share of runs whose loss hardly fell.
+    - `activation`: how often each component was the largest, by inner step: shape
+      (steps, components); `None` for geometries without components. S000 Fig. 5.
+    """
+
+    value: Scalar
+    summary: RunSummary
+    failed: Bool[Array, ""]
+    frozen: Scalar
+    activation: Float[Array, "steps components"] | None
+
+
+class ManyShot(eqx.Module):
+    r"""Meta-learns a geometry over rounds of runs.
+
+    **Arguments:**
+
+    - `inner`: the rule that learns a task.
+    - `outer`: the rule that improves the geometry.
+    - `initialise`: draws initial weights, `key -> parameters`.
+    - `steps`: the length of a run.
+    - `visits`: how many initial weights each task gets a round.
+    """
+
+    inner: AbstractInner
+    outer: AbstractOuter
+    initialise: Callable[[PRNGKeyArray], Primal] = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+    visits: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        for name, value in (("steps", self.steps), ("visits", self.visits)):
+            if value < 1:
+                raise ValueError(f"ManyShot.{name}: expected at least 1, got {value!r}.")
+
+    def init(self, geometry: AbstractGeometry, *, key: PRNGKeyArray) -> MetaState:
+        """The state before the first round.
+
+        **Arguments:**
+
+        - `geometry`: the initial geometry.
+        - `key`: randomness of the whole run.
+
+        **Returns:**
+
+        The state.
+        """
+        return MetaState(geometry, self.outer.init(geometry), jnp.zeros((), int), key)
+
+    @eqx.filter_jit
+    def round(self, state: MetaState, problems: Problem) -> tuple[MetaState, RoundRecord]:
+        """One round: new weights, runs on all tasks, a better geometry.
+
+        A run whose loss is not finite in the first round, or under an outer rule that does not
+        recover from it, leaves the state as it was: the record's summary names the run, and
+        `RoundRecord.failed` is true. Under a rule that recovers, later rounds go on.
+
+        **Arguments:**
+
+        - `state`: where meta-training stands.
+        - `problems`: the tasks, stacked along a leading axis.
+
+        **Returns:**
+
+        The next state, and what the round showed.
+        """
+        count = len(jax.tree.leaves(problems)[0])
+        start_key, run_key = jax.random.split(jax.random.fold_in(state.key, state.round))
+        shape = (count, self.visits)
+        starts = jax.vmap(jax.vmap(self.initialise))(jax.random.split(start_key, shape))
+        runs = Runs(problems, starts, jax.random.split(run_key, shape))
+
+        geometry, outer, outcome = self.outer.update(
+            self.inner, state.geometry, state.outer, runs
+        )
+        sound = jnp.all(outcome.summary.finite_steps >= self.steps)
+        failed = ~sound & (jnp.asarray(not self.outer.recovers) | (state.round == 0))
+        after = MetaState(geometry, outer, state.round + 1, state.key)
+        state_after = _choose(~failed, after, state)
+        record = RoundRecord(
+            outcome.value,
+            outcome.summary,
+            failed,
+            jnp.mean(frozen(outcome.summary).astype(outcome.value.dtype)),
+            self._activation(state.geometry, runs),
+        )
+        return state_after, record
+
+    def _activation(
+        self, geometry: AbstractGeometry, runs: Runs
+    ) -> Float[Array, "steps components"] | None:
+        if not isinstance(geometry, MaxOfDiagonals):
+            return None
+
+        blank = jnp.zeros((self.steps, geometry.components))
+
+        def mark(table: Array, step: Step, count: Array) -> Array:
+            return table.at[count, geometry.active(step.primal)].set(1)
+
+        def active(problem: Problem, start: Primal, key: PRNGKeyArray) -> Array:
+            prior = Prior(geometry, start)
+            return fold(self.inner, prior, problem, self.steps, mark, blank, key=key)[1]
+
+        return jnp.mean(runs.map(active), axis=(0, 1))
+
+
+def _choose(condition: Array, first: PyTree, second: PyTree) -> PyTree:
+    """`first` where the condition holds, else `second`; leaves that are no arrays come from `first`."""
+
+    def choose(a, b):
+        if not eqx.is_array(a):
+            return a
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            return a
+        return jnp.where(condition, a, b)
+
+    return jax.tree.map(choose, first, second)

@@ -1,0 +1,113 @@
+r"""MetaMD: learn the Bregman divergence of mirror descent from a family of tasks (S000).
+
+The paper's composition is `geometry="max-of-diagonals"`, `objective="eq10"`, `comparator="last"`.
+The default composition is the one that works: the tight regret bound, whose minimiser for a
+diagonal geometry is closed.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import optax
+from jaxtyping import PRNGKeyArray
+
+from .._tree import Primal
+from ..geometry import AbstractGeometry, Diagonal, MaxOfDiagonals
+from ..hypergradient import AbstractHypergradient, Direct, Reverse, Truncated
+from ..inner import AbstractInner, AbstractObjective, MirrorDescent, PreconditionedDescent
+from ..meta import Alternating, Descent, ManyShot
+from ..objective import Comparator, LipschitzRegretBound, RegretBound
+
+GeometryName = Literal["diagonal", "max-of-diagonals"]
+ObjectiveName = Literal["tight", "eq10"]
+EstimatorName = Literal["closed-form", "direct", "reverse", "checkpointed", "truncated"]
+StepName = Literal["exact", "printed"]
+
+
+def meta_md(
+    initialise: Callable[[PRNGKeyArray], Primal],
+    *,
+    steps: int,
+    rate: float,
+    geometry: GeometryName = "diagonal",
+    components: int = 3,
+    objective: ObjectiveName = "tight",
+    comparator: Comparator = "last",
+    k: float = 1.0,
+    estimator: EstimatorName = "closed-form",
+    window: int = 0,
+    step: StepName = "exact",
+    outer_rate: float = 0.05,
+    decay: float = 0.5,
+    damping: float = 0.1,
+    pool: tuple[tuple[int, ...], ...] | None = None,
+    visits: int = 1,
+    key: PRNGKeyArray,
+) -> tuple[ManyShot, AbstractGeometry]:
+    r"""The many-shot learner of S000, and the geometry it starts from.
+
+    **Arguments:**
+
+    - `initialise`: draws initial weights, `key -> parameters`.
+    - `steps`: the length of a run.
+    - `rate`: the step size `η`; the geometry starts at `M = I`, that is at gradient descent with
+      this rate.
+    - `geometry`, `components`: the divergence; `components` counts the diagonals of the maximum.
+    - `objective`: the tight bound, or eq. 10 with weight `k`.
+    - `comparator`: where `θ*` comes from.
+    - `estimator`: the closed form (tight bound, one diagonal), or a hypergradient; `window` is the
+      length of a window for `"truncated"`.
+    - `step`: the exact mirror step, or S000's eq. 7–8.
+    - `outer_rate`: the rate `ρ` of the outer optimiser (Adam on `log m`).
+    - `decay`, `damping`, `pool`: the averages of the closed form, see `Alternating`.
+    - `visits`: initial weights a task and round.
+    - `key`: randomness of the initial components.
+
+    **Returns:**
+
+    The learner and the initial geometry.
+
+    **Raises:**
+
+    - `ValueError`: if the closed form is asked for where there is none.
+
+    >>> import jax.numpy as jnp
+    >>> draw = lambda key: {"w": jax.random.normal(key, (3,))}
+    >>> learner, geometry = meta_md(draw, steps=10, rate=0.1, key=jax.random.key(0))
+    >>> type(geometry).__name__, learner.steps
+    ('Diagonal', 10)
+    """
+    params = jax.eval_shape(initialise, key)
+    params = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), params)
+    initial: AbstractGeometry
+    if geometry == "diagonal":
+        initial = Diagonal.like(params)
+    else:
+        initial = MaxOfDiagonals.like(params, components, key=key)
+    inner: AbstractInner
+    inner = MirrorDescent(rate) if step == "exact" else PreconditionedDescent(rate)
+    if estimator == "closed-form":
+        if objective != "tight" or geometry != "diagonal":
+            raise ValueError(
+                "meta_md.estimator: 'closed-form' exists for objective='tight' and "
+                f"geometry='diagonal', got {objective!r} and {geometry!r}; choose 'direct' or "
+                "'reverse'."
+            )
+        outer = Alternating(rate, steps, comparator, decay, damping, pool)
+        return ManyShot(inner, outer, initialise, steps, visits), initial
+    worth: AbstractObjective
+    if objective == "tight":
+        worth = RegretBound(rate, comparator)
+    else:
+        worth = LipschitzRegretBound(k, comparator)
+    outer = Descent(worth, _estimator(estimator, steps, window), optax.adam(outer_rate))
+    return ManyShot(inner, outer, initialise, steps, visits), initial
+
+
+def _estimator(name: EstimatorName, steps: int, window: int) -> AbstractHypergradient:
+    if name == "direct":
+        return Direct(steps)
+    if name == "truncated":
+        return Truncated(steps, window or steps)
+    return Reverse(steps, checkpoint=name == "checkpointed")

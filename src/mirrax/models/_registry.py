@@ -1,0 +1,49 @@
+"""Models by name, as recipes and artifacts refer to them."""
+
+import re
+
+from .._errors import ConfigError, nearest
+from ._lenet import lenet5
+from ._linear import linear
+from ._mlp import mlp
+from ._model import Model
+
+NAMES = ("linear", "mlp-128-64", "mlp-256-128", "lenet5")
+"""The models that recipes use; `build` also takes `mlp-W1-W2-…` with any other widths."""
+
+
+def build(name: str, image_shape: tuple[int, ...], classes: int) -> Model:
+    r"""Builds a model by its name.
+
+    **Arguments:**
+
+    - `name`: `linear`, `lenet5`, or `mlp-` and the widths of the hidden layers joined with `-`.
+    - `image_shape`: `(height, width, channels)` of one image.
+    - `classes`: number of logits.
+
+    **Returns:**
+
+    A `Model` whose `name` is the one asked for.
+
+    **Raises:**
+
+    - `ConfigError`: if no model has this name; the nearest names are given.
+    - `ValueError`: if the model cannot take images of this shape.
+
+    >>> build("mlp-256-128", (28, 28, 1), 10).count
+    235146
+    >>> build("lenet", (28, 28, 1), 10)
+    Traceback (most recent call last):
+    ...
+    mirrax._errors.ConfigError: unknown model 'lenet'. Did you mean 'lenet5'? ...
+    """
+    if name == "linear":
+        return linear(image_shape, classes)
+    if name == "lenet5":
+        return lenet5(image_shape, classes)
+    if re.fullmatch(r"mlp(-[1-9][0-9]{0,6})+", name):
+        return mlp(image_shape, [int(width) for width in name.split("-")[1:]], classes)
+    raise ConfigError(
+        f"unknown model {name!r}.{nearest(name, NAMES)} Models: {', '.join(NAMES)}; "
+        "any other widths as mlp-W1-W2-…"
+    )

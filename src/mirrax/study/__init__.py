@@ -1,0 +1,1 @@
+"""Studies: recipes, runs, tuning, comparison and reproduction; clocks, files and printing."""

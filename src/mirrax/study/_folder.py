@@ -1,0 +1,200 @@
+r"""A run folder: configuration, metrics, checkpoints and results, each complete or absent.
+
+`metrics.jsonl` grows by one line a round; every other file is written under a temporary name and
+renamed. A checkpoint is an archive with a checksum; the newest sound one is used, and a damaged
+one is named.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from .. import __version__
+from .._errors import ArtifactError, ConfigError, MirraxError
+from .._files import explain, write_atomically, write_json
+from ..deploy._archive import read_archive, write_archive
+
+_KEPT = 2  # checkpoints; one may be damaged by a crash of the disk, two hardly
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
+
+    **Arguments:**
+
+    - `path`: where it is.
+    """
+
+    path: Path
+
+    @staticmethod
+    def create(path: Path, config: Mapping[str, Any]) -> "RunFolder":
+        """Makes the folder of a new run.
+
+        **Arguments:**
+
+        - `path`: a folder that does not exist or is empty.
+        - `config`: what `config.json` shall hold.
+
+        **Raises:**
+
+        - `ConfigError`: if the folder holds anything already.
+        - `MirraxError`: if it cannot be written.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(
+                f"{path} exists already; pass --resume to continue it, or --out another folder."
+            )
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MirraxError(f"cannot write {path}: {explain(error)}") from error
+        write_json(path / "config.json", {**config, "version": __version__})
+        return RunFolder(path)
+
+    @staticmethod
+    def open(path: Path) -> tuple["RunFolder", dict[str, Any]]:
+        """Opens the folder of an existing run.
+
+        **Arguments:**
+
+        - `path`: the folder.
+
+        **Returns:**
+
+        The folder and its configuration.
+
+        **Raises:**
+
+        - `ConfigError`: if it is no run folder, or its configuration is damaged.
+        """
+        try:
+            text = (path / "config.json").read_text()
+        except OSError as error:
+            raise ConfigError(
+                f"{path} is not a run folder (no config.json); start one with mirrax train."
+            ) from error
+        try:
+            return RunFolder(path), json.loads(text)
+        except ValueError as error:
+            raise ConfigError(
+                f"{path / 'config.json'} is damaged; start the run again in another folder."
+            ) from error
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def read_json(self, name: str) -> Any | None:
+        """Reads a JSON file of the folder, or `None` if it is absent."""
+        try:
+            return json.loads((self / name).read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ConfigError(
+                f"{self / name} is damaged; delete it and pass --resume to make it again."
+            ) from error
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Adds one line to `metrics.jsonl`, flushed to disk."""
+        line = json.dumps(record, allow_nan=False) + "\n"
+        try:
+            with open(self / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise MirraxError(f"cannot write {self / 'metrics.jsonl'}: {explain(error)}") from error
+
+    def truncate_metrics(self, rounds: int) -> None:
+        """Drops lines of rounds past a checkpoint, and a last line cut short by a crash."""
+        path = self / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text().splitlines():
+            try:
+                if json.loads(line)["round"] < rounds:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                break
+        write_atomically(path, "".join(line + "\n" for line in kept).encode())
+
+    def _checkpoints(self) -> list[tuple[int, Path]]:
+        found = []
+        for path in (self / "checkpoints").glob("round-*.safetensors"):
+            match = re.fullmatch(r"round-(\d+)", path.stem)
+            if match:
+                found.append((int(match[1]), path))
+        return sorted(found)
+
+    def save_checkpoint(self, state: PyTree, rounds: int) -> None:
+        """Writes the state after a number of rounds, and removes the oldest checkpoints."""
+        write_archive(
+            self / "checkpoints" / f"round-{rounds:06d}.safetensors",
+            _to_arrays(state),
+            {"kind": "checkpoint", "rounds": rounds},
+        )
+        for _, path in self._checkpoints()[:-_KEPT]:
+            path.unlink(missing_ok=True)
+
+    def load_checkpoint(self, like: PyTree) -> tuple[PyTree, list[str]]:
+        """The newest sound checkpoint.
+
+        **Arguments:**
+
+        - `like`: a state of the same structure, returned if there is no checkpoint.
+
+        **Returns:**
+
+        The state, and one line for each damaged checkpoint that was passed over.
+        """
+        warnings = []
+        for _, path in reversed(self._checkpoints()):
+            try:
+                arrays, _ = read_archive(path)
+                return _from_arrays(arrays, like, path), warnings
+            except ArtifactError as error:
+                warnings.append(str(error))
+        return like, warnings
+
+
+def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(state, eqx.is_array))
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_arrays(state: PyTree) -> dict[str, np.ndarray]:
+    return {
+        name: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        for name, leaf in _named_leaves(state)
+    }
+
+
+def _from_arrays(arrays: Mapping[str, np.ndarray], like: PyTree, path: Path) -> PyTree:
+    dynamic, static = eqx.partition(like, eqx.is_array)
+    leaves = []
+    for name, leaf in _named_leaves(like):
+        shape = jax.random.key_data(leaf).shape if _is_key(leaf) else leaf.shape
+        if name not in arrays or arrays[name].shape != shape:
+            raise ArtifactError(
+                f"{path} does not fit this run: no array {name} of shape {shape}; "
+                "start the run again in another folder."
+            )
+        value = jax.numpy.asarray(arrays[name])
+        leaves.append(jax.random.wrap_key_data(value) if _is_key(leaf) else value)
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), leaves), static)

@@ -1,0 +1,189 @@
+r"""The image studies: learn a geometry on all tasks of a family but one, and try it on that one.
+
+The configuration is one dataclass, and its fields are the command line's options.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+from .._errors import ConfigError, nearest
+from ..geometry import AbstractGeometry
+from ..meta import ManyShot, classification
+from ..methods import meta_md
+from ..models import Model, build
+from ..tasks import ImageTask, diverse_digits, rotated_digits, rotated_mnist
+from ._config import between, positive
+from ._trials import Arena, arena
+
+Family = Literal["rotated-digits", "rotated-mnist", "diverse-digits"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageStudy:
+    """A many-shot study on a family of image classification tasks.
+
+    **Arguments:**
+
+    - `family`: which tasks.
+    - `held_out`: the task that meta-training never sees, by the end of its name.
+    - `model`: the network, by name.
+    - `batch`, `steps`: examples a step, and steps a run.
+    - `geometry`, `components`, `objective`, `comparator`, `k`, `estimator`, `window`, `step`,
+      `rate`, `outer_rate`, `decay`, `pooling`, `visits`: see `mirrax.methods.meta_md`.
+    - `rounds`: rounds of meta-training.
+    - `baselines`: what the geometry is compared with.
+    - `grid`: S000's grids, or these and rates beyond them.
+    - `criterion`: tuning minimises the final training loss, or maximises the test accuracy, on
+      the meta-training tasks.
+    - `seeds`, `tune_seeds`: runs a method on the held-out task, and a configuration and task while
+      tuning.
+    - `stride`: curves are measured every so many steps.
+    - `rows`: the training loss is measured on at most this many training examples.
+    """
+
+    family: Family = "rotated-digits"
+    held_out: str = "45"
+    model: str = "mlp-128-64"
+    batch: int = 64
+    steps: int = 400
+    geometry: Literal["diagonal", "max-of-diagonals"] = "diagonal"
+    components: int = 3
+    objective: Literal["tight", "eq10"] = "tight"
+    comparator: Literal["last", "solution"] = "last"
+    k: float = 1.0
+    estimator: Literal["closed-form", "direct", "reverse", "checkpointed", "truncated"] = (
+        "closed-form"
+    )
+    window: int = 0
+    step: Literal["exact", "printed"] = "exact"
+    rate: float = 0.1
+    outer_rate: float = 0.05
+    rounds: int = 12
+    visits: int = 1
+    decay: float = 0.5
+    pooling: float = 0.0
+    baselines: tuple[str, ...] = ("SGD", "SGD-M", "Adam", "RMSprop")
+    grid: Literal["s000", "wide"] = "s000"
+    criterion: Literal["loss", "accuracy"] = "loss"
+    seeds: int = 3
+    tune_seeds: int = 1
+    stride: int = 4
+    rows: int = 10_000
+
+    def __post_init__(self):
+        """Checks every number."""
+        positive(self, "batch", "steps", "rate", "outer_rate", "k", "rounds", "visits", "rows")
+        positive(self, "seeds", "tune_seeds", "stride", "components")
+        between(self, "pooling", 0, 1)
+        between(self, "decay", 0, 0.999)
+        if self.steps % self.stride:
+            raise ConfigError(
+                f"--stride: expected a divisor of --steps ({self.steps}), got {self.stride!r}."
+            )
+        if self.estimator == "closed-form" and (
+            self.objective != "tight" or self.geometry != "diagonal"
+        ):
+            raise ConfigError(
+                "--estimator closed-form needs --objective tight and --geometry diagonal; "
+                "choose --estimator direct or reverse."
+            )
+        if self.comparator == "solution":
+            raise ConfigError(
+                "--comparator solution: networks have no known solution; use last."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSetting:
+    """A study made concrete: tasks loaded, problems on the device, learner composed."""
+
+    config: ImageStudy
+    tasks: tuple[ImageTask, ...]
+    model: Model
+    place: Arena
+    training: tuple[int, ...]
+    held_out: int
+
+    def learner(self, seed: int) -> tuple[ManyShot, AbstractGeometry]:
+        """The learner and the geometry it starts from."""
+        c = self.config
+        return meta_md(
+            self.model.init,
+            steps=c.steps,
+            rate=c.rate,
+            geometry=c.geometry,
+            components=c.components,
+            objective=c.objective,
+            comparator=c.comparator,
+            k=c.k,
+            estimator=c.estimator,
+            window=c.window,
+            step=c.step,
+            outer_rate=c.outer_rate,
+            decay=c.decay,
+            pooling=c.pooling,
+            visits=c.visits,
+            key=jax.random.key(seed),
+        )
+
+
+def load_family(family: Family, data: Path | None) -> tuple[ImageTask, ...]:
+    """The tasks of a family.
+
+    **Arguments:**
+
+    - `family`: its name.
+    - `data`: the folder of data sets, for those that are not embedded.
+
+    **Raises:**
+
+    - `DataError`: if data are missing or damaged.
+    """
+    if family == "rotated-digits":
+        return rotated_digits()
+    return (rotated_mnist if family == "rotated-mnist" else diverse_digits)(data)
+
+
+def find_task(tasks: Sequence[ImageTask], name: str) -> int:
+    """The position of the task whose name, or last part of it, is `name`.
+
+    **Raises:**
+
+    - `ConfigError`: if there is none, with the names there are.
+    """
+    short = [task.name.rsplit("/", 1)[-1] for task in tasks]
+    for position, task in enumerate(tasks):
+        if name in (task.name, short[position]):
+            return position
+    raise ConfigError(
+        f"--held-out: no task {name!r}; known are {', '.join(short)}.{nearest(name, short)}"
+    )
+
+
+def prepare(config: ImageStudy, data: Path | None) -> ImageSetting:
+    """Loads a study's tasks and puts them on the device.
+
+    **Arguments:**
+
+    - `config`: the study.
+    - `data`: the folder of data sets, or `None` for the environment's.
+
+    **Returns:**
+
+    The setting.
+
+    **Raises:**
+
+    - `ConfigError`, `DataError`: if a name is unknown, or data are missing or damaged.
+    """
+    tasks = load_family(config.family, data)
+    model = build(config.model, tasks[0].image_shape, tasks[0].classes)
+    held_out = find_task(tasks, config.held_out)
+    problems = classification(tasks, model, config.batch)
+    place = arena(tasks, problems, model, config.rows)
+    training = tuple(i for i in range(len(tasks)) if i != held_out)
+    return ImageSetting(config, tasks, model, place, training, held_out)

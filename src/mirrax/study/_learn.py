@@ -1,0 +1,128 @@
+r"""Meta-training with progress, metrics and checkpoints; a killed run continues to the bit."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._errors import NumericalError
+from ..geometry import AbstractGeometry
+from ..inner import Problem
+from ..meta import ManyShot, RoundRecord
+from ._folder import RunFolder
+from ._progress import Progress
+
+_ACTIVATION_POINTS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """A learned geometry and what is to be said about how it was learned."""
+
+    geometry: AbstractGeometry
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def learn(
+    learner: ManyShot,
+    initial: AbstractGeometry,
+    problems: Problem,
+    names: Sequence[str],
+    *,
+    rounds: int,
+    rate: float,
+    folder: RunFolder,
+    progress: Progress,
+    key: jax.Array,
+) -> Learned:
+    """Makes the rounds that are left, keeping metrics and checkpoints.
+
+    **Arguments:**
+
+    - `learner`, `initial`: the learner and the geometry it starts from.
+    - `problems`: the meta-training tasks, stacked.
+    - `names`: their names, for messages.
+    - `rounds`: how many rounds in all.
+    - `rate`: the inner step size, for messages.
+    - `folder`: where to write, and to resume from.
+    - `progress`: where to show progress.
+    - `key`: randomness of meta-training.
+
+    **Returns:**
+
+    The geometry.
+
+    **Raises:**
+
+    - `NumericalError`: if a run diverges; names round, task, step and rate. The checkpoint of the
+      round before stays.
+    """
+    begun = time.perf_counter()
+    state, notes = folder.load_checkpoint(learner.init(initial, key=key))
+    folder.truncate_metrics(int(state.round))
+    froze = 0
+    with progress.phase("meta-training", rounds, done=int(state.round)) as phase:
+        while int(state.round) < rounds:
+            number, clock = int(state.round), time.perf_counter()
+            state, record = learner.round(state, problems)
+            _check_finite(record, number, names, learner.steps, rate)
+            line = _metrics(record, number, names, time.perf_counter() - clock)
+            folder.append_metrics(line)
+            folder.save_checkpoint(state, number + 1)
+            froze += line["frozen"] > 0.5
+            phase.advance(_note(line))
+    if froze:
+        notes.append(
+            f"Freezing: in {froze} of {rounds} rounds most runs hardly reduced their loss. With "
+            "the last point as comparator a regret bound is small when nothing is learned "
+            "(spec E5); use a reference run or the known solution as comparator."
+        )
+    return Learned(state.geometry, tuple(notes), time.perf_counter() - begun)
+
+
+def _check_finite(
+    record: RoundRecord, number: int, names: Sequence[str], steps: int, rate: float
+) -> None:
+    if not record.failed:
+        return
+    finite = np.asarray(record.summary.finite_steps)
+    task, _ = np.unravel_index(int(finite.argmin()), finite.shape)
+    raise NumericalError(
+        f"the inner loop diverged: round {number}, task {names[task]}, step {int(finite.min())}, "
+        f"rate {rate:g}; choose a smaller --rate and continue with --resume."
+    )
+
+
+def _metrics(
+    record: RoundRecord, number: int, names: Sequence[str], seconds: float
+) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "round": number,
+        "value": _number(record.value),
+        "first_loss": _number(record.summary.first_loss.mean()),
+        "last_loss": _number(record.summary.last_loss.mean()),
+        "frozen": float(record.frozen),
+        "seconds": round(seconds, 4),
+        "tasks": list(names),
+    }
+    if record.activation is not None:
+        table = np.asarray(record.activation)
+        line["activation"] = table.mean(axis=0).tolist()
+        bins = np.array_split(table, min(len(table), _ACTIVATION_POINTS))
+        line["activation_by_step"] = [part.mean(axis=0).tolist() for part in bins]
+    return line
+
+
+def _number(value: Any) -> float | None:
+    """A number for JSON, which has neither NaN nor infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _note(line: dict[str, Any]) -> str:
+    if line["value"] is None or line["last_loss"] is None:
+        return "diverged; going back"
+    return f"loss {line['last_loss']:.4f}  bound {line['value']:.4g}"

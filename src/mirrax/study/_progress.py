@@ -1,0 +1,63 @@
+"""Live progress: one bar a phase with rate, time left and a figure of interest."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Phase:
+    """One bar: `advance` moves it and shows a note."""
+
+    def __init__(self, progress, task):
+        self._progress, self._task = progress, task
+
+    def advance(self, note: str = "", by: int = 1) -> None:
+        """Moves the bar.
+
+        **Arguments:**
+
+        - `note`: a few words shown behind the bar.
+        - `by`: how far.
+        """
+        self._progress.update(self._task, advance=by, note=note)
+
+
+class Progress:
+    """Phases of a command on one console; silent where there is no terminal and no need."""
+
+    def __init__(self, console: "Console"):
+        self.console = console
+
+    @contextmanager
+    def phase(self, title: str, total: int, done: int = 0) -> Iterator[Phase]:
+        """Shows a bar while a phase runs.
+
+        **Arguments:**
+
+        - `title`: what is being done.
+        - `total`: how many units it has.
+        - `done`: how many of them are done already.
+        """
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self.console) as progress:
+            yield Phase(progress, progress.add_task(title, total=total, completed=done, note=""))

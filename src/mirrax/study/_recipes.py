@@ -1,0 +1,129 @@
+r"""Recipes: named studies, each a configuration with budgets."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from .._errors import ConfigError, nearest
+from ._config import Budget
+from ._images import ImageStudy
+from ._quadratics import QuadraticStudy
+
+Study = ImageStudy | QuadraticStudy
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A named study.
+
+    **Arguments:**
+
+    - `about`: one line.
+    - `config`: the configuration at the default budget.
+    - `smoke`: fields that make it a matter of seconds.
+    - `paper`: fields of the paper's own size.
+    - `needs`: data sets that are not embedded.
+    """
+
+    about: str
+    config: Study
+    smoke: Mapping[str, Any]
+    paper: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+    def at(self, budget: Budget) -> Study:
+        """The configuration at a budget.
+
+        **Arguments:**
+
+        - `budget`: `"smoke"`, `"default"` or `"paper"`.
+
+        **Raises:**
+
+        - `ConfigError`: for another word.
+        """
+        changes = {"smoke": self.smoke, "default": {}, "paper": self.paper}
+        if budget not in changes:
+            raise ConfigError(
+                f"--budget: expected smoke, default or paper, got {budget!r}."
+                f"{nearest(budget, changes)}"
+            )
+        return dataclasses.replace(self.config, **changes[budget])
+
+
+_SMOKE = {"steps": 40, "rounds": 2, "stride": 10, "baselines": ("SGD", "Adam"), "seeds": 2}
+_MNIST = {
+    "family": "rotated-mnist",
+    "batch": 128,
+    "steps": 1000,
+    "stride": 10,
+    "rows": 5000,
+}
+
+RECIPES: dict[str, Recipe] = {
+    "rotated-digits": Recipe(
+        "scikit-learn's handwritten digits in six rotations; embedded, minutes on a laptop",
+        ImageStudy(),
+        _SMOKE,
+        {"seeds": 10, "rounds": 30},
+    ),
+    "rotated-mnist": Recipe(
+        "RotatedMNIST with a 3-layer network (S000 Table 1, top)",
+        ImageStudy(model="mlp-256-128", **_MNIST),
+        _SMOKE,
+        needs=("mnist",),
+    ),
+    "rotated-mnist-linear": Recipe(
+        "RotatedMNIST with a linear model (S000 Table 2), where the theory holds",
+        ImageStudy(model="linear", **_MNIST),
+        _SMOKE,
+        needs=("mnist",),
+    ),
+    "diverse-digits": Recipe(
+        "DiverseDigits with LeNet-5, leaving one data set out (S000 Table 1, bottom)",
+        ImageStudy(
+            family="diverse-digits",
+            held_out="mnist",
+            model="lenet5",
+            batch=128,
+            steps=500,
+            stride=10,
+            rows=2000,
+            rounds=6,
+        ),
+        {**_SMOKE, "steps": 20, "batch": 16, "rows": 200},
+        needs=("mnist", "fashion-mnist", "usps", "kmnist"),
+    ),
+    "quadratics": Recipe(
+        "2-D quadratics with flatness means (5, 0.5) (S000 Fig. 1, top)",
+        QuadraticStudy(flatness=(5.0, 0.5)),
+        {"tasks": 8, "held_out": 8, "limit": 2000, "rates": 5},
+    ),
+    "quadratics-flat": Recipe(
+        "2-D quadratics with flatness means (20, 0.02) (S000 Fig. 1, bottom)",
+        QuadraticStudy(flatness=(20.0, 0.02)),
+        {"tasks": 8, "held_out": 8, "limit": 2000, "rates": 5},
+    ),
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a name.
+
+    **Arguments:**
+
+    - `name`: such as `"rotated-digits"`.
+
+    **Raises:**
+
+    - `ConfigError`: if there is none, with the nearest names.
+
+    >>> find_recipe("rotated-digits").needs
+    ()
+    """
+    if name not in RECIPES:
+        raise ConfigError(
+            f"no recipe {name!r}.{nearest(name, RECIPES) or ' Known: ' + ', '.join(RECIPES)} "
+            "See mirrax list."
+        )
+    return RECIPES[name]

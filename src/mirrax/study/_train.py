@@ -1,0 +1,209 @@
+r"""The main job: meta-train a geometry, compare it on the held-out task, write everything down."""
+
+import dataclasses
+import platform
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from .. import deploy, report
+from .._files import write_json
+from ..geometry import AbstractGeometry
+from ._certify import certify_images
+from ._compare import best, edge_note, evaluate, methods_of, tune
+from ._describe import describe_geometry
+from ._folder import RunFolder
+from ._images import ImageSetting, ImageStudy, prepare
+from ._learn import Learned, learn
+from ._progress import Progress
+
+# Independent streams of randomness of one seed.
+_META, _TUNE, _EVALUATE, _CERTIFY = range(4)
+
+
+def stream(seed: int, purpose: int) -> jax.Array:
+    """Randomness for one purpose of a run."""
+    return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
+def hardware() -> dict[str, Any]:
+    """What a result was computed on."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def meta_train(
+    setting: ImageSetting, folder: RunFolder, seed: int, progress: Progress
+) -> Learned:
+    """Meta-trains the geometry of a study, or continues where it was stopped.
+
+    **Arguments:**
+
+    - `setting`: the study.
+    - `folder`: the run folder.
+    - `seed`: seed of the run.
+    - `progress`: where to show progress.
+    """
+    config = setting.config
+    learner, initial = setting.learner(seed)
+    learned = learn(
+        learner,
+        initial,
+        setting.place.select(setting.training).problems,
+        [setting.tasks[i].name for i in setting.training],
+        rounds=config.rounds,
+        rate=config.rate,
+        folder=folder,
+        progress=progress,
+        key=stream(seed, _META),
+    )
+    deploy.save(
+        folder / "geometry.safetensors",
+        learned.geometry,
+        rate=config.rate,
+        roles=setting.model.roles,
+        record={
+            "family": config.family,
+            "tasks": [setting.tasks[i].name for i in setting.training],
+            "model": config.model,
+            "steps": config.steps,
+            "seed": seed,
+        },
+    )
+    write_json(
+        folder / "geometry.json",
+        describe_geometry(learned.geometry, config.rate, setting.model.roles),
+    )
+    return learned
+
+
+def compare_images(
+    setting: ImageSetting,
+    geometry: AbstractGeometry,
+    folder: RunFolder,
+    seed: int,
+    progress: Progress,
+) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
+    """Tunes every method on the meta-training tasks and tries it on the held-out one.
+
+    Methods already in `comparison.json` of an interrupted run are not run again.
+
+    **Arguments:**
+
+    - `setting`: the study.
+    - `geometry`: what was learned.
+    - `folder`: the run folder.
+    - `seed`: seed of the run.
+    - `progress`: where to show progress.
+
+    **Returns:**
+
+    The rows of the comparison, the curves by method, and notes.
+    """
+    config = setting.config
+    methods = methods_of(geometry, config.rate, config.baselines, config.grid == "wide")
+    done = folder.read_json("comparison.json") or {"rows": [], "curves": {}, "notes": []}
+    tuning_place = setting.place.select(setting.training)
+    final_place = setting.place.select([setting.held_out])
+    with progress.phase("comparison", len(methods), done=len(done["rows"])) as phase:
+        for method in methods:
+            if method.name in done["curves"]:
+                continue
+            scores = tune(
+                method,
+                tuning_place,
+                steps=config.steps,
+                criterion=config.criterion,
+                seeds=config.tune_seeds,
+                key=stream(seed, _TUNE),
+            )
+            chosen = best(method, scores)
+            row, curve = evaluate(
+                method,
+                chosen,
+                final_place,
+                steps=config.steps,
+                stride=config.stride,
+                seeds=config.seeds,
+                key=stream(seed, _EVALUATE),
+            )
+            done["rows"].append(row)
+            done["curves"][method.name] = curve
+            note = edge_note(method, chosen)
+            done["notes"] += [note] if note else []
+            write_json(folder / "comparison.json", done)
+            phase.advance(method.name)
+    return done["rows"], done["curves"], done["notes"]
+
+
+def train_images(
+    config: ImageStudy, folder: RunFolder, seed: int, progress: Progress, data: Any = None
+) -> dict[str, Any]:
+    """Runs a whole image study in its folder.
+
+    **Arguments:**
+
+    - `config`: the study.
+    - `folder`: an opened run folder, new or to be continued.
+    - `seed`: seed of the run.
+    - `progress`: where to show progress.
+    - `data`: the folder of data sets, for those that are not embedded.
+
+    **Returns:**
+
+    What `summary.json` holds.
+    """
+    begun = time.perf_counter()
+    setting = prepare(config, data)
+    learned = meta_train(setting, folder, seed, progress)
+    rows, curves, notes = compare_images(setting, learned.geometry, folder, seed, progress)
+    write_json(
+        folder / "curves.json",
+        {
+            "metric": "training loss",
+            "steps": list(range(0, config.steps + 1, config.stride)),
+            "curves": curves,
+        },
+    )
+    certificate = certify_images(setting, learned.geometry, key=stream(seed, _CERTIFY))
+    summary = {
+        "recipe": config.family,
+        "held_out": setting.tasks[setting.held_out].name,
+        "seeds": config.seeds,
+        "wall_seconds": round(time.perf_counter() - begun, 2),
+        "meta_training_seconds": round(learned.seconds, 2),
+        "hardware": hardware(),
+        "comparison": rows,
+        "certificate": certificate,
+        "notes": [*learned.notes, *notes, *_data_notes(setting)],
+    }
+    write_json(folder / "summary.json", summary)
+    report.write_figures(report.Run.read(folder.path))
+    return summary
+
+
+def _data_notes(setting: ImageSetting) -> Sequence[str]:
+    return [f"{task.name}: {task.note}" for task in setting.tasks if task.note]
+
+
+def record_of(config: Any, *, recipe: str, seed: int, budget: str, command: str) -> dict[str, Any]:
+    """What `config.json` holds of a run."""
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "budget": budget,
+        "fields": {k: _plain(v) for k, v in dataclasses.asdict(config).items()},
+        "command": command,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+

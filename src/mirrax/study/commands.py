@@ -1,0 +1,298 @@
+"""The verbs of the command line; each takes parsed options and returns what `--json` prints."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import report
+from .._errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Options = argparse.Namespace
+
+
+def _console(options: Options) -> "Console":
+    """Standard output for people; standard error when standard output is for JSON."""
+    from rich.console import Console
+
+    return Console(stderr=options.json, highlight=False)
+
+
+def _no_fields(rest: Sequence[str]) -> None:
+    if rest:
+        raise ConfigError(f"this command has no option {rest[0]!r}.")
+
+
+def run_list(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
+    """Lists recipes, reproductions and data sets."""
+    del rest, command
+    from ..tasks import SOURCES, missing
+    from ._recipes import RECIPES
+    from ._reproduce import REPRODUCTIONS
+
+    absent = missing(options.data, None) if _has_data(options) else dict.fromkeys(SOURCES, "")
+    recipes = [
+        {
+            "name": name,
+            "about": recipe.about,
+            "ready": not any(need in absent for need in recipe.needs),
+            "needs": list(recipe.needs),
+        }
+        for name, recipe in RECIPES.items()
+    ]
+    reproductions = [{"name": n, "about": r.about} for n, r in REPRODUCTIONS.items()]
+    data = [{"name": name, "present": name not in absent} for name in SOURCES]
+    if not options.json:
+        _print_list(_console(options), recipes, reproductions, data)
+    return {"recipes": recipes, "reproductions": reproductions, "data": data}
+
+
+def _has_data(options: Options) -> bool:
+    import os
+
+    return options.data is not None or bool(os.environ.get("MIRRAX_DATA"))
+
+
+def _print_list(console: "Console", recipes: Any, reproductions: Any, data: Any) -> None:
+    from rich.table import Table
+
+    table = Table("recipe", "what it is", "data", title="mirrax train RECIPE", title_justify="left")
+    for row in recipes:
+        state = "embedded" if not row["needs"] else "present" if row["ready"] else "not found"
+        table.add_row(row["name"], row["about"], state)
+    console.print(table)
+    table = Table("name", "what it re-makes", title="mirrax reproduce NAME", title_justify="left")
+    for row in reproductions:
+        table.add_row(row["name"], row["about"])
+    console.print(table)
+    present = ", ".join(row["name"] for row in data if row["present"]) or "none"
+    console.print(
+        f"Data sets found: {present}. Others are looked for in --data DIR or MIRRAX_DATA; "
+        "see mirrax data."
+    )
+
+
+def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
+    """Runs a recipe in its folder."""
+    from ._config import from_record, override
+    from ._folder import RunFolder
+    from ._images import ImageStudy
+    from ._progress import Progress
+    from ._quadratics import train_quadratics
+    from ._recipes import find_recipe
+    from ._train import record_of, train_images
+
+    recipe = find_recipe(options.recipe)
+    path = options.out or Path("runs") / options.recipe
+    if options.resume:
+        folder, record = RunFolder.open(path)
+        if record.get("recipe") != options.recipe:
+            raise ConfigError(
+                f"{path} is a run of {record.get('recipe')!r}, not of {options.recipe!r}; "
+                "name that recipe, or another --out."
+            )
+        config = override(from_record(type(recipe.config), record["fields"]), rest)
+        seed = record["seed"]
+    else:
+        config = override(recipe.at(options.budget), rest)
+        seed = options.seed
+        folder = RunFolder.create(
+            path,
+            record_of(
+                config, recipe=options.recipe, seed=seed, budget=options.budget, command=command
+            ),
+        )
+    console = _console(options)
+    progress = Progress(console)
+    if isinstance(config, ImageStudy):
+        summary = train_images(config, folder, seed, progress, options.data)
+    else:
+        summary = train_quadratics(config, folder, seed, progress)
+    _show(console, summary)
+    console.print(f"Results are in {path}. Use the geometry in your own loop:\n")
+    console.print(_THREE_LINES.format(path=path / "geometry.safetensors"), style="bold")
+    return summary
+
+
+_THREE_LINES = """\
+  optimiser = mirrax.deploy.to_optax("{path}")
+  updates, state = optimiser.update(gradients, state, params)
+  params = optax.apply_updates(params, updates)"""
+
+
+def _show(console: "Console", summary: dict[str, Any]) -> None:
+    console.print(report.comparison_table(summary))
+    if summary.get("certificate"):
+        console.print(report.certificate_table(summary["certificate"]))
+
+
+def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
+    """Compares a run's geometry with other baselines."""
+    del rest, command
+    import dataclasses
+
+    from .. import deploy
+    from ._config import from_record
+    from ._folder import RunFolder
+    from ._images import ImageStudy, prepare
+    from ._progress import Progress
+    from ._recipes import find_recipe
+    from ._train import compare_images
+
+    if options.tune != "grid":
+        raise ConfigError(f"--tune: expected grid, got {options.tune!r}.")
+    folder, record = RunFolder.open(options.run)
+    recipe = find_recipe(record["recipe"])
+    config = from_record(type(recipe.config), record["fields"])
+    if not isinstance(config, ImageStudy):
+        raise ConfigError(f"{options.run}: compare needs a run of an image recipe.")
+    if options.baselines:
+        config = dataclasses.replace(config, baselines=tuple(options.baselines))
+    setting = prepare(config, options.data)
+    artifact = deploy.load(folder / "geometry.safetensors")
+    console = _console(options)
+    rows, _, notes = compare_images(
+        setting, artifact.geometry, folder, record["seed"], Progress(console)
+    )
+    names = ("MetaMD", *config.baselines)
+    rows = [row for row in rows if row["optimiser"].casefold() in {n.casefold() for n in names}]
+    result = {
+        "recipe": record["recipe"],
+        "held_out": setting.tasks[setting.held_out].name,
+        "seeds": config.seeds,
+        "comparison": rows,
+        "notes": notes,
+    }
+    if not options.json:
+        console.print(report.comparison_table(result))
+    return result
+
+
+def run_inspect(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
+    """Shows what an artifact holds."""
+    del rest, command
+    from .. import deploy
+    from ._describe import describe_geometry
+
+    path = options.artifact
+    if path.is_dir():
+        path = path / "geometry.safetensors"
+    artifact = deploy.load(path)
+    described = describe_geometry(artifact.geometry, float(artifact.rate), artifact.roles)
+    if not options.json:
+        _console(options).print(report.inspect_text(described), markup=False)
+    return described
+
+
+def run_certify(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
+    """Prints regret bounds beside the measured regret of a run."""
+    del rest, command
+    from ._certify import certify_run_folder
+
+    certificate = certify_run_folder(options.run, options.data)
+    if not options.json:
+        console = _console(options)
+        console.print(report.certificate_table(certificate))
+        assumptions = report.assumption_table(certificate)
+        if assumptions is not None:
+            console.print(assumptions)
+    return certificate
+
+
+def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
+    """Makes tables, figures and a page from run folders."""
+    del rest, command
+    runs = [report.Run.read(path) for path in options.runs]
+    console = _console(options)
+    figures = [str(path) for run in runs for path in report.write_figures(run)]
+    for run in runs:
+        if run.summary and not options.json:
+            console.print(report.comparison_table(run.summary))
+    if options.html:
+        report.html(runs, options.html)
+        console.print(f"Page: {options.html}")
+    console.print(f"{len(figures)} figure files in the run folders.")
+    return {"figures": figures, "html": str(options.html) if options.html else None}
+
+
+def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
+    """Re-makes one table or figure of a paper."""
+    from ._progress import Progress
+    from ._reproduce import find_reproduction
+
+    reproduction = find_reproduction(options.name)
+    path = options.out or Path("runs") / options.name
+    console = _console(options)
+    result = reproduction.run(
+        path,
+        budget=options.budget,
+        seed=options.seed,
+        data=options.data,
+        resume=options.resume,
+        progress=Progress(console),
+        fields=rest,
+        command=command,
+    )
+    if not options.json:
+        for table in reproduction.tables(result):
+            console.print(table)
+        console.print(f"Results are in {path}.")
+    return result
+
+
+def run_data(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
+    """Says where data sets are looked for, and fetches them on request."""
+    del rest, command
+    from ..tasks import SOURCES, fetch, find_source, missing
+
+    if options.name is not None and options.name not in SOURCES:
+        raise ConfigError(
+            f"no data set {options.name!r}; known are {', '.join(SOURCES)}."
+            f"{nearest(options.name, SOURCES)}"
+        )
+    names = [options.name] if options.name else list(SOURCES)
+    if options.fetch:
+        if options.name is None:
+            raise ConfigError("--fetch: name one data set, such as mirrax data mnist --fetch.")
+        fetch(options.name, options.data)
+    absent = missing(options.data, names) if _has_data(options) else dict.fromkeys(names, "")
+    found = []
+    for name in names:
+        source = find_source(name)
+        found.append(
+            {
+                "name": name,
+                "present": name not in absent,
+                "problem": absent.get(name) or None,
+                "licence": source.licence,
+                "files": [
+                    {"name": file.name, "sha256": file.sha256, "md5": file.md5}
+                    for edition in source.editions
+                    for file in edition.files
+                ],
+            }
+        )
+    if not options.json:
+        _print_data(_console(options), found, options)
+    return {"folder": str(options.data) if options.data else None, "data": found}
+
+
+def _print_data(console: "Console", found: Any, options: Options) -> None:
+    from rich.table import Table
+
+    table = Table("data set", "state", "licence", "files (checksum)")
+    for row in found:
+        files = "\n".join(
+            f"{file['name']}  {(file['sha256'] or file['md5'] or 'no published checksum')[:16]}"
+            for file in row["files"]
+        )
+        table.add_row(row["name"], "present" if row["present"] else "not found", row["licence"], files)
+    console.print(table)
+    for row in found:
+        if row["problem"]:
+            console.print(f"{row['name']}: {row['problem']}")
+    if not _has_data(options):
+        console.print("No data folder given: pass --data DIR or set MIRRAX_DATA.")

@@ -1,0 +1,129 @@
+"""One geometry of every kind, with parameters it acts on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mirrax.geometry import (
+    Blockwise,
+    Diagonal,
+    Euclidean,
+    MaxOfDiagonals,
+    NegativeEntropy,
+    PNorm,
+    Scaled,
+)
+
+
+def make_params(dtype=jnp.float64):
+    """Positive, with last axes that sum to one, so that every geometry applies."""
+    rng = np.random.default_rng(0)
+
+    def simplex(*shape):
+        draw = rng.uniform(0.5, 2.0, shape)
+        return jnp.asarray(draw / draw.sum(axis=-1, keepdims=True), dtype)
+
+    return {
+        "dense_0": {"weight": simplex(3, 2), "bias": simplex(2)},
+        "mixture": [simplex(4), simplex(2, 3)],
+    }
+
+
+def _diagonal(params, seed=1):
+    rng = np.random.default_rng(seed)
+    return Diagonal(jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.4, x.shape)), params))
+
+
+def _max(params, components=3):
+    return MaxOfDiagonals.like(params, components, spread=0.4, key=jax.random.key(3))
+
+
+def make_geometries():
+    params = make_params()
+    dense, mixture = params["dense_0"], params["mixture"]
+    blocks = {
+        "dense_0": {"weight": _diagonal(dense["weight"]), "bias": Euclidean()},
+        "mixture": NegativeEntropy(),
+    }
+    nested = {
+        "dense_0": Blockwise({"weight": PNorm(1.7), "bias": _max(dense["bias"], 2)}),
+        "mixture": [Scaled(NegativeEntropy("orthant"), jnp.asarray(0.3)), _diagonal(mixture[1])],
+    }
+    linear = {"dense_0": Scaled(Euclidean(), jnp.asarray(0.2)), "mixture": _diagonal(mixture)}
+    return {
+        "euclidean": Euclidean(),
+        "simplex": NegativeEntropy(),
+        "orthant": NegativeEntropy("orthant"),
+        "pnorm": PNorm(1.5),
+        "pnorm-3": PNorm(3.0),
+        "pnorm-separable": PNorm(1.5, separable=True),
+        "diagonal": _diagonal(params),
+        "max": _max(params),
+        "max-1": _max(params, 1),
+        "scaled": Scaled(_diagonal(params), jnp.asarray(-0.3)),
+        "scaled-max": Scaled(_max(params), jnp.asarray(0.3)),
+        "scaled-pnorm": Scaled(PNorm(1.5), jnp.asarray(0.3)),
+        "scaled-twice": Scaled(Scaled(Euclidean(), jnp.asarray(0.3)), jnp.asarray(0.1)),
+        "blockwise": Blockwise(blocks),
+        "blockwise-nested": Blockwise(nested),
+        "blockwise-linear": Blockwise(linear),
+        "scaled-blockwise": Scaled(Blockwise(blocks), jnp.asarray(-0.2)),
+    }
+
+
+GEOMETRIES = make_geometries()
+LINEAR = ("euclidean", "diagonal", "scaled", "scaled-twice", "blockwise-linear")
+
+
+def cast(tree, dtype):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), tree)
+
+
+def make_loss(dtype=jnp.float64):
+    """A strongly convex quadratic with its minimum inside every geometry's domain."""
+    params = make_params(dtype)
+    rng = np.random.default_rng(5)
+    pull = jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.5, 2.0, x.shape), dtype), params)
+    goal = jax.tree.map(lambda x: jnp.flip(x, -1), params)
+
+    def loss(point):
+        parts = jax.tree.map(lambda c, x, g: jnp.sum(c * (x - g) ** 2) / 2, pull, point, goal)
+        return sum(jax.tree.leaves(parts), start=jnp.zeros((), dtype))
+
+    return loss
+
+
+def run(optimiser, params, loss, steps):
+    """An ordinary loop, compiled as one scan: last point, last state, all points."""
+
+    def step(carry, _):
+        point, state = carry
+        updates, state = optimiser.update(jax.grad(loss)(point), state, point)
+        point = optax.apply_updates(point, updates)
+        return (point, state), point
+
+    @jax.jit
+    def whole(start):
+        (last, state), points = jax.lax.scan(
+            step, (start, optimiser.init(start)), None, length=steps
+        )
+        return last, state, points
+
+    return whole(params)
+
+
+def assert_close(left, right, tolerance):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(
+            a, b, rtol=tolerance, atol=tolerance * float(jnp.max(jnp.abs(b)))
+        ),
+        left,
+        right,
+    )
+
+
+def assert_same_bits(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()

@@ -1,0 +1,192 @@
+"""Inner rules against closed forms and independent trajectories."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mirrax.geometry import (
+    AbstractMirrorMap,
+    Blockwise,
+    Diagonal,
+    Euclidean,
+    MaxOfDiagonals,
+    NegativeEntropy,
+    PNorm,
+    Scaled,
+)
+from mirrax.inner import (
+    DualDescent,
+    MirrorDescent,
+    PreconditionedDescent,
+    Prior,
+    Problem,
+    Repeat,
+    unroll,
+)
+
+KEY = jax.random.key(0)
+
+
+@functools.partial(jax.jit, static_argnames=("steps", "loss"))
+def run(inner, prior, data, steps, loss):
+    return unroll(inner, prior, Problem(loss, Repeat(data)), steps, key=KEY)
+
+
+def quadratic(x, shared, data):
+    del shared
+    hessian, target = data
+    return (x - target) @ hessian @ (x - target) / 2
+
+
+def separable(x, shared, data):
+    del shared
+    curvature, target = data
+    return jnp.sum(curvature * (x - target) ** 2) / 2
+
+
+def least_squares(x, shared, data):
+    """`½ mean (Ax − b)²`."""
+    del shared
+    matrix, values = data
+    return jnp.mean((matrix @ x - values) ** 2) / 2
+
+
+@pytest.mark.parametrize("rule", [MirrorDescent, PreconditionedDescent])
+@pytest.mark.parametrize("steps", [1, 7, 60])
+def test_diagonal_quadratic_has_its_closed_form(rule, steps):
+    rng = np.random.default_rng(3)
+    curvature, target, start = rng.uniform(0.2, 4, 6), rng.normal(size=6), rng.normal(size=6)
+    m, rate = rng.uniform(0.9, 2, 6), 0.3
+    prior = Prior(Diagonal(jnp.log(m)), start=jnp.asarray(start))
+    trajectory = run(rule(rate), prior, (curvature, target), steps, separable)
+    powers = (1 - rate * curvature / m**2) ** np.arange(steps + 1)[:, None]
+    np.testing.assert_allclose(trajectory.primal, target + powers * (start - target), rtol=1e-10)
+    reached = np.asarray(trajectory.primal[:-1])
+    np.testing.assert_allclose(trajectory.gradients, curvature * (reached - target), rtol=1e-10)
+    expected = (curvature * (reached - target) ** 2).sum(1) / 2
+    np.testing.assert_allclose(trajectory.losses, expected, rtol=1e-10)
+    np.testing.assert_array_equal(trajectory.first, start)
+    np.testing.assert_array_equal(trajectory.last, trajectory.primal[-1])
+
+
+def test_many_tasks_and_steps_of_the_diagonal_goldens(golden):
+    c06 = golden("c06_metamd_diag")
+    prior = Prior(Diagonal(jnp.log(c06["m"])), start=jnp.asarray(c06["theta1"]))
+    for row, steps in enumerate(c06["T"]):
+        for task in range(3):
+            data = (c06["H"][task], c06["target"][task])
+            last = run(MirrorDescent(float(c06["eta"])), prior, data, int(steps), quadratic).last
+            np.testing.assert_allclose(last, c06["theta_T"][row, task], rtol=1e-10)
+        data = (c06["diag_curvature"], c06["diag_target"])
+        last = run(MirrorDescent(float(c06["eta"])), prior, data, int(steps), separable).last
+        np.testing.assert_allclose(last, c06["diag_theta_T"][row], rtol=1e-10)
+
+
+@pytest.mark.parametrize("count", ["N2", "N3"])
+def test_max_of_diagonals_reproduces_exact_and_printed_trajectories(golden, count):
+    c06 = golden("c06_metamd_max_traj")
+    geometry = MaxOfDiagonals(jnp.log(c06[f"{count}__M"]))
+    prior = Prior(geometry, start=jnp.asarray(c06[f"{count}__theta1"]))
+    data, rate = (c06[f"{count}__H"], c06[f"{count}__target"]), float(c06[f"{count}__eta"])
+    exact = run(MirrorDescent(rate), prior, data, 20, quadratic)
+    np.testing.assert_allclose(exact.primal, c06[f"{count}__exact_theta"], rtol=1e-9, atol=1e-10)
+    duals = c06[f"{count}__exact_p"][0] - rate * np.cumsum(np.asarray(exact.gradients), axis=0)
+    np.testing.assert_allclose(duals, c06[f"{count}__exact_p"][1:], rtol=1e-9, atol=1e-10)
+    printed = run(PreconditionedDescent(rate), prior, data, 20, quadratic)
+    np.testing.assert_allclose(
+        printed.primal, c06[f"{count}__printed_theta"], rtol=1e-9, atol=1e-10
+    )
+    active = jax.vmap(geometry.active)(printed.primal[:-1])
+    np.testing.assert_array_equal(active, c06[f"{count}__printed_j"])
+    assert np.abs(np.asarray(exact.last - printed.last)).max() > 1e-3, "the two must differ here"
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_entropy_is_exponentiated_gradient(golden, row):
+    c09 = golden("c09_entropy_simplex")
+    prior = Prior(NegativeEntropy(), start=jnp.asarray(c09["x1"]))
+    rate = float(c09["eta"][row])
+    trajectory = run(MirrorDescent(rate), prior, (c09["A"], c09["b"]), 20, least_squares)
+    np.testing.assert_allclose(trajectory.primal, c09["eg_x"][row], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(trajectory.losses, c09["eg_f"][row, :-1], rtol=1e-9)
+
+
+def test_unnormalised_entropy(golden):
+    c09 = golden("c09_entropy_simplex")
+    prior = Prior(NegativeEntropy("orthant"), start=jnp.asarray(c09["eg_unnorm_x1"]))
+    rate = float(c09["eg_unnorm_eta"])
+    trajectory = run(MirrorDescent(rate), prior, (c09["A"], c09["b"]), 20, least_squares)
+    np.testing.assert_allclose(trajectory.primal, c09["eg_unnorm_x"], rtol=1e-9, atol=1e-12)
+
+
+def geometries(start) -> dict[str, AbstractMirrorMap]:
+    return {
+        "Euclidean": Euclidean(),
+        "Diagonal": Diagonal.like(start, 1.3),
+        "Scaled": Scaled(Diagonal.like(start, 0.8), jnp.log(2.0)),
+        "MaxOfDiagonals": MaxOfDiagonals.like(start, key=jax.random.key(4), spread=0.3),
+        "PNorm": PNorm(1.5),
+    }
+
+
+@pytest.mark.parametrize("name", list(geometries(jnp.zeros(1))))
+def test_dual_descent_is_mirror_descent_from_the_dual_start(name):
+    rng = np.random.default_rng(1)
+    start = jnp.asarray(rng.normal(size=4))
+    geometry = geometries(start)[name]
+    root = rng.normal(size=(4, 4))
+    data = (root @ root.T, rng.normal(size=4))
+    mirror = run(MirrorDescent(0.05), Prior(geometry, start), data, 25, quadratic)
+    dual_start = geometry.to_dual(start)
+    dual = run(DualDescent(0.05), Prior(geometry, dual_start), data, 25, quadratic)
+    np.testing.assert_allclose(mirror.primal, dual.primal, rtol=1e-9, atol=1e-11)
+
+
+def test_blockwise_mixes_geometries_by_parameter():
+    prior = Prior(
+        Blockwise({"mixture": NegativeEntropy(), "weight": Diagonal.like(jnp.zeros(2), 2.0)}),
+        start={"mixture": jnp.full(3, 1 / 3), "weight": jnp.array([1.0, -1.0])},
+    )
+
+    def loss(x, shared, data):
+        del shared
+        return x["mixture"] @ data + jnp.sum(x["weight"] ** 2) / 2
+
+    data = np.array([0.3, -0.2, 1.0])
+    last = run(MirrorDescent(0.5), prior, data, 10, loss).last
+    weights = np.exp(-0.5 * 10 * data)
+    np.testing.assert_allclose(last["mixture"], weights / weights.sum(), rtol=1e-12)
+    np.testing.assert_allclose(last["weight"], (1 - 0.125) ** 10 * np.array([1, -1]), rtol=1e-12)
+
+
+def test_a_mirror_map_without_potential_steps_but_cannot_be_preconditioned():
+    class Cubic(AbstractMirrorMap):
+        def to_dual(self, primal):
+            return jnp.sign(primal) * jnp.abs(primal) ** (1 / 3)
+
+        def to_primal(self, dual):
+            return dual**3
+
+    prior = Prior(Cubic(), start=jnp.array([1.0, -8.0]))
+    trajectory = run(DualDescent(0.1), prior, (np.eye(2), np.zeros(2)), 1, quadratic)
+    np.testing.assert_allclose(trajectory.first, [1.0, -512.0])
+    with pytest.raises(ValueError, match="PreconditionedDescent: prior.geometry.*Cubic"):
+        PreconditionedDescent(0.1).init(prior)
+
+
+def test_a_geometry_without_inverse_hessian_is_refused_by_name():
+    prior = Prior(PNorm(1.5), start=jnp.ones(2))
+    with pytest.raises(ValueError, match=r"PNorm.inverse_hessian.*MirrorDescent"):
+        run(PreconditionedDescent(0.1), prior, (np.eye(2), np.zeros(2)), 1, quadratic)
+
+
+def test_parameters_in_float32_stay_float32():
+    start = jnp.array([1.0, 2.0], jnp.float32)
+    for rule in (MirrorDescent(0.1), PreconditionedDescent(0.1), DualDescent(np.float64(0.1))):
+        prior = Prior(Diagonal.like(start), start)
+        data = (np.ones(2, np.float32), np.zeros(2, np.float32))
+        trajectory = run(rule, prior, data, 3, separable)
+        assert {leaf.dtype for leaf in jax.tree.leaves(trajectory)} == {jnp.dtype("float32")}

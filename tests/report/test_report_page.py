@@ -1,0 +1,151 @@
+"""The HTML page: complete in itself, escaped, and well formed."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from mirrax import report
+from mirrax._errors import MirraxError
+from mirrax.report import Run
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}"
+
+
+class Reader(HTMLParser):
+    """Collects tags and ids, and checks that tags nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+
+def parse(text: str) -> Reader:
+    reader = Reader()
+    reader.feed(text)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture(scope="module")
+def page(two_runs, tmp_path_factory) -> str:
+    """The page of two runs and one further table."""
+    table = report.side_by_side({"SGD": {"0": 90.0}}, report.S000_TABLE2)
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    report.html([Run.read(folder) for folder in two_runs], path, tables=[table])
+    return path.read_text(encoding="utf-8")
+
+
+def test_nothing_is_loaded_from_anywhere(page):
+    assert not re.search(r"https?://|//www|@import|<link|<iframe|srcset", page)
+    reader = parse(page)
+    for tag, attributes in reader.tags:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("#", "data:image/")), (tag, value)
+    policy = next(a for t, a in reader.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy["content"].startswith("default-src 'none'")
+
+
+def test_it_holds_tables_figures_command_certificate_and_notes(page):
+    reader = parse(page)
+    drawn = [a for t, a in reader.tags if t == "svg"]
+    assert len(drawn) == 12 and all(a["role"] == "img" and a["aria-label"] for a in drawn)
+    for words in (
+        "mirrax train rotated-digits --seed 0 --out run",
+        "Comparison of optimisers",
+        "Certificate: bound beside measured regret",
+        "Assumptions of the theorem",
+        "Learned geometry: MaxOfDiagonals",
+        "Baselines were tuned by grid search",
+        "S000, Table 2",
+        "Active components: 3 of 3",
+        "2 min 21 s",
+    ):
+        assert words in page
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+    assert page.count("<td") > 100 and "not reached" in page
+
+
+def test_ids_are_unique_and_references_resolve(page):
+    reader = parse(page)
+    ids = [a["id"] for _, a in reader.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    used = set(re.findall(r"url\(#([^)]+)\)", page)) | set(re.findall(r'href="#([^"]+)"', page))
+    assert used <= set(ids)
+
+
+def test_figures_follow_the_style_of_the_page(page):
+    drawings = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    defined = set(re.findall(r"(--[a-z]+):", page))
+    assert set(re.findall(r"var\((--[a-z]+)\)", page)) <= defined
+    assert set(re.findall(r"#[0-9a-f]{6}\b", drawings)) == set()
+
+
+def test_cells_can_be_sorted_by_number(page):
+    assert re.search(r'class="number best" data-value="9\d\.\d+"', page)
+    assert re.search(r'class="number" data-value="">not reached', page)
+
+
+def test_every_word_of_a_file_is_escaped(run_folder, edit, tmp_path):
+    def spoil(content):
+        return json.loads(
+            re.sub(r'"(SGD|45 degrees|Baselines[^"]*|dense_0/bias|cpu|convexity|Lipschitz)"',
+                   lambda _: json.dumps(HOSTILE), json.dumps(content))
+        )  # fmt: skip
+
+    for name in ("summary", "curves", "geometry"):
+        edit(name, spoil)
+    edit("config", lambda c: c.update(recipe=HOSTILE, command=HOSTILE, fields={HOSTILE: HOSTILE}))
+    figures = run_folder / "figures"
+    figures.mkdir()
+    (figures / "a<b>&.svg").write_text(f'<svg xmlns="http://www.w3.org/2000/svg">{HOSTILE}</svg>')
+    page = report.html([Run.read(run_folder)], tmp_path / "x.html").read_text(encoding="utf-8")
+    reader = parse(page)
+    assert sum(tag == "script" for tag, _ in reader.tags) == 1
+    images = [a for tag, a in reader.tags if tag == "img"]
+    assert len(images) == 1 and images[0]["src"].startswith("data:image/svg+xml;base64,")
+    assert not any("onerror" in a for _, a in reader.tags)
+    assert "{{ 7*7 }}" in page and "&lt;script&gt;" in page
+
+
+def test_the_same_runs_give_the_same_page(run_folder, tmp_path):
+    (run_folder / "metrics.jsonl").unlink()
+    one = report.html([Run.read(run_folder)], tmp_path / "1.html").read_bytes()
+    assert one == report.html([Run.read(run_folder)], tmp_path / "2.html").read_bytes()
+
+
+def test_a_run_that_has_only_begun(run_folder, tmp_path):
+    for name in ("summary.json", "curves.json", "geometry.json", "metrics.jsonl"):
+        (run_folder / name).unlink()
+    page = report.html([Run.read(run_folder)], tmp_path / "x.html").read_text(encoding="utf-8")
+    parse(page)
+    assert "No meta-round is finished yet." in page
+    assert "<svg" not in page and "Comparison of optimisers" not in page
+
+
+def test_a_page_of_no_runs(tmp_path):
+    page = report.html([], tmp_path / "x.html").read_text(encoding="utf-8")
+    parse(page)
+    assert "There are no runs" in page
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
+    with pytest.raises(MirraxError) as caught:
+        report.html([], tmp_path / "nowhere" / "x.html")
+    assert "\n" not in str(caught.value)
