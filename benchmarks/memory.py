@@ -1,4 +1,4 @@
-r"""Peak memory of reverse hypergradients against the length of the run, with and without checkpoints.
+r"""Peak memory of reverse hypergradients against run length, with and without checkpoints.
 
     python -m benchmarks.memory [--steps 100 1000 10000] [--json FILE]
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from geometries import Case, Sample
+from geometries import Case, Sample, draw
+from hypothesis import assume
 from jax.flatten_util import ravel_pytree
 
 from mirrax._tree import dot, leaf_names
@@ -52,29 +53,32 @@ def arguments(method: str, sample: Sample) -> tuple[Any, ...]:
     }[method]
 
 
-def offered(case: Case) -> list[str]:
+def offered(case: Case) -> tuple[str, ...]:
     """The methods that a geometry declares to have."""
     missing = set()
     if not case.strongly_convex:
         missing.add("local_dual_norm_squared")
     if not case.closed_inverse_hessian:
         missing.add("inverse_hessian")
-    return [method for method in METHODS if method not in missing]
+    return tuple(method for method in METHODS if method not in missing)
 
 
-def everything(case: Case, sample: Sample) -> dict[str, Any]:
+def everything(methods: tuple[str, ...], sample: Sample) -> dict[str, Any]:
     """The value of every method at a sample."""
     return {
-        method: getattr(sample.geometry, method)(*arguments(method, sample))
-        for method in offered(case)
+        method: getattr(sample.geometry, method)(*arguments(method, sample)) for method in methods
     }
+
+
+COMPILER = {"xla_backend_optimization_level": 0}
+"""Most of the time of these tests is compilation."""
 
 
 def _stack(*trees: Any) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def _facts(case: Case, sample: Sample) -> dict[str, Any]:
+def _facts(methods: tuple[str, ...], sample: Sample) -> dict[str, Any]:
     geometry, gradient = sample.geometry, sample.gradient
     points = _stack(sample.x, sample.y, sample.u)
 
@@ -113,9 +117,9 @@ def _facts(case: Case, sample: Sample) -> dict[str, Any]:
         "dual_norm_squared": geometry.dual_norm_squared(gradient),
         "strong_convexity": geometry.strong_convexity(),
     }
-    if case.strongly_convex:
+    if "local_dual_norm_squared" in methods:
         found["local"] = geometry.local_dual_norm_squared(gradient, sample.x)
-    if case.closed_inverse_hessian:
+    if "inverse_hessian" in methods:
         direction = geometry.inverse_hessian(sample.x, gradient)
         slope_at = jax.grad(geometry.potential)
         found["hessian_of_it"] = jax.jvp(slope_at, (sample.x,), (direction,))[1]
@@ -123,8 +127,9 @@ def _facts(case: Case, sample: Sample) -> dict[str, Any]:
 
 
 @functools.cache
-def _evaluator(case: Case) -> Any:
-    return jax.jit(functools.partial(_facts, case))
+def _evaluator(methods: tuple[str, ...]) -> Any:
+    # One function for all cases with these methods: those of one structure are compiled once.
+    return jax.jit(functools.partial(_facts, methods), compiler_options=COMPILER)
 
 
 class Facts(NamedTuple):
@@ -160,7 +165,7 @@ class Facts(NamedTuple):
 
 def facts(case: Case, sample: Sample) -> Facts:
     """The values of everything at a sample, from one compiled function, as numpy arrays."""
-    found = jax.tree.map(np.asarray, _evaluator(case)(sample))
+    found = jax.tree.map(np.asarray, _evaluator(offered(case))(sample))
 
     def rows(tree: Any) -> list[Any]:
         return [jax.tree.map(lambda leaf: leaf[i], tree) for i in range(3)]  # noqa: B023
@@ -375,53 +380,107 @@ STEP = 1e-5
 
 
 @functools.cache
-def _differentiator(case: Case) -> Any:
+def _differentiator(methods: tuple[str, ...]) -> Any:
     """Values, forward and reverse derivatives and central differences of every method."""
-    methods = functools.partial(everything, case)
+    function = functools.partial(everything, methods)
 
     def differentiate(sample: Sample, tangent: Sample, weights: dict[str, Any]) -> Any:
-        values, push = jax.linearize(methods, sample)
+        values, push = jax.linearize(function, sample)
         (pulled,) = jax.linear_transpose(push, sample)(weights)
-        shifts = jnp.array([STEP, -STEP])
+        shifts = jnp.array([STEP, -STEP, 0.0])
         moved = jax.tree.map(lambda a, b: jax.vmap(lambda h: a + h * b)(shifts), sample, tangent)
-        ends = jax.vmap(methods)(moved)
-        central = jax.tree.map(lambda end: (end[0] - end[1]) / (2 * STEP), ends)
-        return values, push(tangent), dot(pulled, tangent), central
+        batch = jax.vmap(function)(moved)
+        return values, push(tangent), dot(pulled, tangent), batch
 
-    return jax.jit(differentiate)
+    return jax.jit(differentiate, compiler_options=COMPILER)
 
 
-def derivatives(case: Case, sample: Sample, seed: int) -> dict[str, Any]:
-    """Forward = central differences for every method; reverse = forward. Returns the values.
+class Derivatives(NamedTuple):
+    """Derivatives of every method along one random direction of everything at once."""
 
-    Everything moves at once along one random direction: the meta-parameters and all points.
-    """
+    values: dict[str, Any]
+    forward: dict[str, Any]
+    reverse: float
+    """`Σ ⟨weights, derivative⟩` over all methods, by one reverse pass."""
+    weights: dict[str, Any]
+    batch: dict[str, Any]
+    """Values at `+STEP`, `−STEP` and 0 along the direction, by vmap."""
+
+
+@functools.cache
+def _outputs(case: Case) -> dict[str, Any]:
+    return jax.eval_shape(functools.partial(everything, offered(case)), draw(case, 0))
+
+
+def differentiate(case: Case, sample: Sample, seed: int) -> Derivatives:
+    """Moves the meta-parameters and all points at once along one random direction."""
     rng = np.random.default_rng(seed)
 
     def noise(leaf: Any) -> Any:
         return jnp.asarray(rng.normal(size=jnp.shape(leaf)))
 
     tangent = jax.tree.map(noise, sample)
-    outputs = jax.eval_shape(functools.partial(everything, case), sample)
-    weights = jax.tree.map(noise, outputs)
-    found = _differentiator(case)(sample, tangent, weights)
-    values, forward, reverse, central = jax.tree.map(np.asarray, found)
-    for name in values:
-        scale = 1 + np.max(np.abs(_flat(forward[name]))) + np.max(np.abs(_flat(values[name])))
-        difference = _flat(forward[name]) - _flat(central[name])
-        assert np.max(np.abs(difference)) <= 1e-7 * scale, (name, difference)
-    terms = [_abs_dot(weights[name], forward[name]) for name in values]
-    total = sum(_pairing(weights[name], forward[name]) for name in values)
-    # The meta-parameters' share of a derivative can cancel the points'; hence the wider margin.
-    assert abs(reverse - total) <= 1e3 * _slack(case, *terms), (reverse, total)
-    return values
+    weights = jax.tree.map(noise, _outputs(case))
+    found = _differentiator(offered(case))(sample, tangent, weights)
+    values, forward, reverse, batch = jax.tree.map(np.asarray, found)
+    return Derivatives(values, forward, float(reverse), weights, batch)
 
 
-@functools.cache
-def _batched(case: Case) -> Any:
-    return jax.jit(jax.vmap(functools.partial(everything, case)))
+def _size(*trees: Any) -> float:
+    return max(float(np.max(np.abs(_flat(tree)))) for tree in trees)
 
 
-def batched(case: Case, samples: list[Sample]) -> Any:
-    """Every method at several samples, by vmap over the meta-parameters and the points."""
-    return jax.tree.map(np.asarray, _batched(case)(_stack(*samples)))
+def derivatives(case: Case, sample: Sample, seed: int) -> None:
+    """Forward mode = central differences, method by method, and reverse mode = forward mode.
+
+    A draw within `STEP` of a kink (where two entries compete for a minimum, say) is rejected: the
+    slopes on its two sides differ by much more than `STEP`. Wrong derivatives do not show so.
+    """
+    found = differentiate(case, sample, seed)
+    for name, forward in found.forward.items():
+        ahead, behind, here = (
+            _flat(jax.tree.map(lambda end: end[i], found.batch[name]))  # noqa: B023
+            for i in range(3)
+        )
+        scale = 1 + _size(forward, found.values[name])
+        bend = np.max(np.abs(ahead + behind - 2 * here)) / STEP
+        assume(bend <= 1e-2 * scale)
+        error = np.max(np.abs(_flat(forward) - (ahead - behind) / (2 * STEP)))
+        assert error <= 1e-7 * scale, (name, error)
+    pairs = [(found.weights[name], forward) for name, forward in found.forward.items()]
+    total = sum(_pairing(*pair) for pair in pairs)
+    # The shares of the many inputs, which reverse mode adds up last, can cancel in the total.
+    slack = 1e3 * _slack(case, *(_abs_dot(*pair) for pair in pairs))
+    assert abs(found.reverse - total) <= slack, (found.reverse, total)
+
+
+def vmap_is_loop(case: Case, sample: Sample, seed: int) -> None:
+    """Every method under vmap, over meta-parameters and points, as without it."""
+    found = differentiate(case, sample, seed)
+    for name, value in found.values.items():
+        same = jax.tree.map(lambda leaf: leaf[2], found.batch[name])
+        slack = _slack(case, _size(value))
+        np.testing.assert_allclose(_flat(same), _flat(value), rtol=0, atol=slack, err_msg=name)
+
+
+def jit_is_eager(case: Case, sample: Sample, seed: int) -> None:
+    """Every method compiled, as operation by operation."""
+    eager = everything(offered(case), sample)
+    for name, value in differentiate(case, sample, seed).values.items():
+        slack = _slack(case, _size(value))
+        np.testing.assert_allclose(
+            _flat(eager[name]), _flat(value), rtol=0, atol=slack, err_msg=name
+        )
+
+
+def dtype_is_kept(case: Case, sample: Sample) -> None:
+    """Every method of float32 arguments gives float32, under strict promotion and x64."""
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), sample)
+    for name in offered(case):
+        output = jax.eval_shape(functools.partial(everything, (name,)), single)
+        for leaf in jax.tree.leaves(output):
+            # A Python number, such as the modulus 1, is weak: it takes the type of what it meets.
+            assert leaf.dtype == jnp.float32 or leaf.weak_type, name
+
+
+DIFFERENTIAL = (derivatives, vmap_is_loop)

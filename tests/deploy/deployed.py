@@ -26,7 +26,7 @@ def make_params(dtype=jnp.float64):
 
     return {
         "dense_0": {"weight": simplex(3, 2), "bias": simplex(2)},
-        "mixture": [simplex(4), simplex(2, 3)],
+        "mixture": [simplex(4)],
     }
 
 
@@ -36,7 +36,7 @@ def _diagonal(params, seed=1):
 
 
 def _max(params, components=3):
-    return MaxOfDiagonals.like(params, components, spread=0.4, key=jax.random.key(3))
+    return MaxOfDiagonals.like(params, components, spread=0.2, key=jax.random.key(3))
 
 
 def make_geometries():
@@ -48,7 +48,7 @@ def make_geometries():
     }
     nested = {
         "dense_0": Blockwise({"weight": PNorm(1.7), "bias": _max(dense["bias"], 2)}),
-        "mixture": [Scaled(NegativeEntropy("orthant"), jnp.asarray(0.3)), _diagonal(mixture[1])],
+        "mixture": [Scaled(NegativeEntropy("orthant"), jnp.asarray(0.3))],
     }
     linear = {"dense_0": Scaled(Euclidean(), jnp.asarray(0.2)), "mixture": _diagonal(mixture)}
     return {
@@ -73,6 +73,7 @@ def make_geometries():
 
 
 GEOMETRIES = make_geometries()
+SINGLE = ("euclidean", "simplex", "orthant", "pnorm", "diagonal", "max", "scaled", "blockwise")
 LINEAR = ("euclidean", "diagonal", "scaled", "scaled-twice", "blockwise-linear")
 
 

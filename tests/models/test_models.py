@@ -139,8 +139,8 @@ def test_lenet_by_lax():
 
 @pytest.mark.parametrize("shape", [(12, 12, 1), (13, 15, 2), (32, 32, 3)])
 def test_lenet_takes_other_images(shape):
-    model, params = drawn("lenet5", shape)
-    assert jax.eval_shape(model.apply, params, jnp.zeros((2, *shape))).shape == (2, 10)
+    model = lenet5(shape, 10)
+    assert jax.eval_shape(model.apply, model.shapes, jnp.zeros((2, *shape))).shape == (2, 10)
 
 
 def test_lenet_refuses_small_images():

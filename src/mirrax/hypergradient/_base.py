@@ -111,7 +111,7 @@ def split(prior: Prior, wrt: tuple[Part, ...]) -> tuple[Prior, Callable[[PyTree]
     - `ValueError`: if those fields hold no inexact array, such as a geometry without parameters.
     """
 
-    def mark(name: Part):
+    def mark(name: str):
         return lambda leaf: name in wrt and eqx.is_inexact_array(leaf)
 
     parts = {"geometry": prior.geometry, "start": prior.start, "shared": prior.shared}

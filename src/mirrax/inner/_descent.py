@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax.tree as vector
+from jax.core import Tracer
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from .._tree import Dual, Primal, Scalar
@@ -28,7 +29,7 @@ Rate: TypeAlias = float | Scalar | Callable[[Int[Array, ""]], Any]
 
 def as_rate(rate: Any, owner: str) -> Any:
     """Checks a rate and makes numbers arrays of one type, so that changing one never recompiles."""
-    if callable(rate) or isinstance(rate, jax.core.Tracer):
+    if callable(rate) or isinstance(rate, Tracer):
         return rate
     numeric = np.issubdtype(np.asarray(rate).dtype, np.number) and not np.iscomplexobj(rate)
     if not (numeric and np.all(np.isfinite(rate)) and np.all(np.asarray(rate) > 0)):
@@ -219,6 +220,15 @@ class DualDescent(AbstractInner):
         return InnerState(prior.geometry.to_primal(held.dual), held.dual, held.count)
 
 
+def _potential(prior: Prior) -> AbstractGeometry:
+    if not isinstance(prior.geometry, AbstractGeometry):
+        raise ValueError(
+            "PreconditionedDescent: prior.geometry must be a geometry with a potential, got "
+            f"{type(prior.geometry).__name__}; use DualDescent for a mirror map."
+        )
+    return prior.geometry
+
+
 class PreconditionedDescent(AbstractInner):
     r"""`x_{t+1} = x_t − η [∇²ψ(x_t)]⁻¹ g_t`, the mirror step linearised at the old point.
 
@@ -248,11 +258,7 @@ class PreconditionedDescent(AbstractInner):
 
     def init(self, prior: Prior) -> InnerState:
         """At the start."""
-        if not isinstance(prior.geometry, AbstractGeometry):
-            raise ValueError(
-                "PreconditionedDescent: prior.geometry must be a geometry with a potential, got "
-                f"{type(prior.geometry).__name__}; use DualDescent for a mirror map."
-            )
+        _potential(prior)
         return InnerState(prior.start, None, jnp.zeros((), int))
 
     def step(
@@ -260,7 +266,7 @@ class PreconditionedDescent(AbstractInner):
     ) -> tuple[InnerState, Step]:
         """A step along the preconditioned gradient."""
         record = _measure(prior, problem, state, key)
-        direction = prior.geometry.inverse_hessian(state.primal, record.gradient)
+        direction = _potential(prior).inverse_hessian(state.primal, record.gradient)
         primal = _subtract_scaled(state.primal, _rate_at(self.rate, state.count), direction)
         return InnerState(primal, None, state.count + 1), record
 

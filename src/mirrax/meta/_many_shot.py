@@ -116,9 +116,7 @@ class ManyShot(eqx.Module):
         starts = jax.vmap(jax.vmap(self.initialise))(jax.random.split(start_key, shape))
         runs = Runs(problems, starts, jax.random.split(run_key, shape))
 
-        geometry, outer, outcome = self.outer.update(
-            self.inner, state.geometry, state.outer, runs
-        )
+        geometry, outer, outcome = self.outer.update(self.inner, state.geometry, state.outer, runs)
         sound = jnp.all(outcome.summary.finite_steps >= self.steps)
         failed = ~sound & (jnp.asarray(not self.outer.recovers) | (state.round == 0))
         after = MetaState(geometry, outer, state.round + 1, state.key)
@@ -151,7 +149,7 @@ class ManyShot(eqx.Module):
 
 
 def _choose(condition: Array, first: PyTree, second: PyTree) -> PyTree:
-    """`first` where the condition holds, else `second`; leaves that are no arrays come from `first`."""
+    """`first` where the condition holds, else `second`; static leaves come from `first`."""
 
     def choose(a, b):
         if not eqx.is_array(a):

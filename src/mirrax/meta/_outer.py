@@ -1,8 +1,8 @@
 r"""How a geometry is improved after a round of runs: closed form, or descent on a hypergradient.
 
 `Alternating` is the alternation of spec B4 for diagonal geometries: run the tasks with `M`,
-average the moments `D` and `G`, and move towards `m_i² = η √(G_i/D_i)`. `Descent` is Algorithm 1 of S000:
-`M ← M − (ρ/n) Σ h` with any objective, hypergradient and optax optimiser.
+average the moments `D` and `G`, and move towards `m_i² = η √(G_i/D_i)`. `Descent` is Algorithm 1
+of S000: `M ← M − (ρ/n) Σ h` with any objective, hypergradient and optax optimiser.
 """
 
 import abc
@@ -173,6 +173,7 @@ class Alternating(AbstractOuter):
                 f"Alternating.pool: expected axes for {leaves} parameter arrays, got {self.pool!r}."
             )
         return jnp.zeros((), int)
+
     def update(
         self, inner: AbstractInner, geometry: AbstractGeometry, state: PyTree[Array], runs: Runs
     ) -> tuple[AbstractGeometry, PyTree[Array], Outcome]:

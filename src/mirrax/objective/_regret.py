@@ -12,8 +12,8 @@ when nothing is learned at all (error E5): the freezing that `frozen` detects.
 from typing import Literal, get_args
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool
 
 from .._tree import Primal, Scalar
@@ -29,8 +29,8 @@ def _weak_scalar(value: float | Array) -> Array:
     return jnp.asarray(float(value)) if isinstance(value, float | int) else jnp.asarray(value)
 
 
-def _check_positive(owner: str, field: str, value: Array) -> None:
-    if not isinstance(value, jax.core.Tracer) and not jnp.all((0 < value) & (value < jnp.inf)):
+def _check_positive(owner: str, field: str, value: float | Array) -> None:
+    if not isinstance(value, Tracer) and not jnp.all((value > 0) & (value < jnp.inf)):
         raise ValueError(f"{owner}.{field}: expected a positive finite number, got {value}.")
 
 

@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax.tree as vector
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ..geometry import Diagonal
@@ -102,7 +103,7 @@ def tight_diagonal(moments: Moments, rate: float, *, damping: float = 0.0) -> Di
     >>> float(0.5 / geometry.curvature[0])
     2.0
     """
-    if not isinstance(rate, jax.core.Tracer) and not 0 < rate < float("inf"):
+    if not isinstance(rate, Tracer) and not 0 < rate < float("inf"):
         raise ValueError(f"tight_diagonal.rate: expected a positive finite number, got {rate!r}.")
     if not 0 <= damping < float("inf"):
         raise ValueError(f"tight_diagonal.damping: expected at least 0, got {damping!r}.")

@@ -86,9 +86,7 @@ BASELINES: dict[str, Method] = {
         _method("SGD", optax.sgd, _RATES, (1.0, 0.5, 0.3)),
         _method("SGD-M", lambda rate: optax.sgd(rate, momentum=0.9), _RATES, (0.3, 0.03)),
         _method("Adam", optax.adam, _ADAM_RATES, (0.03, 0.003, 0.0003)),
-        _method(
-            "RMSprop", lambda rate: optax.rmsprop(rate, decay=0.99), _RATES, (0.003, 0.0003)
-        ),
+        _method("RMSprop", lambda rate: optax.rmsprop(rate, decay=0.99), _RATES, (0.003, 0.0003)),
         _method(
             "Nesterov", lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True), _RATES, (0.3,)
         ),

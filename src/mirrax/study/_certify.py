@@ -1,0 +1,155 @@
+r"""Certificates of runs: Theorem 3.1 beside the regret measured on a held-out task."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import deploy
+from .._errors import ConfigError
+from ..certificate import RegretCertificate, certify_run
+from ..geometry import AbstractGeometry
+from ..inner import MirrorDescent, PreconditionedDescent, Prior, with_reference
+from ..meta import quadratic
+from ..tasks import sample_quadratics
+from ._config import from_record
+from ._folder import RunFolder
+from ._images import ImageSetting, ImageStudy, prepare
+from ._quadratics import QuadraticStudy
+from ._recipes import find_recipe
+from ._streams import CERTIFY, stream
+
+_LONGER = 4  # the reference run's length, in units of the judged run's
+
+
+def certify_images(
+    setting: ImageSetting, geometry: AbstractGeometry, *, key: jax.Array
+) -> dict[str, Any]:
+    """Certifies one run of mirror descent on the held-out task.
+
+    The comparator is the end of a reference run from the same weights, four times as long.
+
+    **Arguments:**
+
+    - `setting`: the study.
+    - `geometry`: the learned geometry.
+    - `key`: initial weights and batches.
+
+    **Returns:**
+
+    The certificate in the form of `summary.json`.
+    """
+    config = setting.config
+    start_key, run_key, reference_key = jax.random.split(key, 3)
+    problem = jax.tree.map(lambda leaf: leaf[setting.held_out], setting.place.problems)
+    prior = Prior(geometry, setting.model.init(start_key))
+    exact = config.step == "exact"
+    inner = MirrorDescent(config.rate) if exact else PreconditionedDescent(config.rate)
+    longer = _LONGER * config.steps
+    problem = with_reference(problem, inner, prior, longer, key=reference_key)
+    certificate = certify_run(
+        inner,
+        prior,
+        problem,
+        config.steps,
+        key=run_key,
+        convex=config.model == "linear",
+        source=f"the end of a reference run of {longer:,} steps from the same weights",
+    )
+    return as_record(certificate, setting.tasks[setting.held_out].name)
+
+
+def certify_quadratics(
+    config: QuadraticStudy, geometry: AbstractGeometry, seed: int
+) -> dict[str, Any]:
+    """Certifies one run of mirror descent on a held-out quadratic, compared with its minimiser.
+
+    **Arguments:**
+
+    - `config`: the study.
+    - `geometry`: the learned geometry.
+    - `seed`: seed of the run.
+
+    **Returns:**
+
+    The certificate in the form of `summary.json`.
+    """
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(seed), 3)
+        tasks = sample_quadratics(
+            keys[1], config.held_out, flatness=config.flatness, law=config.law
+        )
+        problem = jax.tree.map(lambda leaf: leaf[0], quadratic(tasks))
+        prior = Prior(geometry, jnp.zeros(len(config.flatness)))
+        certificate = certify_run(
+            MirrorDescent(config.rate),
+            prior,
+            problem,
+            config.steps,
+            key=keys[2],
+            convex=True,
+            source="the minimiser in closed form",
+        )
+        return as_record(certificate, "quadratic 0")
+
+
+def as_record(certificate: RegretCertificate, task: str) -> dict[str, Any]:
+    """A certificate in the form of `summary.json`.
+
+    **Arguments:**
+
+    - `certificate`: the certificate.
+    - `task`: the task it was measured on.
+    """
+    plain = certificate.to_dict()
+    return {
+        "task": task,
+        "steps": plain["steps"],
+        "rate": plain["rate"],
+        "regret": plain["regret"],
+        "linearised_regret": plain["linearised_regret"],
+        "bounds": {bound["name"]: bound["value"] for bound in plain["bounds"]},
+        "status": plain["status"],
+        "comparator": certificate.assumption("comparator").detail,
+        "assumptions": {
+            item["name"]: {"holds": item["holds"], "why": f"{item['how']}: {item['detail']}"}
+            for item in plain["assumptions"]
+        },
+        "notes": [f"Theorem 3.1 on this run: {plain['status']}."],
+    }
+
+
+def certify_run_folder(path: Path, data: Path | None) -> dict[str, Any]:
+    """Certifies the geometry of a run folder.
+
+    **Arguments:**
+
+    - `path`: the run folder.
+    - `data`: the folder of data sets, for those that are not embedded.
+
+    **Returns:**
+
+    The certificate in the form of `summary.json`.
+
+    **Raises:**
+
+    - `ConfigError`: if the folder holds no run.
+    """
+    folder, record = RunFolder.open(path)
+    recipe = find_recipe(record["recipe"])
+    config = from_record(type(recipe.config), record["fields"])
+    seed = record["seed"]
+    if isinstance(config, ImageStudy):
+        artifact = deploy.load(folder / "geometry.safetensors")
+        key = stream(seed, CERTIFY)
+        return certify_images(prepare(config, data), _geometry(artifact, path), key=key)
+    with jax.enable_x64(True):
+        artifact = deploy.load(folder / "geometry.safetensors")
+    return certify_quadratics(config, _geometry(artifact, path), seed)
+
+
+def _geometry(artifact: deploy.Artifact, path: Path) -> AbstractGeometry:
+    if not isinstance(artifact.geometry, AbstractGeometry):
+        raise ConfigError(f"{path}: {type(artifact.geometry).__name__} has no regret bound.")
+    return artifact.geometry

@@ -4,6 +4,7 @@ Each method gets the same number of configurations. The held-out task is used on
 configuration chosen elsewhere. Figures are means over seeds with standard errors.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 import optax
 
 from ..deploy import to_optax
-from ..geometry import AbstractGeometry
+from ..geometry import AbstractMirrorMap
 from ._baselines import Hyperparameters, Method, find_baseline, product
 from ._trials import Arena, Trials, curve_steps, run_trials
 
@@ -31,7 +32,7 @@ def _make_learned(values: Hyperparameters, context: Any) -> optax.GradientTransf
     return to_optax(geometry, learning_rate, momentum=values["momentum"], nesterov=True)
 
 
-def learned_method(geometry: AbstractGeometry, rate: float) -> Method:
+def learned_method(geometry: AbstractMirrorMap, rate: float) -> Method:
     """A learned geometry as a method, tuned over the scale of its rate and Nesterov momentum.
 
     Its grid has 15 configurations, as many as every baseline's.
@@ -45,23 +46,19 @@ def learned_method(geometry: AbstractGeometry, rate: float) -> Method:
     return Method(LEARNED, _make_learned, grid, (), (geometry, jax.numpy.float32(rate)))
 
 
-def methods_of(
-    geometry: AbstractGeometry, rate: float, baselines: Sequence[str], wide: bool
-) -> list[Method]:
-    """The learned geometry and the baselines, each with the grid it is to be tuned on.
+def methods_of(learned: Sequence[Method], baselines: Sequence[str], wide: bool) -> list[Method]:
+    """Learned methods and baselines, each with the grid it is to be tuned on.
 
     **Arguments:**
 
-    - `geometry`, `rate`: what was learned.
+    - `learned`: what was learned, if anything.
     - `baselines`: names.
     - `wide`: extend the baselines' grids beyond S000's.
     """
     found = [find_baseline(name) for name in baselines]
     if wide:
-        found = [
-            Method(m.name, m.make, (*m.grid, *m.wide), (), m.context) for m in found
-        ]
-    return [learned_method(geometry, rate), *found]
+        found = [dataclasses.replace(m, grid=(*m.grid, *m.wide), wide=()) for m in found]
+    return [*learned, *found]
 
 
 def score(trials: Trials, criterion: Literal["loss", "accuracy"]) -> np.ndarray:
@@ -83,11 +80,12 @@ def spread(values: Sequence[float | None] | np.ndarray) -> dict[str, Any]:
     >>> spread([1.0, 3.0])
     {'mean': 2.0, 'se': 1.0, 'values': [1.0, 3.0]}
     """
-    numbers = [None if v is None or not np.isfinite(v) else float(v) for v in values]
-    if None in numbers:
-        return {"mean": None, "se": None, "values": numbers}
-    error = float(np.std(numbers, ddof=1) / np.sqrt(len(numbers))) if len(numbers) > 1 else 0.0
-    return {"mean": float(np.mean(numbers)), "se": error, "values": numbers}
+    known = [float(v) for v in values if v is not None and np.isfinite(v)]
+    if len(known) < len(values):
+        shown = [None if v is None or not np.isfinite(v) else float(v) for v in values]
+        return {"mean": None, "se": None, "values": shown}
+    error = float(np.std(known, ddof=1) / np.sqrt(len(known))) if len(known) > 1 else 0.0
+    return {"mean": float(np.mean(known)), "se": error, "values": known}
 
 
 def steps_to(curve: np.ndarray, steps: Sequence[int], target: float) -> int | None:
@@ -130,9 +128,7 @@ def band(trials: Trials) -> dict[str, list[float | None]]:
     """Mean and range over seeds of the training-loss curve, in the form of `curves.json`."""
     curves = np.asarray(trials.train_loss, dtype=float)
     rows = {"mean": curves.mean(0), "low": curves.min(0), "high": curves.max(0)}
-    return {
-        name: [float(v) if np.isfinite(v) else None for v in row] for name, row in rows.items()
-    }
+    return {name: [float(v) if np.isfinite(v) else None for v in row] for name, row in rows.items()}
 
 
 def tune(
@@ -155,9 +151,7 @@ def tune(
     - `seeds`: runs a configuration and task.
     - `key`: randomness, kept apart from evaluation's.
     """
-    trials = run_trials(
-        method, method.grid, place, steps=steps, stride=steps, seeds=seeds, key=key
-    )
+    trials = run_trials(method, method.grid, place, steps=steps, stride=steps, seeds=seeds, key=key)
     return score(trials, criterion)
 
 

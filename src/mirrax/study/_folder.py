@@ -15,6 +15,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -175,7 +176,7 @@ def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _to_arrays(state: PyTree) -> dict[str, np.ndarray]:
@@ -195,6 +196,6 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], like: PyTree, path: Path) -> 
                 f"{path} does not fit this run: no array {name} of shape {shape}; "
                 "start the run again in another folder."
             )
-        value = jax.numpy.asarray(arrays[name])
+        value = jnp.asarray(arrays[name])
         leaves.append(jax.random.wrap_key_data(value) if _is_key(leaf) else value)
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), leaves), static)

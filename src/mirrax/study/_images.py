@@ -33,7 +33,8 @@ class ImageStudy:
     - `model`: the network, by name.
     - `batch`, `steps`: examples a step, and steps a run.
     - `geometry`, `components`, `objective`, `comparator`, `k`, `estimator`, `window`, `step`,
-      `rate`, `outer_rate`, `decay`, `pooling`, `visits`: see `mirrax.methods.meta_md`.
+      `rate`, `outer_rate`, `decay`, `damping`, `visits`: see `mirrax.methods.meta_md`.
+    - `pool`: share one rate among exchangeable hidden units, see `exchangeable_axes`.
     - `rounds`: rounds of meta-training.
     - `baselines`: what the geometry is compared with.
     - `grid`: S000's grids, or these and rates beyond them.
@@ -65,7 +66,8 @@ class ImageStudy:
     rounds: int = 12
     visits: int = 1
     decay: float = 0.5
-    pooling: float = 0.0
+    damping: float = 0.1
+    pool: bool = True
     baselines: tuple[str, ...] = ("SGD", "SGD-M", "Adam", "RMSprop")
     grid: Literal["s000", "wide"] = "s000"
     criterion: Literal["loss", "accuracy"] = "loss"
@@ -78,7 +80,7 @@ class ImageStudy:
         """Checks every number."""
         positive(self, "batch", "steps", "rate", "outer_rate", "k", "rounds", "visits", "rows")
         positive(self, "seeds", "tune_seeds", "stride", "components")
-        between(self, "pooling", 0, 1)
+        between(self, "damping", 0, 100)
         between(self, "decay", 0, 0.999)
         if self.steps % self.stride:
             raise ConfigError(
@@ -92,9 +94,40 @@ class ImageStudy:
                 "choose --estimator direct or reverse."
             )
         if self.comparator == "solution":
-            raise ConfigError(
-                "--comparator solution: networks have no known solution; use last."
-            )
+            raise ConfigError("--comparator solution: networks have no known solution; use last.")
+
+
+def exchangeable_axes(model: Model) -> tuple[tuple[int, ...], ...]:
+    """The axes of each parameter array that number hidden units or channels.
+
+    Initial weights are drawn alike for all hidden units, so no statistic over tasks and draws can
+    tell one unit from another; only inputs and outputs of the whole network keep their identity.
+
+    **Arguments:**
+
+    - `model`: a network; its roles name the layers in order.
+
+    **Returns:**
+
+    Axes a parameter array, in flattening order.
+
+    >>> from mirrax.models import build
+    >>> exchangeable_axes(build("mlp-4-3", (2, 2, 1), 5))
+    ((0,), (1,), (0,), (0, 1), (), (0,))
+    """
+    layers = list(model.roles)
+    first, last = layers[0], layers[-1]
+    axes = []
+    for layer in sorted(model.roles):  # dicts are flattened in sorted order
+        for name in sorted(model.roles[layer]):
+            roles = model.roles[layer][name]
+            hidden = {
+                role
+                for role, end in (("in", first), ("out", last))
+                if role in roles and layer != end
+            }
+            axes.append(tuple(i for i, role in enumerate(roles) if role in hidden))
+    return tuple(axes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +158,8 @@ class ImageSetting:
             step=c.step,
             outer_rate=c.outer_rate,
             decay=c.decay,
-            pooling=c.pooling,
+            damping=c.damping,
+            pool=exchangeable_axes(self.model) if c.pool else None,
             visits=c.visits,
             key=jax.random.key(seed),
         )

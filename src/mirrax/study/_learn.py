@@ -90,7 +90,7 @@ def _check_finite(
     if not record.failed:
         return
     finite = np.asarray(record.summary.finite_steps)
-    task, _ = np.unravel_index(int(finite.argmin()), finite.shape)
+    task = int(finite.argmin()) // finite.shape[1]
     raise NumericalError(
         f"the inner loop diverged: round {number}, task {names[task]}, step {int(finite.min())}, "
         f"rate {rate:g}; choose a smaller --rate and continue with --resume."

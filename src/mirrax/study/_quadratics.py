@@ -16,14 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.tree as vector
 from jax import lax
 from jaxtyping import Array, Float
 
 from .. import deploy, report
 from .._files import write_json
 from ..geometry import AbstractGeometry, Diagonal
-from ..methods import meta_md
 from ..meta import quadratic
+from ..methods import meta_md
 from ..tasks import QuadraticTask, sample_quadratics
 from ._baselines import Hyperparameters, Make, Method, product
 from ._compare import LEARNED, learned_method, spread
@@ -134,7 +135,7 @@ def count_steps(
             converged, lost = size < tolerance, ~(size < 1e100)
             updates, state = optimiser.update(gradient, race.state, race.point)
             count = jnp.where(converged, race.count, jnp.where(lost, limit, race.count + 1))
-            return _Race(race.point + updates, state, count, converged | lost)
+            return _Race(vector.add(race.point, updates), state, count, converged | lost)
 
         begin = _Race(start, optimiser.init(start), jnp.zeros((), int), jnp.zeros((), bool))
         return lax.while_loop(unfinished, advance, begin).count.astype(float)
@@ -336,6 +337,6 @@ def _path(
     start = jnp.zeros_like(task.vector)
     begin = (start, optimiser.init(start))
     points = np.asarray(lax.scan(advance, begin, None, length=_TRAJECTORY_POINTS)[1])
-    sizes = np.linalg.norm(np.asarray(jax.vmap(task.gradient)(points)), axis=-1)
+    sizes = np.linalg.norm(np.asarray(jax.vmap(task.gradient)(jnp.asarray(points))), axis=-1)
     small = np.flatnonzero(sizes < config.tolerance)
     return points[: small[0] + 1] if len(small) else points

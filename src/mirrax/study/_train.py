@@ -10,22 +10,15 @@ import jax
 
 from .. import deploy, report
 from .._files import write_json
-from ..geometry import AbstractGeometry
+from ..geometry import AbstractMirrorMap
 from ._certify import certify_images
-from ._compare import best, edge_note, evaluate, methods_of, tune
+from ._compare import best, edge_note, evaluate, learned_method, methods_of, tune
 from ._describe import describe_geometry
 from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
 from ._learn import Learned, learn
 from ._progress import Progress
-
-# Independent streams of randomness of one seed.
-_META, _TUNE, _EVALUATE, _CERTIFY = range(4)
-
-
-def stream(seed: int, purpose: int) -> jax.Array:
-    """Randomness for one purpose of a run."""
-    return jax.random.fold_in(jax.random.key(seed), purpose)
+from ._streams import CERTIFY, EVALUATE, META, TUNE, stream
 
 
 def hardware() -> dict[str, Any]:
@@ -39,9 +32,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def meta_train(
-    setting: ImageSetting, folder: RunFolder, seed: int, progress: Progress
-) -> Learned:
+def meta_train(setting: ImageSetting, folder: RunFolder, seed: int, progress: Progress) -> Learned:
     """Meta-trains the geometry of a study, or continues where it was stopped.
 
     **Arguments:**
@@ -62,7 +53,7 @@ def meta_train(
         rate=config.rate,
         folder=folder,
         progress=progress,
-        key=stream(seed, _META),
+        key=stream(seed, META),
     )
     deploy.save(
         folder / "geometry.safetensors",
@@ -86,7 +77,7 @@ def meta_train(
 
 def compare_images(
     setting: ImageSetting,
-    geometry: AbstractGeometry,
+    geometry: AbstractMirrorMap,
     folder: RunFolder,
     seed: int,
     progress: Progress,
@@ -108,7 +99,8 @@ def compare_images(
     The rows of the comparison, the curves by method, and notes.
     """
     config = setting.config
-    methods = methods_of(geometry, config.rate, config.baselines, config.grid == "wide")
+    ours = learned_method(geometry, config.rate)
+    methods = methods_of((ours,), config.baselines, config.grid == "wide")
     done = folder.read_json("comparison.json") or {"rows": [], "curves": {}, "notes": []}
     tuning_place = setting.place.select(setting.training)
     final_place = setting.place.select([setting.held_out])
@@ -122,7 +114,7 @@ def compare_images(
                 steps=config.steps,
                 criterion=config.criterion,
                 seeds=config.tune_seeds,
-                key=stream(seed, _TUNE),
+                key=stream(seed, TUNE),
             )
             chosen = best(method, scores)
             row, curve = evaluate(
@@ -132,7 +124,7 @@ def compare_images(
                 steps=config.steps,
                 stride=config.stride,
                 seeds=config.seeds,
-                key=stream(seed, _EVALUATE),
+                key=stream(seed, EVALUATE),
             )
             done["rows"].append(row)
             done["curves"][method.name] = curve
@@ -172,7 +164,7 @@ def train_images(
             "curves": curves,
         },
     )
-    certificate = certify_images(setting, learned.geometry, key=stream(seed, _CERTIFY))
+    certificate = certify_images(setting, learned.geometry, key=stream(seed, CERTIFY))
     summary = {
         "recipe": config.family,
         "held_out": setting.tasks[setting.held_out].name,
@@ -206,4 +198,3 @@ def record_of(config: Any, *, recipe: str, seed: int, budget: str, command: str)
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-

@@ -48,9 +48,7 @@ class Arena(eqx.Module):
         """
         index = np.asarray(tasks)
         pick = lambda tree: jax.tree.map(lambda leaf: leaf[index], tree)  # noqa: E731
-        return Arena(
-            pick(self.problems), pick(self.train), pick(self.test), self.model, self.scale
-        )
+        return Arena(pick(self.problems), pick(self.train), pick(self.test), self.model, self.scale)
 
     @property
     def count(self) -> int:
@@ -99,12 +97,12 @@ class Trials(eqx.Module):
     - `test_accuracy`: share of test images classified correctly at the end.
     """
 
-    train_loss: Float[Array, "*runs points"]
-    batch_log_loss: Float[Array, "*runs"]
-    test_accuracy: Float[Array, "*runs"]
+    train_loss: Float[Array, "... points"]
+    batch_log_loss: Float[Array, "..."]
+    test_accuracy: Float[Array, "..."]
 
     @property
-    def final_loss(self) -> Float[Array, "*runs"]:
+    def final_loss(self) -> Float[Array, "..."]:
         """Training loss at the end."""
         return self.train_loss[..., -1]
 
@@ -212,6 +210,13 @@ def run_trials(
     starts = jax.vmap(place.model.init)(jax.random.split(start_key, seeds))
     keys = jax.random.split(run_key, seeds)
     return _run_all(
-        method.make, method.context, columns, place, starts, keys, steps, stride,
+        method.make,
+        method.context,
+        columns,
+        place,
+        starts,
+        keys,
+        steps,
+        stride,
         min(chunk, len(grid)),
     )

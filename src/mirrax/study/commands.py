@@ -221,20 +221,22 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
 def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
     """Re-makes one table or figure of a paper."""
     from ._progress import Progress
-    from ._reproduce import find_reproduction
+    from ._reproduce import Request, find_reproduction
 
     reproduction = find_reproduction(options.name)
     path = options.out or Path("runs") / options.name
     console = _console(options)
-    result = reproduction.run(
-        path,
-        budget=options.budget,
-        seed=options.seed,
-        data=options.data,
-        resume=options.resume,
-        progress=Progress(console),
-        fields=rest,
-        command=command,
+    result = reproduction.make(
+        Request(
+            path,
+            options.budget,
+            options.seed,
+            options.data,
+            options.resume,
+            Progress(console),
+            rest,
+            command,
+        )
     )
     if not options.json:
         for table in reproduction.tables(result):
@@ -289,7 +291,9 @@ def _print_data(console: "Console", found: Any, options: Options) -> None:
             f"{file['name']}  {(file['sha256'] or file['md5'] or 'no published checksum')[:16]}"
             for file in row["files"]
         )
-        table.add_row(row["name"], "present" if row["present"] else "not found", row["licence"], files)
+        table.add_row(
+            row["name"], "present" if row["present"] else "not found", row["licence"], files
+        )
     console.print(table)
     for row in found:
         if row["problem"]:

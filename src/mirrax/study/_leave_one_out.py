@@ -1,0 +1,227 @@
+r"""Leave-one-out tables: each task of a family held out in turn, every method tuned on the others.
+
+A baseline's run on a task does not depend on which task is held out, so each configuration is run
+once on every task, and for each held-out task the best mean over the *other* tasks is chosen. The
+learned geometry is meta-trained, and its grid run, anew for each held-out task on the others only.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._errors import ConfigError
+from .._files import write_json
+from ._compare import (
+    LEARNED,
+    TARGETS,
+    best,
+    edge_note,
+    evaluate,
+    learned_method,
+    methods_of,
+    spread,
+    tune,
+)
+from ._folder import RunFolder
+from ._images import ImageSetting, ImageStudy, prepare
+from ._progress import Progress
+from ._streams import EVALUATE, TUNE, stream
+from ._train import hardware, meta_train, record_of
+
+
+def leave_one_out(
+    config: ImageStudy,
+    path: Path,
+    *,
+    seed: int,
+    budget: str,
+    data: Path | None,
+    resume: bool,
+    progress: Progress,
+    command: str,
+) -> dict[str, Any]:
+    """Makes the whole table, or continues it.
+
+    **Arguments:**
+
+    - `config`: the study; its `held_out` is replaced by each task in turn.
+    - `path`: the folder of the table.
+    - `seed`, `budget`, `data`, `resume`, `progress`, `command`: as on the command line.
+
+    **Returns:**
+
+    Cells by task and method, means over tasks, ratios and notes.
+    """
+    folder = _open(config, path, seed, budget, resume, command)
+    setting = prepare(config, data)
+    done = folder.read_json("cells.json") or {"scores": {}, "cells": {}, "notes": []}
+    begun = time.perf_counter() - done.get("seconds", 0.0)
+
+    def keep() -> None:
+        write_json(folder / "cells.json", {**done, "seconds": time.perf_counter() - begun})
+
+    names = [task.name.rsplit("/", 1)[-1] for task in setting.tasks]
+    baselines = methods_of((), config.baselines, config.grid == "wide")
+    with progress.phase("tuning baselines", len(baselines), done=len(done["scores"])) as phase:
+        for method in baselines:
+            if method.name not in done["scores"]:
+                done["scores"][method.name] = _scores(setting, method, range(len(names)), seed)
+                keep()
+                phase.advance(method.name)
+    for position, name in enumerate(names):
+        cells = done["cells"].setdefault(name, {})
+        held = dataclasses.replace(
+            setting,
+            config=dataclasses.replace(config, held_out=name),
+            training=tuple(i for i in range(len(names)) if i != position),
+            held_out=position,
+        )
+        if LEARNED not in cells:
+            cells[LEARNED] = _learned_cell(held, path / name, seed, budget, progress, command)
+            keep()
+        with progress.phase(f"held out: {name}", len(baselines)) as phase:
+            for method in baselines:
+                if method.name not in cells:
+                    scores = np.array(done["scores"][method.name])[:, held.training]
+                    cells[method.name] = _cell(held, method, scores, seed)
+                    note = edge_note(method, best(method, scores))
+                    if note and note not in done["notes"]:
+                        done["notes"].append(note)
+                    keep()
+                phase.advance(method.name)
+    result = _summary(config, done, time.perf_counter() - begun)
+    write_json(folder / "summary.json", result)
+    return result
+
+
+def _open(
+    config: ImageStudy, path: Path, seed: int, budget: str, resume: bool, command: str
+) -> RunFolder:
+    record = record_of(config, recipe=config.family, seed=seed, budget=budget, command=command)
+    if not resume:
+        return RunFolder.create(path, record)
+    folder, found = RunFolder.open(path)
+    if found["fields"] != record["fields"] or found["seed"] != seed:
+        raise ConfigError(f"{path} was made with other fields; choose another --out.")
+    return folder
+
+
+def _scores(setting: ImageSetting, method: Any, tasks: Sequence[int], seed: int) -> list[Any]:
+    config = setting.config
+    return tune(
+        method,
+        setting.place.select(tasks),
+        steps=config.steps,
+        criterion=config.criterion,
+        seeds=config.tune_seeds,
+        key=stream(seed, TUNE),
+    ).tolist()
+
+
+def _cell(held: ImageSetting, method: Any, scores: np.ndarray, seed: int) -> dict[str, Any]:
+    config = held.config
+    row, curve = evaluate(
+        method,
+        best(method, scores),
+        held.place.select([held.held_out]),
+        steps=config.steps,
+        stride=config.stride,
+        seeds=config.seeds,
+        key=stream(seed, EVALUATE),
+    )
+    return {**row, "curve": curve["mean"]}
+
+
+def _learned_cell(
+    held: ImageSetting, path: Path, seed: int, budget: str, progress: Progress, command: str
+) -> dict[str, Any]:
+    record = record_of(
+        held.config, recipe=held.config.family, seed=seed, budget=budget, command=command
+    )
+    known = (path / "config.json").exists()
+    folder = RunFolder.open(path)[0] if known else RunFolder.create(path, record)
+    learned = meta_train(held, folder, seed, progress)
+    method = learned_method(learned.geometry, held.config.rate)
+    return _cell(held, method, np.array(_scores(held, method, held.training, seed)), seed)
+
+
+def _summary(config: ImageStudy, done: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    cells = done["cells"]
+    methods = [LEARNED, *(name for name in next(iter(cells.values())) if name != LEARNED)]
+    means = {name: _mean_row(name, [cell[name] for cell in cells.values()]) for name in methods}
+    return {
+        "recipe": config.family,
+        "model": config.model,
+        "held_out": "each task in turn",
+        "seeds": config.seeds,
+        "wall_seconds": round(seconds, 1),
+        "hardware": hardware(),
+        "comparison": list(means.values()),
+        "cells": {
+            task: {
+                name: {k: v for k, v in cell.items() if k != "curve"} for name, cell in row.items()
+            }
+            for task, row in cells.items()
+        },
+        "against_best_baseline": against_best(means),
+        "notes": done["notes"],
+    }
+
+
+def _mean_row(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over tasks and seeds; the standard error is over all runs."""
+
+    def pooled(pick: Any) -> dict[str, Any]:
+        return spread([value for row in rows for value in pick(row)["values"]])
+
+    return {
+        "optimiser": name,
+        "hyperparameters": {},
+        "test_accuracy": pooled(lambda row: row["test_accuracy"]),
+        "final_loss": pooled(lambda row: row["final_loss"]),
+        "log_loss_area": pooled(lambda row: row["log_loss_area"]),
+        "steps_to": {
+            f"{target:g}": pooled(lambda row, t=target: row["steps_to"][f"{t:g}"])
+            for target in TARGETS
+        },
+    }
+
+
+def against_best(means: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """How the learned geometry stands to the best baseline of each column.
+
+    **Arguments:**
+
+    - `means`: rows by method.
+
+    **Returns:**
+
+    The difference of test accuracies with the paired standard error over runs, the ratios of
+    final losses and of steps to 0.1 (`None` where a method did not always get there).
+    """
+    ours = means[LEARNED]
+    others = {name: row for name, row in means.items() if name != LEARNED}
+
+    def lowest(pick: Any) -> tuple[str, float] | None:
+        known = {name: pick(row)["mean"] for name, row in others.items()}
+        known = {name: value for name, value in known.items() if value is not None}
+        return min(known.items(), key=lambda item: item[1]) if known else None
+
+    rival = max(others, key=lambda name: others[name]["test_accuracy"]["mean"] or 0)
+    pairs = zip(
+        ours["test_accuracy"]["values"], others[rival]["test_accuracy"]["values"], strict=True
+    )
+    gain = spread([a - b for a, b in pairs])
+    loss, steps = lowest(lambda row: row["final_loss"]), lowest(lambda row: row["steps_to"]["0.1"])
+    our_steps = ours["steps_to"]["0.1"]["mean"]
+    return {
+        "accuracy": {"rival": rival, "gain": gain["mean"], "paired_se": gain["se"]},
+        "final_loss": loss and {"rival": loss[0], "ratio": ours["final_loss"]["mean"] / loss[1]},
+        "steps_to_0.1": steps
+        and our_steps is not None
+        and {"rival": steps[0], "ratio": our_steps / steps[1]},
+    }

@@ -1,0 +1,276 @@
+r"""Reproductions: tables and figures of the papers by name, theirs printed beside ours."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import report
+from .._errors import ConfigError, nearest
+from .._files import write_json
+from ._config import override
+from ._folder import RunFolder
+from ._images import ImageStudy
+from ._leave_one_out import leave_one_out
+from ._progress import Progress
+from ._quadratics import QuadraticStudy, train_quadratics
+from ._recipes import find_recipe
+from ._train import record_of, train_images
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the command line asks of a reproduction."""
+
+    path: Path
+    budget: str
+    seed: int
+    data: Path | None
+    resume: bool
+    progress: Progress
+    fields: Sequence[str]
+    command: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """A table or figure of a paper, or of this library's own claims.
+
+    **Arguments:**
+
+    - `about`: one line.
+    - `make`: runs it.
+    - `tables`: its result as tables.
+    """
+
+    about: str
+    make: Callable[[Request], dict[str, Any]]
+    tables: Callable[[Mapping[str, Any]], list[report.Table]]
+
+
+def _leave_one_out(recipe: str, **fields: Any) -> Callable[[Request], dict[str, Any]]:
+    def make(request: Request) -> dict[str, Any]:
+        config = find_recipe(recipe).at(request.budget)  # type: ignore[arg-type]
+        assert isinstance(config, ImageStudy)
+        config = override(dataclasses.replace(config, **fields), request.fields)
+        return leave_one_out(
+            config,
+            request.path,
+            seed=request.seed,
+            budget=request.budget,
+            data=request.data,
+            resume=request.resume,
+            progress=request.progress,
+            command=request.command,
+        )
+
+    return make
+
+
+def _own_tables(result: Mapping[str, Any]) -> list[report.Table]:
+    return [report.comparison_table(result), _standing(result)]
+
+
+def _standing(result: Mapping[str, Any]) -> report.Table:
+    """The learned geometry beside the best baseline of each column."""
+    found = result["against_best_baseline"]
+    accuracy, loss, steps = (found[k] for k in ("accuracy", "final_loss", "steps_to_0.1"))
+    rows = [
+        ("test accuracy", accuracy["rival"], f"{100 * accuracy['gain']:+.2f} points",
+         f"paired s.e. {100 * accuracy['paired_se']:.2f}"),
+    ]  # fmt: skip
+    if loss:
+        rows.append(("final training loss", loss["rival"], f"{loss['ratio']:.2f} times", ""))
+    if steps:
+        rows.append(("steps to loss 0.1", steps["rival"], f"{steps['ratio']:.2f} times", ""))
+    columns = (
+        report.Column("measure", "Measure"),
+        report.Column("rival", "Best baseline"),
+        report.Column("standing", "MetaMD against it", numeric=True),
+        report.Column("spread", "Spread"),
+    )
+    cells = tuple(tuple(report.Cell(text) for text in row) for row in rows)
+    return report.Table("MetaMD against the best baseline of each measure", columns, cells)
+
+
+def _beside(paper: str) -> Callable[[Mapping[str, Any]], list[report.Table]]:
+    def tables(result: Mapping[str, Any]) -> list[report.Table]:
+        ours: dict[str, dict[str, Any]] = {}
+        for task, row in result["cells"].items():
+            for name, cell in row.items():
+                accuracy = cell["test_accuracy"]
+                ours.setdefault(name, {})[task] = {
+                    "mean": 100 * accuracy["mean"],
+                    "se": 100 * accuracy["se"],
+                }
+        return [report.side_by_side(ours, report.PAPERS[paper]), *_own_tables(result)]
+
+    return tables
+
+
+def _quadratics(request: Request) -> dict[str, Any]:
+    """Both flatness settings, three seeds each, S000's law of tasks and the spec's."""
+    seeds = 1 if request.budget == "smoke" else 3
+    settings: dict[str, Any] = {}
+    for label, recipe, law in (
+        ("flatness (5, 0.5)", "quadratics", "curvature"),
+        ("flatness (20, 0.02)", "quadratics-flat", "curvature"),
+        ("flatness (5, 0.5), means of C", "quadratics", "factor"),
+        ("flatness (20, 0.02), means of C", "quadratics-flat", "factor"),
+    ):
+        runs = []
+        for seed in range(request.seed, request.seed + seeds):
+            config = find_recipe(recipe).at(request.budget)  # type: ignore[arg-type]
+            assert isinstance(config, QuadraticStudy)
+            config = override(dataclasses.replace(config, law=law), request.fields)
+            path = request.path / f"{recipe}-{law}-{seed}"
+            runs.append(_quadratic_run(config, recipe, path, seed, request))
+        settings[label] = _pool_quadratics(runs)
+    result = {"settings": settings, "seeds": seeds}
+    write_json(request.path / "summary.json", result)
+    return result
+
+
+def _quadratic_run(
+    config: QuadraticStudy, recipe: str, path: Path, seed: int, request: Request
+) -> dict[str, Any]:
+    if path.exists() and request.resume:
+        folder, _ = RunFolder.open(path)
+        finished = folder.read_json("summary.json")
+        if finished:
+            return finished
+    else:
+        record = record_of(
+            config, recipe=recipe, seed=seed, budget=request.budget, command=request.command
+        )
+        folder = RunFolder.create(path, record)
+    return train_quadratics(config, folder, seed, request.progress)
+
+
+def _pool_quadratics(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    steps: dict[str, list[float]] = {}
+    medians: dict[str, list[float]] = {}
+    for run in runs:
+        for row in run["comparison"]:
+            steps.setdefault(row["optimiser"], []).append(row["steps"]["mean"])
+            medians.setdefault(row["optimiser"], []).append(row["steps"]["median"])
+    mean = {name: float(np.mean(values)) for name, values in steps.items()}
+    others = min(mean[name] for name in ("SGD-M", "Adam", "RMSprop"))
+    return {
+        "mean_steps": mean,
+        "by_seed": steps,
+        "median_steps": {name: float(np.mean(values)) for name, values in medians.items()},
+        "to_sgd": mean["MetaMD"] / mean["SGD"],
+        "to_best_other": mean["MetaMD"] / others,
+        "eq10_to_sgd": mean["eq. 10"] / mean["SGD"],
+    }
+
+
+def _quadratic_tables(result: Mapping[str, Any]) -> list[report.Table]:
+    names = list(next(iter(result["settings"].values()))["mean_steps"])
+    columns = (
+        report.Column("setting", "Tasks"),
+        *(report.Column(name, name, numeric=True) for name in names),
+        report.Column("sgd", "MetaMD / SGD", numeric=True),
+        report.Column("other", "MetaMD / best other", numeric=True),
+    )
+    rows = []
+    for label, found in result["settings"].items():
+        steps = [found["mean_steps"][name] for name in names]
+        ratios = (found["to_sgd"], found["to_best_other"])
+        row = [report.Cell(label)]
+        row += [report.Cell(f"{value:,.1f}", value) for value in steps]
+        row += [report.Cell(f"{value:.3f}", value) for value in ratios]
+        rows.append(tuple(row))
+    notes = (
+        "Steps until the gradient norm is below 1e-6, mean over held-out tasks and "
+        f"{result['seeds']} seeds; every method tuned on 15 configurations.",
+        "Means of C: the spec's law of tasks, whose correlated directions no diagonal can undo.",
+    )
+    return [report.Table("Quadratics, S000 Fig. 1", columns, tuple(rows), notes)]
+
+
+def _activation(request: Request) -> dict[str, Any]:
+    config = find_recipe("rotated-digits").at(request.budget)  # type: ignore[arg-type]
+    assert isinstance(config, ImageStudy)
+    config = dataclasses.replace(
+        config, geometry="max-of-diagonals", estimator="direct", components=3
+    )
+    config = override(config, request.fields)
+    if request.resume:
+        folder, _ = RunFolder.open(request.path)
+    else:
+        record = record_of(
+            config,
+            recipe="rotated-digits",
+            seed=request.seed,
+            budget=request.budget,
+            command=request.command,
+        )
+        folder = RunFolder.create(request.path, record)
+    summary = train_images(config, folder, request.seed, request.progress, request.data)
+    last = report.Run.read(request.path).rounds[-1]
+    return {**summary, "activation": last["activation"]}
+
+
+def _activation_tables(result: Mapping[str, Any]) -> list[report.Table]:
+    columns = (
+        report.Column("component", "Component"),
+        report.Column("share", "Steps at which it is the largest (%)", numeric=True),
+    )
+    rows = tuple(
+        (report.Cell(str(index + 1)), report.Cell(f"{100 * share:.1f}", 100 * share))
+        for index, share in enumerate(result["activation"])
+    )
+    title = "Activation of the components in the last round, S000 Fig. 5"
+    return [report.Table(title, columns, rows), report.comparison_table(result)]
+
+
+REPRODUCTIONS: dict[str, Reproduction] = {
+    "s000-fig1": Reproduction(
+        "steps to converge on quadratics, both flatness settings", _quadratics, _quadratic_tables
+    ),
+    "s000-table1-mlp": Reproduction(
+        "RotatedMNIST with a 3-layer network, each rotation held out",
+        _leave_one_out("rotated-mnist"),
+        _beside("s000-table1-mlp"),
+    ),
+    "s000-table2": Reproduction(
+        "RotatedMNIST with a linear model, each rotation held out",
+        _leave_one_out("rotated-mnist-linear"),
+        _beside("s000-table2"),
+    ),
+    "s000-fig5": Reproduction(
+        "how often each of three diagonals is active, on rotated digits",
+        _activation,
+        _activation_tables,
+    ),
+    "rotated-digits": Reproduction(
+        "the main job with each rotation held out in turn",
+        _leave_one_out("rotated-digits"),
+        _own_tables,
+    ),
+}
+"""Every reproduction by name."""
+
+
+def find_reproduction(name: str) -> Reproduction:
+    """The reproduction of a name.
+
+    **Arguments:**
+
+    - `name`: such as `"s000-table2"`.
+
+    **Raises:**
+
+    - `ConfigError`: if there is none, with the nearest names.
+
+    >>> find_reproduction("s000-fig1").about
+    'steps to converge on quadratics, both flatness settings'
+    """
+    if name not in REPRODUCTIONS:
+        hint = nearest(name, REPRODUCTIONS) or " Known: " + ", ".join(REPRODUCTIONS) + "."
+        raise ConfigError(f"no reproduction {name!r}.{hint}")
+    return REPRODUCTIONS[name]
