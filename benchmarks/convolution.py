@@ -3,10 +3,11 @@ r"""The two convolutions of `mirrax.models.convolve` against each other, one ker
     python -m benchmarks.convolution [--rounds N] [--tasks N] [--json FILE]
 
 For LeNet-5's layers and for 64 channels at 28×28 (the second layer of a few-shot network), it
-times `method="patches"` and `method="lax"` under `vmap` over kernels and images: forward alone,
-and the gradient with respect to kernels and (behind the first layer) images. Then the gradient of
-the whole LeNet-5, with both methods and both poolings. A ratio above one says how many times
-slower lax is. On an accelerator the default of `convolve` should agree with what this shows.
+times `method="patches"` and `method="lax"` under `vmap` over kernels and images: a value, its
+gradient with respect to the kernel and (behind the first layer) the images, and the derivative of
+that gradient, which hypergradients need. Then the gradient of LeNet-5's convolutional part, with
+both methods and both poolings. A ratio above one says how many times slower lax is. On an
+accelerator the default of `convolve` should agree with what this shows.
 """
 
 import functools
@@ -44,24 +45,29 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]
 
 
 def layer(name: str, tasks: int) -> dict[str, dict[str, Callable[[], Any]]]:
-    """Forward and gradient of one layer for both methods."""
+    """Value, gradient and second derivative of one layer under vmap, for both methods."""
     batch, side, inputs, outputs, size, padding, deep = LAYERS[name]
     kernels = draw(tasks, size, size, inputs, outputs)
     images = draw(tasks, batch, side, side, inputs)
 
-    def forward(method: str, kernels: Any, images: Any) -> Any:
-        return jax.vmap(lambda k, x: convolve(x, k, padding=padding, method=method))(
-            kernels, images
-        )
+    def energy(method: str, kernel: Any, images: Any) -> Any:
+        return jnp.sum(jnp.tanh(convolve(images, kernel, padding=padding, method=method)) ** 2)
 
-    def energy(method: str, kernels: Any, images: Any) -> Any:
-        return jnp.sum(forward(method, kernels, images) ** 2)
+    def gradient(method: str) -> Callable[..., Any]:
+        return jax.grad(functools.partial(energy, method), argnums=(0, 1) if deep else 0)
 
-    def both(function: Callable[..., Any], wrap: Callable[..., Any]) -> dict[str, Any]:
-        return {m: compiled(wrap(functools.partial(function, m)), kernels, images) for m in METHODS}
+    def second(method: str) -> Callable[..., Any]:
+        def pull(kernel: Any, images: Any) -> Any:
+            slope, back = jax.vjp(gradient(method), kernel, images)
+            return back(slope)
 
-    slope = functools.partial(jax.grad, argnums=(0, 1) if deep else 0)
-    return {"forward": both(forward, lambda f: f), "gradient": both(energy, slope)}
+        return pull
+
+    def both(make: Callable[[str], Callable[..., Any]]) -> dict[str, Callable[[], Any]]:
+        return {m: compiled(jax.vmap(make(m)), kernels, images) for m in METHODS}
+
+    value = functools.partial(functools.partial, energy)
+    return {"value": both(value), "gradient": both(gradient), "second": both(second)}
 
 
 def by_window(images: jax.Array) -> jax.Array:

@@ -117,6 +117,10 @@ def _facts(methods: tuple[str, ...], sample: Sample) -> dict[str, Any]:
         "dual_norm_squared": geometry.dual_norm_squared(gradient),
         "strong_convexity": geometry.strong_convexity(),
     }
+    flat, unravel = ravel_pytree(gradient)
+    found["unit_dual_norms_squared"] = jax.vmap(lambda e: geometry.dual_norm_squared(unravel(e)))(
+        jnp.eye(len(flat))
+    )
     if "local_dual_norm_squared" in methods:
         found["local"] = geometry.local_dual_norm_squared(gradient, sample.x)
     if "inverse_hessian" in methods:
@@ -159,6 +163,7 @@ class Facts(NamedTuple):
     distance_squared: Any
     dual_norm_squared: Any
     strong_convexity: Any
+    unit_dual_norms_squared: Any
     local: Any
     hessian_of_it: Any
 
@@ -198,6 +203,7 @@ def facts(case: Case, sample: Sample) -> Facts:
         distance_squared=norms[2],
         dual_norm_squared=found["dual_norm_squared"],
         strong_convexity=found["strong_convexity"],
+        unit_dual_norms_squared=found["unit_dual_norms_squared"],
         local=found.get("local"),
         hessian_of_it=found.get("hessian_of_it"),
     )
@@ -311,13 +317,19 @@ def symmetric_jacobian(case: Case, sample: Sample, found: Facts) -> None:
 
 
 def strong_convexity(case: Case, sample: Sample, found: Facts) -> None:
-    """`D(x‖y) ≥ (λ/2) ‖x − y‖²` with `λ > 0`."""
+    """`D(x‖y) ≥ (λ/2) ‖x − y‖²` with `λ > 0`, and the same of the conjugate.
+
+    `ψ*` is then `1/λ`-smooth, `⟨e, J e⟩ ≤ ‖e‖_*²/λ` with the Jacobian `J` of `to_primal`. Along
+    the coordinates `e` this is sharp, where random pairs of points miss the worst direction.
+    """
     modulus = found.strong_convexity
     assert modulus > 0
     assert sample.geometry.is_strongly_convex
     slack = _slack(case, found.x_potential, found.y_potential)
     slack += _slack(case, _abs_dot(found.y_dual, sample.x), _abs_dot(found.y_dual, sample.y))
     assert found.divergence >= modulus / 2 * found.distance_squared - slack
+    limits = found.unit_dual_norms_squared / modulus
+    assert np.all(np.diag(found.jacobian) <= limits * (1 + _slack(case, 1.0)))
 
 
 def dual_norms(case: Case, sample: Sample, found: Facts) -> None:

@@ -42,14 +42,14 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mirrax {__version__}")
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _Parser(add_help=False)
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
     shared.add_argument("--json", action="store_true", help="print one JSON object, no tables")
-    data = argparse.ArgumentParser(add_help=False)
+    data = _Parser(add_help=False)
     data.add_argument("--data", type=Path, metavar="DIR", help="data sets; or set MIRRAX_DATA")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=_Parser)
 
-    def verb(name: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    def verb(name: str, *parents: _Parser) -> argparse.ArgumentParser:
         return verbs.add_parser(
             name,
             help=_VERBS[name],

@@ -3,6 +3,7 @@
 import json
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +48,7 @@ def saddle(x, shared, data):
 BOWL = Problem(bowl, Repeat(None), TARGET)
 PRIOR = Prior(Diagonal.like(TARGET, 1.5), jnp.array([0.2, 0.4]))
 KINK = Prior(
-    MaxOfDiagonals(jnp.log(jnp.array([[1.0, 2.0], [2.0, 1.0]]))), start=jnp.array([2.0, -1.9])
+    MaxOfDiagonals(jnp.log(jnp.array([[1.0, 2.0], [2.0, 1.0]]))), start=jnp.array([1.9, -2.0])
 )
 
 
@@ -68,8 +69,8 @@ def test_a_convex_task_with_everything_known_is_guaranteed():
     assert [bound.name for bound in certificate.bounds] == [
         "exact", "local norm", "Theorem 3.1", "eq. 9"
     ]  # fmt: skip
-    values = [bound.value for bound in certificate.bounds]
-    assert values == sorted(values)
+    values = np.array([bound.value for bound in certificate.bounds])
+    assert np.all(np.diff(values) >= -1e-12 * values[:-1])
     for bound in certificate.bounds:
         assert bound.tightness == pytest.approx(certificate.regret / bound.value)
     eq9 = certificate.bound("eq. 9").value
@@ -117,8 +118,9 @@ def test_schedules_are_refused(rule):
         certify(rule(schedule))
 
 
-def trajectory_of(inner, prior=PRIOR, steps=20):
-    return jax.jit(lambda: unroll(inner, prior, BOWL, steps, key=KEY))()
+@eqx.filter_jit
+def trajectory_of(inner):
+    return unroll(inner, PRIOR, BOWL, 20, key=KEY)
 
 
 def test_a_trajectory_made_with_a_schedule_is_flagged():

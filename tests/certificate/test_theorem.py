@@ -81,22 +81,25 @@ def test_no_random_convex_problem_violates_any_bound(name):
     build, simplex = CASES[name]
     shape = halves if name == "Blockwise" else lambda x: x
 
-    @jax.jit
-    @jax.vmap
-    def measure(key, planted, features, values, kinds, start, rate):
+    def measure(values):
+        key, planted, features, outcomes, kinds, start, rate = values
         prior = Prior(build(key), shape(start))
-        problem = Problem(any_loss, Stream((features, values, kinds)), shape(planted))
+        problem = Problem(any_loss, Stream((features, outcomes, kinds)), shape(planted))
         return measure_run(MirrorDescent(rate), prior, problem, STEPS, key=KEY)
 
-    seen = jax.tree.map(np.asarray, measure(jax.random.split(KEY, COUNT), *problems(simplex)))
+    everything = (jax.random.split(KEY, COUNT), *problems(simplex))
+    seen = jax.tree.map(np.asarray, jax.jit(lambda data: jax.lax.map(measure, data))(everything))
     start = seen.start_divergence / seen.rate
     exact = start + seen.step_divergences / seen.rate
     local = start + seen.rate / 2 * seen.local_norms
     theorem = start + seen.rate / 2 / seen.strong_convexity * seen.squared_norms
     eq9 = start + seen.rate / 2 / seen.strong_convexity * STEPS * seen.largest_norm**2
-    chain = [seen.regret, seen.linearised_regret, exact, local, theorem, eq9]
-    for smaller, larger in itertools.pairwise(chain):
-        assert np.all(smaller <= larger * (1 + 1e-11) + 1e-11 * np.abs(smaller) + 1e-11)
+    # The entropy's local norm can exceed its dual norm, so there the bounds branch.
+    by_norm = [[local], [theorem, eq9]] if name == "NegativeEntropy" else [[local, theorem, eq9]]
+    for branch in by_norm:
+        chain = [seen.regret, seen.linearised_regret, exact, *branch]
+        for smaller, larger in itertools.pairwise(chain):
+            assert np.all(smaller <= larger + 1e-11 * (1 + np.abs(larger) + np.abs(smaller)))
     left = exact - seen.end_divergence / seen.rate
     np.testing.assert_allclose(left, seen.linearised_regret, rtol=1e-9, atol=1e-9)
     assert np.all(seen.finite) and np.all(seen.not_convex == 0)
@@ -111,13 +114,15 @@ def quadratic(x, shared, data):
 
 
 @functools.partial(jax.jit, static_argnames="rule")
-def many_maxima(rule, log_m, hessians, targets, starts, rates):
-    def one(log_m, hessian, target, start, rate):
+def many_maxima(rule, data):
+    def one(values):
+        log_m, hessian, target, start, rate = values
         prior = Prior(MaxOfDiagonals(log_m), start)
         problem = Problem(quadratic, Repeat((hessian, target)), target)
         return measure_run(rule(rate), prior, problem, 60, key=KEY)
 
-    return jax.vmap(one)(log_m, hessians, targets, starts, rates)
+    # One after the other: vectorised, every problem would wait for the hardest of its inverse maps.
+    return jax.lax.map(one, data)
 
 
 def test_the_printed_step_of_s000_is_not_a_mirror_step():
@@ -133,7 +138,7 @@ def test_the_printed_step_of_s000_is_not_a_mirror_step():
     )
 
     def violations(rule):
-        seen = jax.tree.map(np.asarray, many_maxima(rule, *data))
+        seen = jax.tree.map(np.asarray, many_maxima(rule, data))
         bound = seen.start_divergence / seen.rate
         bound = bound + seen.rate / 2 / seen.strong_convexity * seen.squared_norms
         return seen.linearised_regret > bound * (1 + 1e-9) + 1e-9, seen.mirror_residual

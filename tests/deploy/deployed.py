@@ -60,10 +60,7 @@ def make_geometries():
         "pnorm-separable": PNorm(1.5, separable=True),
         "diagonal": _diagonal(params),
         "max": _max(params),
-        "max-1": _max(params, 1),
         "scaled": Scaled(_diagonal(params), jnp.asarray(-0.3)),
-        "scaled-max": Scaled(_max(params), jnp.asarray(0.3)),
-        "scaled-pnorm": Scaled(PNorm(1.5), jnp.asarray(0.3)),
         "scaled-twice": Scaled(Scaled(Euclidean(), jnp.asarray(0.3)), jnp.asarray(0.1)),
         "blockwise": Blockwise(blocks),
         "blockwise-nested": Blockwise(nested),
@@ -73,8 +70,7 @@ def make_geometries():
 
 
 GEOMETRIES = make_geometries()
-SINGLE = ("euclidean", "simplex", "orthant", "pnorm", "diagonal", "max", "scaled", "blockwise")
-LINEAR = ("euclidean", "diagonal", "scaled", "scaled-twice", "blockwise-linear")
+SINGLE = ("euclidean", "simplex", "pnorm", "diagonal", "max", "scaled", "blockwise")
 
 
 def cast(tree, dtype):

@@ -76,7 +76,8 @@ def test_multi_steps_accumulates(name):
         moves = any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(updates))
         assert moves == (step % 4 == 3)
         here = optax.apply_updates(here, updates)
-    assert_close(here, run(to_optax(GEOMETRIES[name], 0.1), params, loss, 2)[0], 1e-12)
+    # MultiSteps accumulates in float32.
+    assert_close(here, run(to_optax(GEOMETRIES[name], 0.1), params, loss, 2)[0], 1e-7)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -8,7 +8,8 @@ For convex losses, a `λ`-strongly convex potential and mirror steps with one ra
       ≤ D(u‖x_1)/η + (η/2λ) Σ ‖g_t‖_*²               Theorem 3.1
       ≤ D(u‖x_1)/η + (η/2λ) T L²                     eq. 9
 
-for every comparator `u`. A guarantee is claimed only where each assumption of a bound is known
+for every comparator `u`. (On the simplex the local norm of the entropy is another bound, and may
+exceed the one below it.) A guarantee is claimed only where each assumption of a bound is known
 before the run, by construction or by declaration, and the run does not contradict it (error E11).
 What was only measured supports a statement about this run, no more.
 """
@@ -95,7 +96,8 @@ class RegretCertificate:
     - `regret`: `Σ ℓ_t(x_t) − ℓ_t(u)`.
     - `linearised_regret`: `Σ ⟨g_t, x_t − u⟩`, at least the regret where losses are convex.
     - `unclaimed`: `D(u‖x_{T+1})/η`, by which the exact bound exceeds the linearised regret.
-    - `bounds`: from the tightest to the loosest.
+    - `bounds`: `"exact"`, `"local norm"`, `"Theorem 3.1"` and `"eq. 9"`, in general from the
+      tightest to the loosest.
     - `assumptions`: all that the bounds rest on.
 
     >>> from mirrax.geometry import Euclidean

@@ -101,6 +101,13 @@ def _off_mirror(geometry: AbstractGeometry, primal: Primal, dual: Dual) -> Scala
     return jnp.sqrt(dot(gap, gap) / jnp.maximum(dot(primal, primal), tiny))
 
 
+def _local_norm(geometry: AbstractGeometry, gradient: Dual, primal: Primal, dtype) -> Scalar:
+    """`‖g‖²_{x,*}`, infinite where nothing bounds what a step can lose."""
+    if not geometry.is_strongly_convex:
+        return jnp.full((), jnp.inf, dtype)
+    return geometry.local_dual_norm_squared(gradient, primal)
+
+
 def _begin(geometry: AbstractGeometry, rate: Array, u: Primal, x: Primal, z: Dual) -> _Running:
     dtype = jnp.result_type(*jax.tree.leaves(x))
     zero = jnp.zeros((), dtype)
@@ -144,7 +151,7 @@ def _observe(
         start_divergence=sums.start_divergence,
         end_divergence=sums.end_divergence,
         step_divergences=sums.step_divergences + step_divergence,
-        local_norms=sums.local_norms + geometry.local_dual_norm_squared(g, x),
+        local_norms=sums.local_norms + _local_norm(geometry, g, x, dtype),
         squared_norms=sums.squared_norms + norm,
         largest_norm=jnp.maximum(sums.largest_norm, jnp.sqrt(norm)),
         strong_convexity=sums.strong_convexity,

@@ -118,5 +118,7 @@ class Minibatch(AbstractBatches):
     def draw(self, step: Int[Array, ""], *, key: PRNGKeyArray) -> PyTree[Any]:
         """Random rows of every leaf."""
         del step
-        rows = jax.random.randint(key, (self.size,), 0, self.count)
+        # One draw, and a modulus whose bias is below rows/2³²: generators are slow to compile.
+        bits = jax.random.bits(key, (self.size,), jnp.uint32)
+        rows = bits % self.count.astype(jnp.uint32)
         return jax.tree.map(lambda leaf: leaf[rows], self.data)

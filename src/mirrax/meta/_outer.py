@@ -225,7 +225,8 @@ class Alternating(AbstractOuter):
         curvature = geometry.curvature
         first = jax.tree.map(jnp.multiply, curvature, moments.displacement)
         second = jax.tree.map(jnp.divide, moments.gradient, curvature)
-        return vector.sum(first) / (2 * self.rate) + self.rate / 2 * vector.sum(second)
+        total = vector.sum(first) / self.rate + self.rate * vector.sum(second)
+        return jnp.asarray(total) / 2
 
 
 class Descent(AbstractOuter):

@@ -109,5 +109,5 @@ def _estimator(name: EstimatorName, steps: int, window: int) -> AbstractHypergra
     if name == "direct":
         return Direct(steps)
     if name == "truncated":
-        return Truncated(steps, window or steps)
+        return Truncated(steps=steps, window=window or steps)
     return Reverse(steps, checkpoint=name == "checkpointed")

@@ -5,23 +5,25 @@ configuration chosen elsewhere. Figures are means over seeds with standard error
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from ..deploy import to_optax
-from ..geometry import AbstractMirrorMap
+from ..geometry import AbstractMirrorMap, Diagonal
 from ._baselines import Hyperparameters, Method, find_baseline, product
 from ._trials import Arena, Trials, curve_steps, run_trials
 
 LEARNED = "MetaMD"
+CONTROL = "Euclidean"
 TARGETS = (0.3, 0.1)
 
-_SCALES = (0.5, 0.7, 1.0, 1.4, 2.0)
-_MOMENTA = (0.0, 0.5, 0.9)
+_SCALES = (1.0, 1.4, 2.0, 2.8, 4.0)
+_MOMENTA = (0.8, 0.9, 0.95)
 
 
 def _make_learned(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
@@ -32,8 +34,15 @@ def _make_learned(values: Hyperparameters, context: Any) -> optax.GradientTransf
     return to_optax(geometry, learning_rate, momentum=values["momentum"], nesterov=True)
 
 
-def learned_method(geometry: AbstractMirrorMap, rate: float) -> Method:
-    """A learned geometry as a method, tuned over the scale of its rate and Nesterov momentum.
+def learned_method(
+    geometry: AbstractMirrorMap,
+    rate: float,
+    *,
+    name: str = LEARNED,
+    scales: tuple[float, ...] = _SCALES,
+    momenta: tuple[float, ...] = _MOMENTA,
+) -> Method:
+    """A geometry as a method, tuned over the scale of its rate and Nesterov momentum.
 
     Its grid has 15 configurations, as many as every baseline's.
 
@@ -41,9 +50,22 @@ def learned_method(geometry: AbstractMirrorMap, rate: float) -> Method:
 
     - `geometry`: the geometry.
     - `rate`: the rate it was learned with.
+    - `name`: as shown in tables.
+    - `scales`, `momenta`: the grid.
     """
-    grid = product(rate_scale=_SCALES, momentum=_MOMENTA)
-    return Method(LEARNED, _make_learned, grid, (), (geometry, jax.numpy.float32(rate)))
+    grid = product(rate_scale=scales, momentum=momenta)
+    return Method(name, _make_learned, grid, (), (geometry, jnp.asarray(rate, float)))
+
+
+def control_method(params: Any) -> Method:
+    """The identity geometry, tuned exactly as the learned one: what the geometry itself is worth.
+
+    **Arguments:**
+
+    - `params`: parameters, for their structure.
+    """
+    # Scales are relative to a rate; 0.5 centres this grid where plain descent is fast.
+    return learned_method(Diagonal.like(params), 0.5, name=CONTROL)
 
 
 def methods_of(learned: Sequence[Method], baselines: Sequence[str], wide: bool) -> list[Method]:
@@ -132,27 +154,39 @@ def band(trials: Trials) -> dict[str, list[float | None]]:
 
 
 def tune(
-    method: Method,
+    methods: Sequence[Method],
     place: Arena,
     *,
     steps: int,
     criterion: Literal["loss", "accuracy"],
     seeds: int,
     key: jax.Array,
-) -> np.ndarray:
-    """Scores of every configuration on every task, shape (configurations, tasks).
+    advance: Callable[[float], None] = lambda share: None,
+) -> dict[str, np.ndarray]:
+    """Scores of every configuration of every method on every task.
 
     **Arguments:**
 
-    - `method`: the method and its grid.
+    - `methods`: methods and their grids.
     - `place`: the tasks to tune on.
     - `steps`: the length of a run.
     - `criterion`: see `score`.
     - `seeds`: runs a configuration and task.
     - `key`: randomness, kept apart from evaluation's.
+    - `advance`: told the share of work done.
+
+    **Returns:**
+
+    By method name, an array of shape (configurations, tasks).
     """
-    trials = run_trials(method, method.grid, place, steps=steps, stride=steps, seeds=seeds, key=key)
-    return score(trials, criterion)
+    jobs = [(i, values) for i, method in enumerate(methods) for values in method.grid]
+    trials = run_trials(
+        methods, jobs, place, steps=steps, stride=steps, seeds=seeds, key=key, advance=advance
+    )
+    scores = score(trials, criterion)
+    ends = np.cumsum([len(method.grid) for method in methods])
+    parts = np.split(scores, ends[:-1])
+    return {method.name: part for method, part in zip(methods, parts, strict=True)}
 
 
 def best(method: Method, scores: np.ndarray) -> Mapping[str, Any]:
@@ -180,29 +214,35 @@ def edge_note(method: Method, chosen: Hyperparameters) -> str | None:
 
 
 def evaluate(
-    method: Method,
-    chosen: Hyperparameters,
+    methods: Sequence[Method],
+    chosen: Sequence[Hyperparameters],
     place: Arena,
     *,
     steps: int,
     stride: int,
     seeds: int,
     key: jax.Array,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Runs the chosen configuration on one held-out task.
+    advance: Callable[[float], None] = lambda share: None,
+) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Runs each method's chosen configuration on one held-out task.
 
     **Arguments:**
 
-    - `method`, `chosen`: the method and its configuration.
+    - `methods`, `chosen`: the methods and one configuration each.
     - `place`: an arena of one task.
-    - `steps`, `stride`, `seeds`, `key`: as in `run_trials`.
+    - `steps`, `stride`, `seeds`, `key`, `advance`: as in `run_trials`.
 
     **Returns:**
 
-    The row of the comparison, and the curve's band.
+    By method name, the row of the comparison and the curve's band.
     """
+    jobs = list(enumerate(chosen))
     trials = run_trials(
-        method, [chosen], place, steps=steps, stride=stride, seeds=seeds, key=key, chunk=1
+        methods, jobs, place, steps=steps, stride=stride, seeds=seeds, key=key, advance=advance
     )
-    alone = jax.tree.map(lambda leaf: leaf[0, 0], trials)
-    return summarise(method.name, chosen, alone, curve_steps(steps, stride)), band(alone)
+    found = {}
+    for index, (method, values) in enumerate(zip(methods, chosen, strict=True)):
+        alone = jax.tree.map(lambda leaf, i=index: leaf[i, 0], trials)
+        points = curve_steps(steps, stride)
+        found[method.name] = (summarise(method.name, values, alone, points), band(alone))
+    return found

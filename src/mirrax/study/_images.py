@@ -6,9 +6,10 @@ The configuration is one dataclass, and its fields are the command line's option
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from .._errors import ConfigError, nearest
 from ..geometry import AbstractGeometry
@@ -37,6 +38,7 @@ class ImageStudy:
     - `pool`: share one rate among exchangeable hidden units, see `exchangeable_axes`.
     - `rounds`: rounds of meta-training.
     - `baselines`: what the geometry is compared with.
+    - `control`: compare with the identity geometry too, tuned exactly as the learned one.
     - `grid`: S000's grids, or these and rates beyond them.
     - `criterion`: tuning minimises the final training loss, or maximises the test accuracy, on
       the meta-training tasks.
@@ -63,12 +65,13 @@ class ImageStudy:
     step: Literal["exact", "printed"] = "exact"
     rate: float = 0.1
     outer_rate: float = 0.05
-    rounds: int = 12
+    rounds: int = 6
     visits: int = 1
-    decay: float = 0.5
+    decay: float = 0.3
     damping: float = 0.1
     pool: bool = True
     baselines: tuple[str, ...] = ("SGD", "SGD-M", "Adam", "RMSprop")
+    control: bool = True
     grid: Literal["s000", "wide"] = "s000"
     criterion: Literal["loss", "accuracy"] = "loss"
     seeds: int = 3
@@ -140,6 +143,12 @@ class ImageSetting:
     place: Arena
     training: tuple[int, ...]
     held_out: int
+
+    @property
+    def template(self) -> Any:
+        """Zeros shaped like the parameters."""
+        shapes = jax.eval_shape(self.model.init, jax.random.key(0))
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def learner(self, seed: int) -> tuple[ManyShot, AbstractGeometry]:
         """The learner and the geometry it starts from."""

@@ -15,14 +15,16 @@ import numpy as np
 
 from .._errors import ConfigError
 from .._files import write_json
+from ..geometry import Diagonal
+from ._baselines import Hyperparameters, Method
 from ._compare import (
+    CONTROL,
     LEARNED,
     TARGETS,
     best,
     edge_note,
     evaluate,
     learned_method,
-    methods_of,
     spread,
     tune,
 )
@@ -30,7 +32,7 @@ from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
 from ._progress import Progress
 from ._streams import EVALUATE, TUNE, stream
-from ._train import hardware, meta_train, record_of
+from ._train import hardware, meta_train, record_of, roster
 
 
 def leave_one_out(
@@ -65,34 +67,33 @@ def leave_one_out(
         write_json(folder / "cells.json", {**done, "seconds": time.perf_counter() - begun})
 
     names = [task.name.rsplit("/", 1)[-1] for task in setting.tasks]
-    baselines = methods_of((), config.baselines, config.grid == "wide")
-    with progress.phase("tuning baselines", len(baselines), done=len(done["scores"])) as phase:
-        for method in baselines:
-            if method.name not in done["scores"]:
-                done["scores"][method.name] = _scores(setting, method, range(len(names)), seed)
-                keep()
-                phase.advance(method.name)
+    shared = roster(setting, Diagonal.like(setting.template))[1:]
+    left = [method for method in shared if method.name not in done["scores"]]
+    if left:
+        found = _scores(setting, left, range(len(names)), seed, progress, "tuning baselines")
+        done["scores"] |= {name: scores.tolist() for name, scores in found.items()}
+        keep()
     for position, name in enumerate(names):
-        cells = done["cells"].setdefault(name, {})
+        if name in done["cells"]:
+            continue
         held = dataclasses.replace(
             setting,
             config=dataclasses.replace(config, held_out=name),
             training=tuple(i for i in range(len(names)) if i != position),
             held_out=position,
         )
-        if LEARNED not in cells:
-            cells[LEARNED] = _learned_cell(held, path / name, seed, budget, progress, command)
-            keep()
-        with progress.phase(f"held out: {name}", len(baselines)) as phase:
-            for method in baselines:
-                if method.name not in cells:
-                    scores = np.array(done["scores"][method.name])[:, held.training]
-                    cells[method.name] = _cell(held, method, scores, seed)
-                    note = edge_note(method, best(method, scores))
-                    if note and note not in done["notes"]:
-                        done["notes"].append(note)
-                    keep()
-                phase.advance(method.name)
+        ours = _learned(held, path / name, seed, budget, progress, command)
+        scores = _scores(held, [ours], held.training, seed, progress, f"tuning, {name} held out")
+        for method in shared:
+            scores[method.name] = np.array(done["scores"][method.name])[:, held.training]
+        methods = [ours, *shared]
+        chosen = [best(method, scores[method.name]) for method in methods]
+        done["cells"][name] = _cells(held, methods, chosen, seed, progress)
+        for method, values in zip(methods, chosen, strict=True):
+            note = edge_note(method, values)
+            if note and note not in done["notes"]:
+                done["notes"].append(note)
+        keep()
     result = _summary(config, done, time.perf_counter() - begun)
     write_json(folder / "summary.json", result)
     return result
@@ -110,43 +111,59 @@ def _open(
     return folder
 
 
-def _scores(setting: ImageSetting, method: Any, tasks: Sequence[int], seed: int) -> list[Any]:
+def _scores(
+    setting: ImageSetting,
+    methods: Sequence[Method],
+    tasks: Sequence[int],
+    seed: int,
+    progress: Progress,
+    title: str,
+) -> dict[str, np.ndarray]:
     config = setting.config
-    return tune(
-        method,
-        setting.place.select(tasks),
-        steps=config.steps,
-        criterion=config.criterion,
-        seeds=config.tune_seeds,
-        key=stream(seed, TUNE),
-    ).tolist()
+    with progress.phase(title, 100) as phase:
+        return tune(
+            methods,
+            setting.place.select(tasks),
+            steps=config.steps,
+            criterion=config.criterion,
+            seeds=config.tune_seeds,
+            key=stream(seed, TUNE),
+            advance=phase.share,
+        )
 
 
-def _cell(held: ImageSetting, method: Any, scores: np.ndarray, seed: int) -> dict[str, Any]:
-    config = held.config
-    row, curve = evaluate(
-        method,
-        best(method, scores),
-        held.place.select([held.held_out]),
-        steps=config.steps,
-        stride=config.stride,
-        seeds=config.seeds,
-        key=stream(seed, EVALUATE),
-    )
-    return {**row, "curve": curve["mean"]}
-
-
-def _learned_cell(
-    held: ImageSetting, path: Path, seed: int, budget: str, progress: Progress, command: str
+def _cells(
+    held: ImageSetting,
+    methods: Sequence[Method],
+    chosen: Sequence[Hyperparameters],
+    seed: int,
+    progress: Progress,
 ) -> dict[str, Any]:
+    config = held.config
+    with progress.phase(f"{config.held_out} held out", 100) as phase:
+        found = evaluate(
+            methods,
+            chosen,
+            held.place.select([held.held_out]),
+            steps=config.steps,
+            stride=config.stride,
+            seeds=config.seeds,
+            key=stream(seed, EVALUATE),
+            advance=phase.share,
+        )
+    return {name: {**row, "curve": curve["mean"]} for name, (row, curve) in found.items()}
+
+
+def _learned(
+    held: ImageSetting, path: Path, seed: int, budget: str, progress: Progress, command: str
+) -> Method:
     record = record_of(
         held.config, recipe=held.config.family, seed=seed, budget=budget, command=command
     )
     known = (path / "config.json").exists()
     folder = RunFolder.open(path)[0] if known else RunFolder.create(path, record)
     learned = meta_train(held, folder, seed, progress)
-    method = learned_method(learned.geometry, held.config.rate)
-    return _cell(held, method, np.array(_scores(held, method, held.training, seed)), seed)
+    return learned_method(learned.geometry, held.config.rate)
 
 
 def _summary(config: ImageStudy, done: Mapping[str, Any], seconds: float) -> dict[str, Any]:
@@ -204,7 +221,7 @@ def against_best(means: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     final losses and of steps to 0.1 (`None` where a method did not always get there).
     """
     ours = means[LEARNED]
-    others = {name: row for name, row in means.items() if name != LEARNED}
+    others = {name: row for name, row in means.items() if name not in (LEARNED, CONTROL)}
 
     def lowest(pick: Any) -> tuple[str, float] | None:
         known = {name: pick(row)["mean"] for name, row in others.items()}

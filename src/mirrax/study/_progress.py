@@ -24,6 +24,10 @@ class Phase:
         """
         self._progress.update(self._task, advance=by, note=note)
 
+    def share(self, part: float) -> None:
+        """Moves a bar of 100 units by a share of the whole; safe to call from several threads."""
+        self._progress.update(self._task, advance=100 * part)
+
 
 class Progress:
     """Phases of a command on one console; silent where there is no terminal and no need."""

@@ -55,10 +55,10 @@ class QuadraticStudy:
 
     flatness: tuple[float, ...] = (5.0, 0.5)
     law: Literal["curvature", "factor"] = "curvature"
-    tasks: int = 64
-    held_out: int = 64
+    tasks: int = 128
+    held_out: int = 128
     steps: int = 300
-    rounds: int = 30
+    rounds: int = 40
     decay: float = 0.5
     rate: float = 0.001
     tolerance: float = 1e-6
@@ -247,6 +247,12 @@ def _origin(dim: int) -> Any:
     return lambda key: jnp.zeros(dim)
 
 
+def _learned(geometry: AbstractGeometry, rate: float, name: str = LEARNED) -> Method:
+    """Few effective steps are made, so momenta are smaller than for networks."""
+    scales, momenta = (0.5, 0.7, 1.0, 1.4, 2.0), (0.0, 0.5, 0.8)
+    return learned_method(geometry, rate, name=name, scales=scales, momenta=momenta)
+
+
 def _compare(
     config: QuadraticStudy,
     geometry: AbstractGeometry,
@@ -255,8 +261,8 @@ def _compare(
     held_out: QuadraticTask,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    ours = learned_method(geometry, config.rate)
-    eq10 = dataclasses.replace(learned_method(isotropic, config.rate), name="eq. 10")
+    ours = _learned(geometry, config.rate)
+    eq10 = _learned(isotropic, config.rate, name="eq. 10")
     methods = _methods(config.rates, ours, eq10)
     rows = []
     with progress.phase("comparison", len(methods)) as phase:
@@ -304,7 +310,7 @@ def _write_trajectories(
     if len(config.flatness) != 2:
         return
     task = jax.tree.map(lambda leaf: leaf[0], held_out)
-    ours = learned_method(geometry, config.rate)
+    ours = _learned(geometry, config.rate)
     methods = {m.name: m for m in _methods(config.rates, ours, ours)}
     paths, steps = {}, {}
     for row in rows:

@@ -11,8 +11,17 @@ import jax
 from .. import deploy, report
 from .._files import write_json
 from ..geometry import AbstractMirrorMap
+from ._baselines import Method
 from ._certify import certify_images
-from ._compare import best, edge_note, evaluate, learned_method, methods_of, tune
+from ._compare import (
+    best,
+    control_method,
+    edge_note,
+    evaluate,
+    learned_method,
+    methods_of,
+    tune,
+)
 from ._describe import describe_geometry
 from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
@@ -99,40 +108,55 @@ def compare_images(
     The rows of the comparison, the curves by method, and notes.
     """
     config = setting.config
-    ours = learned_method(geometry, config.rate)
-    methods = methods_of((ours,), config.baselines, config.grid == "wide")
-    done = folder.read_json("comparison.json") or {"rows": [], "curves": {}, "notes": []}
-    tuning_place = setting.place.select(setting.training)
-    final_place = setting.place.select([setting.held_out])
-    with progress.phase("comparison", len(methods), done=len(done["rows"])) as phase:
-        for method in methods:
-            if method.name in done["curves"]:
-                continue
+    methods = roster(setting, geometry)
+    done = folder.read_json("comparison.json") or {"rows": {}, "curves": {}, "notes": []}
+    left = [method for method in methods if method.name not in done["rows"]]
+    if left:
+        place = setting.place.select(setting.training)
+        with progress.phase("tuning", 100) as phase:
             scores = tune(
-                method,
-                tuning_place,
+                left,
+                place,
                 steps=config.steps,
                 criterion=config.criterion,
                 seeds=config.tune_seeds,
                 key=stream(seed, TUNE),
+                advance=phase.share,
             )
-            chosen = best(method, scores)
-            row, curve = evaluate(
-                method,
+        chosen = [best(method, scores[method.name]) for method in left]
+        with progress.phase("held-out task", 100) as phase:
+            found = evaluate(
+                left,
                 chosen,
-                final_place,
+                setting.place.select([setting.held_out]),
                 steps=config.steps,
                 stride=config.stride,
                 seeds=config.seeds,
                 key=stream(seed, EVALUATE),
+                advance=phase.share,
             )
-            done["rows"].append(row)
-            done["curves"][method.name] = curve
-            note = edge_note(method, chosen)
+        for method, values in zip(left, chosen, strict=True):
+            done["rows"][method.name], done["curves"][method.name] = found[method.name]
+            note = edge_note(method, values)
             done["notes"] += [note] if note else []
-            write_json(folder / "comparison.json", done)
-            phase.advance(method.name)
-    return done["rows"], done["curves"], done["notes"]
+        write_json(folder / "comparison.json", done)
+    names = [method.name for method in methods]
+    rows = [done["rows"][name] for name in names]
+    return rows, {name: done["curves"][name] for name in names}, done["notes"]
+
+
+def roster(setting: ImageSetting, geometry: AbstractMirrorMap) -> list[Method]:
+    """The methods of a comparison: the learned geometry, its control, the baselines.
+
+    **Arguments:**
+
+    - `setting`: the study.
+    - `geometry`: what was learned.
+    """
+    config = setting.config
+    control = [control_method(setting.template)] if config.control else []
+    ours = learned_method(geometry, config.rate)
+    return methods_of([ours, *control], config.baselines, config.grid == "wide")
 
 
 def train_images(

@@ -1,11 +1,14 @@
-r"""Training runs, vectorised over hyper-parameters, tasks and seeds in one compiled program.
+r"""Training runs of every method, configuration, task and seed, in one compiled program.
 
 Every method, learned or not, is an optax transformation trained by the same loop on the same
 batches: run `(configuration, task, seed)` draws its initial weights and batches from the task's
 and seed's keys only, so methods are compared on equal terms, pair by pair.
 """
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -16,10 +19,12 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ..inner import Minibatch, Problem
+from ..inner import Problem
 from ..models import Model
 from ..tasks import ImageTask
 from ._baselines import Hyperparameters, Make, Method
+
+_CHUNKS_A_WORKER = 4  # few, or padding wastes runs; several, or progress stands still
 
 
 class Arena(eqx.Module):
@@ -117,17 +122,18 @@ def curve_steps(steps: int, stride: int) -> list[int]:
 
 
 @eqx.filter_jit
-def _run_all(
-    make: Make,
-    context: PyTree,
-    grid: dict[str, Array],
+def _run_chunk(
+    makes: tuple[Make, ...],
+    contexts: tuple[Any, ...],
     place: Arena,
     starts: PyTree,
     keys: PRNGKeyArray,
+    jobs: dict[str, Array],
     steps: int,
     stride: int,
-    chunk: int,
 ) -> Trials:
+    """Runs jobs one after another on one core; threads run several chunks at once."""
+
     def logits(params: Any, images: Array) -> Array:
         return place.model.apply(params, images.astype(jnp.float32) * place.scale)
 
@@ -140,83 +146,120 @@ def _run_all(
         images, labels, weights = data
         return (jnp.argmax(logits(params, images), -1) == labels).astype(jnp.float32) @ weights
 
-    def run(values: Hyperparameters, problem: Problem, train, test, start, key) -> Trials:
-        optimiser = make(values, context)
+    def run(job: dict[str, Array]) -> Trials:
+        task = lambda tree: jax.tree.map(lambda leaf: leaf[job["task"]], tree)  # noqa: E731
+        problem, train, test = task(place.problems), task(place.train), task(place.test)
+        start = jax.tree.map(lambda leaf: leaf[job["seed"]], starts)
+        key = jax.random.fold_in(keys[job["seed"]], job["task"])
+        pairs = zip(makes, contexts, strict=True)
+        optimisers = [make(job, context) for make, context in pairs]
 
-        def step(carry, _):
-            params, state, count, logs = carry
+        def update(index: int):
+            def branch(grads: Any, states: tuple[Any, ...], params: Any):
+                updates, state = optimisers[index].update(grads, states[index], params)
+                return updates, (*states[:index], state, *states[index + 1 :])
+
+            return branch
+
+        branches = [update(index) for index in range(len(optimisers))]
+
+        def step(carry: Any, _: None):
+            params, states, count, logs = carry
             batch = problem.batches.draw(count, key=jax.random.fold_in(key, count))
             loss, grads = jax.value_and_grad(problem.loss)(params, None, batch)
-            updates, state = optimiser.update(grads, state, params)
+            updates, states = lax.switch(job["method"], branches, grads, states, params)
             params = optax.apply_updates(params, updates)
-            return (params, state, count + 1, logs + jnp.log(jnp.maximum(loss, 1e-8))), None
+            return (params, states, count + 1, logs + jnp.log(jnp.maximum(loss, 1e-8))), None
 
-        def segment(carry, _):
+        def segment(carry: Any, _: None):
             carry, _ = lax.scan(step, carry, None, length=stride)
             return carry, train_loss(carry[0], train)
 
-        begin = (start, optimiser.init(start), jnp.zeros((), int), jnp.zeros(()))
+        states = tuple(optimiser.init(start) for optimiser in optimisers)
+        begin = (start, states, jnp.zeros((), int), jnp.zeros(()))
         (params, _, _, logs), curve = lax.scan(segment, begin, None, length=steps // stride)
         curve = jnp.concatenate([train_loss(start, train)[None], curve])
         return Trials(curve, logs / steps, test_accuracy(params, test))
 
-    over_seeds = jax.vmap(run, in_axes=(None, None, None, None, 0, 0))
-    over_tasks = jax.vmap(over_seeds, in_axes=(None, 0, 0, 0, None, None))
-
-    def configuration(values: dict[str, Array]) -> Trials:
-        return over_tasks(values, place.problems, place.train, place.test, starts, keys)
-
-    return lax.map(configuration, grid, batch_size=chunk)
+    return lax.map(run, jobs)
 
 
 def run_trials(
-    method: Method,
-    grid: Sequence[Hyperparameters],
+    methods: Sequence[Method],
+    jobs: Sequence[tuple[int, Hyperparameters]],
     place: Arena,
     *,
     steps: int,
     stride: int,
     seeds: int,
     key: PRNGKeyArray,
-    chunk: int = 5,
+    advance: Callable[[float], None] = lambda share: None,
 ) -> Trials:
-    """Trains a method with every configuration, on every task, from several seeds.
+    """Trains methods with chosen configurations, on every task, from several seeds.
+
+    All methods share one compiled program, in which each run selects its optimiser. Runs are dealt
+    out in chunks of equal size to one thread a core: one XLA program does not spread such small
+    networks over cores by itself.
 
     **Arguments:**
 
-    - `method`: the optimiser.
-    - `grid`: configurations, all with the same names.
+    - `methods`: the optimisers.
+    - `jobs`: pairs of a method's position and its hyper-parameters.
     - `place`: the tasks.
     - `steps`: the length of a run.
     - `stride`: the curve is measured every so many steps; a divisor of `steps`.
-    - `seeds`: runs a configuration and task.
+    - `seeds`: runs a job and task.
     - `key`: initial weights and batches; equal keys give equal ones to every method.
-    - `chunk`: configurations vectorised at a time.
+    - `advance`: told the share of work done after each chunk.
 
     **Returns:**
 
-    The results, leading axes (configurations, tasks, seeds).
+    The results, leading axes (jobs, tasks, seeds).
 
     **Raises:**
 
-    - `ValueError`: if `stride` does not divide `steps` or the batches are not random rows.
+    - `ValueError`: if `stride` does not divide `steps`.
     """
     if steps % stride:
         raise ValueError(f"run_trials.stride: expected a divisor of {steps}, got {stride!r}.")
-    if not isinstance(place.problems.batches, Minibatch):
-        raise ValueError("run_trials.place: expected problems with Minibatch batches.")
-    columns = {name: jnp.asarray([row[name] for row in grid]) for name in grid[0]}
+    shape = (len(jobs), place.count, seeds)
+    columns = _columns(jobs, shape)
     start_key, run_key = jax.random.split(key)
     starts = jax.vmap(place.model.init)(jax.random.split(start_key, seeds))
     keys = jax.random.split(run_key, seeds)
-    return _run_all(
-        method.make,
-        method.context,
-        columns,
-        place,
-        starts,
-        keys,
-        steps,
-        stride,
-        min(chunk, len(grid)),
-    )
+    makes = tuple(method.make for method in methods)
+    contexts = tuple(method.context for method in methods)
+
+    total, workers = math.prod(shape), os.cpu_count() or 1
+    size = max(1, -(-total // (workers * _CHUNKS_A_WORKER)))
+    count = -(-total // size)
+    # The last chunk repeats its first jobs, so that one program serves every chunk.
+    order = np.resize(np.arange(total), count * size)
+    order[total:] = order[(count - 1) * size]
+    parts = [{k: v[part] for k, v in columns.items()} for part in np.split(order, count)]
+    compiled = _run_chunk.lower(
+        makes, contexts, place, starts, keys, parts[0], steps, stride
+    ).compile()
+
+    def work(part: dict[str, Array]) -> Trials:
+        found = compiled(makes, contexts, place, starts, keys, part, steps, stride)
+        done = jax.tree.map(np.asarray, found)
+        advance(1 / count)
+        return done
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = list(pool.map(work, parts))
+    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:total], *found)
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), whole)
+
+
+def _columns(
+    jobs: Sequence[tuple[int, Hyperparameters]], shape: tuple[int, int, int]
+) -> dict[str, np.ndarray]:
+    """One entry a run and column: method, task, seed and every hyper-parameter there is."""
+    job, task, seed = (index.ravel() for index in np.indices(shape))
+    columns = {"method": np.array([method for method, _ in jobs])[job], "task": task, "seed": seed}
+    for name in sorted({name for _, values in jobs for name in values}):
+        column = np.array([values.get(name, 0.0) for _, values in jobs], np.float32)
+        columns[name] = column[job]
+    return columns
