@@ -97,8 +97,16 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
       "steps": null
     }
     """
-    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, (to_json(obj, indent=2) + "\n").encode())
+
+
+def to_json(obj: Any, *, indent: int | None = None) -> str:
+    """An object as JSON, in the form of `write_json`.
+
+    >>> to_json({"bound": float("nan")})
+    '{"bound": null}'
+    """
+    return json.dumps(_plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _write_and_flush(path: Path, data: bytes) -> None:

@@ -6,7 +6,6 @@ failure; `--debug` shows the traceback.
 """
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 
 from . import __version__
 from ._errors import ConfigError, MirraxError, nearest
+from ._files import explain, to_json
 
 _VERBS = {
     "list": "recipes, reproductions and data sets, and which data are present",
@@ -26,6 +26,13 @@ _VERBS = {
     "reproduce": "one table or figure of a paper",
     "data": "where a data set is looked for, its checksums and licence",
 }
+
+
+def _seed(text: str) -> int:
+    value = int(text) if text.isdecimal() else -1
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"expected 0 to {2**32 - 1}, got {text!r}")
+    return value
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     train = verb("train", data)
     train.add_argument("recipe", metavar="RECIPE", help="see mirrax list")
     train.add_argument("--out", type=Path, metavar="DIR", help="run folder (runs/RECIPE)")
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--seed", type=_seed, default=0)
     train.add_argument("--budget", default="default", help="smoke, default or paper")
     train.add_argument("--resume", action="store_true", help="continue the run in --out")
     train.epilog = "Any field of the recipe is an option, such as --rounds 5; see mirrax list."
@@ -80,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = verb("reproduce", data)
     reproduce.add_argument("name", metavar="NAME", help="see mirrax list")
     reproduce.add_argument("--out", type=Path, metavar="DIR", help="folder (runs/NAME)")
-    reproduce.add_argument("--seed", type=int, default=0)
+    reproduce.add_argument("--seed", type=_seed, default=0)
     reproduce.add_argument("--budget", default="default", help="smoke, default or paper")
     reproduce.add_argument("--resume", action="store_true", help="continue in --out")
     fetch = verb("data", data)
@@ -125,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = getattr(commands, f"run_{options.verb}")
         result: Any = run(options, rest, command)
         if options.json:
-            print(json.dumps(result, ensure_ascii=False))
+            print(to_json(result))
         return 0
     except MirraxError as error:
         if debug:
@@ -138,6 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"mirrax: {where}{explain(error)}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -105,8 +105,8 @@ class Blockwise(AbstractGeometry):
     >>> from mirrax.geometry import Euclidean, NegativeEntropy
     >>> geometry = Blockwise({"weight": Euclidean(), "mixture": NegativeEntropy()})
     >>> dual = {"weight": jnp.array([2.0]), "mixture": jnp.zeros(2)}
-    >>> geometry.to_primal(dual)
-    {'mixture': Array([0.5, 0.5], dtype=float32), 'weight': Array([2.], dtype=float32)}
+    >>> jax.tree.map(lambda leaf: leaf.tolist(), geometry.to_primal(dual))
+    {'mixture': [0.5, 0.5], 'weight': [2.0]}
     """
 
     blocks: PyTree[AbstractGeometry]

@@ -35,8 +35,8 @@ class NegativeEntropy(AbstractGeometry):
     - `ValueError`: for another domain.
 
     >>> import jax.numpy as jnp
-    >>> NegativeEntropy().to_primal(jnp.zeros(4))
-    Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
+    >>> NegativeEntropy().to_primal(jnp.zeros(4)).tolist()
+    [0.25, 0.25, 0.25, 0.25]
     """
 
     domain: Domain = eqx.field(static=True, default="simplex")

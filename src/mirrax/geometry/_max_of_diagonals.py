@@ -36,8 +36,8 @@ class MaxOfDiagonals(AbstractGeometry):
     >>> import jax.numpy as jnp
     >>> geometry = MaxOfDiagonals(jnp.log(jnp.array([[1.0, 2.0], [2.0, 1.0]])))
     >>> x = jnp.array([3.0, 1.0])
-    >>> int(geometry.active(x)), geometry.to_primal(geometry.to_dual(x))
-    (1, Array([3., 1.], dtype=float32))
+    >>> int(geometry.active(x)), geometry.to_primal(geometry.to_dual(x)).tolist()
+    (1, [3.0, 1.0])
     """
 
     log_diagonals: PyTree[Float[Array, "components ..."]]

@@ -194,8 +194,8 @@ class DualDescent(AbstractInner):
 
     >>> from mirrax.geometry import NegativeEntropy
     >>> from mirrax.inner import Prior
-    >>> DualDescent(0.5).init(Prior(NegativeEntropy(), start=jnp.zeros(2))).primal
-    Array([0.5, 0.5], dtype=float32)
+    >>> DualDescent(0.5).init(Prior(NegativeEntropy(), start=jnp.zeros(2))).primal.tolist()
+    [0.5, 0.5]
     """
 
     rate: Rate

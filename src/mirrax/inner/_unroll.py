@@ -177,8 +177,8 @@ def unroll(
     >>> from mirrax.inner import MirrorDescent, Prior, Problem, Repeat
     >>> prior = Prior(Euclidean(), start=jnp.array(4.0))
     >>> problem = Problem(lambda x, shared, batch: x**2 / 2, Repeat(None))
-    >>> unroll(MirrorDescent(0.5), prior, problem, 3, key=jax.random.key(0)).primal
-    Array([4. , 2. , 1. , 0.5], dtype=float32)
+    >>> unroll(MirrorDescent(0.5), prior, problem, 3, key=jax.random.key(0)).primal.tolist()
+    [4.0, 2.0, 1.0, 0.5]
     """
 
     def body(state: InnerState, _: None) -> tuple[InnerState, Step]:

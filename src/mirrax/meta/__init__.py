@@ -7,6 +7,7 @@ from ._outer import AbstractOuter as AbstractOuter
 from ._outer import Alternating as Alternating
 from ._outer import Descent as Descent
 from ._outer import Outcome as Outcome
+from ._outer import Reference as Reference
 from ._outer import Runs as Runs
 from ._problems import classification as classification
 from ._problems import classification_loss as classification_loss

@@ -16,7 +16,7 @@ from .._tree import Primal
 from ..geometry import AbstractGeometry, Diagonal, MaxOfDiagonals
 from ..hypergradient import AbstractHypergradient, Direct, Reverse, Truncated
 from ..inner import AbstractInner, AbstractObjective, MirrorDescent, PreconditionedDescent
-from ..meta import Alternating, Descent, ManyShot
+from ..meta import Alternating, Descent, ManyShot, Reference
 from ..objective import Comparator, LipschitzRegretBound, RegretBound
 
 GeometryName = Literal["diagonal", "max-of-diagonals"]
@@ -34,6 +34,7 @@ def meta_md(
     components: int = 3,
     objective: ObjectiveName = "tight",
     comparator: Comparator = "last",
+    reference: Reference | None = None,
     k: float = 1.0,
     estimator: EstimatorName = "closed-form",
     window: int = 0,
@@ -55,7 +56,8 @@ def meta_md(
       this rate.
     - `geometry`, `components`: the divergence; `components` counts the diagonals of the maximum.
     - `objective`: the tight bound, or eq. 10 with weight `k`.
-    - `comparator`: where `θ*` comes from.
+    - `comparator`: where `θ*` comes from: the last point of a run, or the problem's solution.
+    - `reference`: makes that solution by a longer run where it is not known.
     - `estimator`: the closed form (tight bound, one diagonal), or a hypergradient; `window` is the
       length of a window for `"truncated"`.
     - `step`: the exact mirror step, or S000's eq. 7–8.
@@ -94,14 +96,15 @@ def meta_md(
                 f"geometry='diagonal', got {objective!r} and {geometry!r}; choose 'direct' or "
                 "'reverse'."
             )
-        outer = Alternating(rate, steps, comparator, decay, damping, pool)
+        outer = Alternating(rate, steps, comparator, reference, decay, damping, pool)
         return ManyShot(inner, outer, initialise, steps, visits), initial
     worth: AbstractObjective
     if objective == "tight":
         worth = RegretBound(rate, comparator)
     else:
         worth = LipschitzRegretBound(k, comparator)
-    outer = Descent(worth, _estimator(estimator, steps, window), optax.adam(outer_rate))
+    hypergradient = _estimator(estimator, steps, window)
+    outer = Descent(worth, hypergradient, optax.adam(outer_rate), reference)
     return ManyShot(inner, outer, initialise, steps, visits), initial
 
 

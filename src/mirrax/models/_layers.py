@@ -1,9 +1,8 @@
 r"""Dense and convolutional layers: how they start and what their axes mean.
 
-Both start as PyTorch's `nn.Linear` and `nn.Conv2d` do by default: Kaiming-uniform with negative
-slope `√5`, which is `U(−1/√fan_in, 1/√fan_in)`, for weights and biases alike, with `fan_in` the
-number of inputs one output sees. Parameters carried over to PyTorch then start from the same law.
-Source: He et al., 2015, "Delving Deep into Rectifiers", eq. 10, with gain `√(2/(1 + 5))`.
+Weights start as `U(−√(6/fan_in), √(6/fan_in))`, whose variance `2/fan_in` keeps the size of signals
+through layers with ReLU; biases start at zero. `fan_in` counts the inputs one output sees.
+Source: He et al., 2015, "Delving Deep into Rectifiers", eq. 10.
 """
 
 import itertools
@@ -23,7 +22,7 @@ CONV_ROLES = {"weight": ("height", "width", "in", "out"), "bias": ("out",)}
 
 
 def init_layers(key: PRNGKeyArray, shapes: dict[str, tuple[int, ...]]) -> Parameters:
-    """Draws weights and biases of all layers; all axes of a shape but the last are inputs.
+    """Draws the weights of all layers; all axes of a shape but the last are inputs.
 
     All numbers come from one draw, cut up: random generators are what takes longest to compile.
 
@@ -31,17 +30,16 @@ def init_layers(key: PRNGKeyArray, shapes: dict[str, tuple[int, ...]]) -> Parame
     >>> layers = init_layers(jax.random.key(0), {"conv_0": (3, 3, 4, 8)})
     >>> layers["conv_0"]["weight"].shape, layers["conv_0"]["bias"].shape
     ((3, 3, 4, 8), (8,))
-    >>> bool(abs(layers["conv_0"]["weight"]).max() <= 1 / 6)
+    >>> bool(abs(layers["conv_0"]["weight"]).max() <= 6**-0.5)
     True
     """
-    sizes = [math.prod(shape) + shape[-1] for shape in shapes.values()]
-    ends = list(itertools.accumulate(sizes))
+    ends = list(itertools.accumulate(math.prod(shape) for shape in shapes.values()))
     drawn = jnp.split(jax.random.uniform(key, (ends[-1],), minval=-1, maxval=1), ends[:-1])
     layers = {}
     for numbers, (name, shape) in zip(drawn, shapes.items(), strict=True):
-        scaled = numbers / math.sqrt(math.prod(shape[:-1]))
-        weight, bias = jnp.split(scaled, [math.prod(shape)])
-        layers[name] = {"weight": weight.reshape(shape), "bias": bias}
+        bound = math.sqrt(6 / math.prod(shape[:-1]))
+        bias = jnp.zeros(shape[-1:], numbers.dtype)
+        layers[name] = {"weight": bound * numbers.reshape(shape), "bias": bias}
     return layers
 
 

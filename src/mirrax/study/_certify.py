@@ -143,7 +143,9 @@ def certify_run_folder(path: Path, data: Path | None) -> dict[str, Any]:
     if isinstance(config, ImageStudy):
         artifact = deploy.load(folder / "geometry.safetensors")
         key = stream(seed, CERTIFY)
-        return certify_images(prepare(config, data), _geometry(artifact, path), key=key)
+        setting = prepare(config, data)
+        deploy.check_fits(artifact, setting.template)
+        return certify_images(setting, _geometry(artifact, path), key=key)
     with jax.enable_x64(True):
         artifact = deploy.load(folder / "geometry.safetensors")
     return certify_quadratics(config, _geometry(artifact, path), seed)

@@ -1,9 +1,11 @@
 r"""Configurations of studies: frozen dataclasses whose fields are the command line's options."""
 
+import contextlib
 import dataclasses
 import difflib
+import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from .._errors import ConfigError, nearest
 
@@ -62,43 +64,57 @@ def override(config: Config, values: Sequence[str]) -> Config:
     - `ConfigError`: for an unknown field (with the nearest names), a missing or unreadable value,
       or a value out of range.
     """
-    fields = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    for name, text in _pairs(values):
+    fields = {field.name: field.type for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    changes = {}
+    for name, words in _groups(values):
         if name not in fields:
             names = ", ".join(sorted(option(field) for field in fields))
             close = difflib.get_close_matches(name, fields, n=2)
             hint = nearest(name, fields).replace("_", "-") if close else f" Known are {names}."
             raise ConfigError(f"no field {option(name)} in this recipe.{hint}")
-        config = _replace(config, name, text)
-    return config
+        changes[name] = _read(name, fields[name], words)
+    # All at once: fields are checked against each other, whatever their order on the command line.
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
 
 
-def _pairs(values: Sequence[str]) -> list[tuple[str, str]]:
-    pairs, rest = [], list(values)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
+def _groups(values: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Options with the words behind each."""
+    groups: list[tuple[str, list[str]]] = []
+    for word in values:
+        if word.startswith("--"):
+            name, equals, text = word[2:].partition("=")
+            groups.append((name.replace("-", "_"), [text] if equals else []))
+        elif groups:
+            groups[-1][1].append(word)
+        else:
             raise ConfigError(f"expected an option such as --rounds 5, got {word!r}.")
-        name, equals, text = word[2:].partition("=")
-        if not equals:
-            if not rest:
-                raise ConfigError(f"--{name}: a value is missing.")
-            text = rest.pop(0)
-        pairs.append((name.replace("-", "_"), text))
-    return pairs
+    return groups
 
 
-def _replace(config: Config, name: str, text: str) -> Config:
+def _read(name: str, kind: Any, words: Sequence[str]) -> Any:
+    """The value of one field; `true` and `false` are read in any case."""
     import tyro
 
+    if not words:
+        raise ConfigError(f"{option(name)}: a value is missing.")
+    if kind is bool:
+        words = [word.capitalize() for word in words]
+    alone = dataclasses.make_dataclass("Field", [(name, kind)])
+    silent = io.StringIO()
     try:
-        return tyro.cli(
-            type(config), args=[option(name), text], default=config, console_outputs=False
-        )
+        with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
+            found = tyro.cli(alone, args=[option(name), *words], console_outputs=False)
     except SystemExit as error:
-        kind = next(f.type for f in dataclasses.fields(config) if f.name == name)  # type: ignore[arg-type]
-        expected = getattr(kind, "__name__", None) or str(kind).replace("typing.", "")
-        raise ConfigError(f"{option(name)}: cannot read {text!r} as {expected}.") from error
+        raise ConfigError(
+            f"{option(name)}: cannot read {' '.join(words)!r} as {_expected(kind)}."
+        ) from error
+    return getattr(found, name)
+
+
+def _expected(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 def from_record(kind: type[Config], record: Mapping[str, Any]) -> Config:

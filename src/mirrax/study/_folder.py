@@ -5,6 +5,7 @@ renamed. A checkpoint is an archive with a checksum; the newest sound one is use
 one is named.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -52,16 +53,31 @@ class RunFolder:
         - `ConfigError`: if the folder holds anything already.
         - `MirraxError`: if it cannot be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        RunFolder.check_new(path)
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            write_json(path / "config.json", {**config, "version": __version__})
+        except (OSError, MirraxError) as error:
+            for folder in (path / "checkpoints", *made):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            if isinstance(error, OSError):
+                raise MirraxError(f"cannot write {path}: {explain(error)}") from error
+            raise
+        return RunFolder(path)
+
+    @staticmethod
+    def check_new(path: Path) -> None:
+        """Refuses a folder that holds anything already."""
+        try:
+            taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        except OSError as error:
+            raise MirraxError(f"cannot read {path}: {explain(error)}") from error
+        if taken:
             raise ConfigError(
                 f"{path} exists already; pass --resume to continue it, or --out another folder."
             )
-        try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MirraxError(f"cannot write {path}: {explain(error)}") from error
-        write_json(path / "config.json", {**config, "version": __version__})
-        return RunFolder(path)
 
     @staticmethod
     def open(path: Path) -> tuple["RunFolder", dict[str, Any]]:
@@ -80,17 +96,24 @@ class RunFolder:
         - `ConfigError`: if it is no run folder, or its configuration is damaged.
         """
         try:
-            text = (path / "config.json").read_text()
+            text = (path / "config.json").read_bytes()
         except OSError as error:
             raise ConfigError(
                 f"{path} is not a run folder (no config.json); start one with mirrax train."
             ) from error
         try:
-            return RunFolder(path), json.loads(text)
-        except ValueError as error:
+            record = json.loads(text)
+            record["recipe"], record["seed"], dict(record["fields"])
+        except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path / 'config.json'} is damaged; start the run again in another folder."
             ) from error
+        return RunFolder(path), record
+
+    @property
+    def begun(self) -> bool:
+        """Whether a round of meta-training is behind it."""
+        return bool(self._checkpoints())
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -117,19 +140,31 @@ class RunFolder:
         except OSError as error:
             raise MirraxError(f"cannot write {self / 'metrics.jsonl'}: {explain(error)}") from error
 
-    def truncate_metrics(self, rounds: int) -> None:
-        """Drops lines of rounds past a checkpoint, and a last line cut short by a crash."""
+    def truncate_metrics(self, rounds: int) -> list[dict[str, Any]]:
+        """Drops lines of rounds past a checkpoint, and a last line cut short by a crash.
+
+        **Arguments:**
+
+        - `rounds`: how many rounds the checkpoint has.
+
+        **Returns:**
+
+        The records of those rounds.
+        """
         path = self / "metrics.jsonl"
         if not path.exists():
-            return
-        kept = []
-        for line in path.read_text().splitlines():
+            return []
+        kept, records = [], []
+        for line in path.read_bytes().splitlines():
             try:
-                if json.loads(line)["round"] < rounds:
+                record = json.loads(line)
+                if record["round"] < rounds:
                     kept.append(line)
-            except (ValueError, KeyError):
+                    records.append(record)
+            except (ValueError, KeyError, TypeError):
                 break
-        write_atomically(path, "".join(line + "\n" for line in kept).encode())
+        write_atomically(path, b"".join(line + b"\n" for line in kept))
+        return records
 
     def _checkpoints(self) -> list[tuple[int, Path]]:
         found = []
@@ -159,14 +194,20 @@ class RunFolder:
         **Returns:**
 
         The state, and one line for each damaged checkpoint that was passed over.
+
+        **Raises:**
+
+        - `ArtifactError`: if it is a checkpoint of another architecture.
         """
         warnings = []
         for _, path in reversed(self._checkpoints()):
             try:
                 arrays, _ = read_archive(path)
-                return _from_arrays(arrays, like, path), warnings
             except ArtifactError as error:
                 warnings.append(str(error))
+                continue
+            # A sound checkpoint of another architecture is no damage: going on would start anew.
+            return _from_arrays(arrays, like, path), warnings
         return like, warnings
 
 

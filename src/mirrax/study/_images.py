@@ -13,10 +13,11 @@ import jax.numpy as jnp
 
 from .._errors import ConfigError, nearest
 from ..geometry import AbstractGeometry
-from ..meta import ManyShot, classification
+from ..meta import ManyShot, Reference, classification
 from ..methods import meta_md
 from ..models import Model, build
 from ..tasks import ImageTask, diverse_digits, rotated_digits, rotated_mnist
+from ._baselines import find_baseline
 from ._config import between, positive
 from ._trials import Arena, arena
 
@@ -36,6 +37,8 @@ class ImageStudy:
     - `geometry`, `components`, `objective`, `comparator`, `k`, `estimator`, `window`, `step`,
       `rate`, `outer_rate`, `decay`, `damping`, `visits`: see `mirrax.methods.meta_md`.
     - `pool`: share one rate among exchangeable hidden units, see `exchangeable_axes`.
+    - `reference_rate`, `reference_steps`: the Euclidean run whose end is the comparator.
+    - `split`: seed of the split into training and test images, where it is ours to make.
     - `rounds`: rounds of meta-training.
     - `baselines`: what the geometry is compared with.
     - `control`: compare with the identity geometry too, tuned exactly as the learned one.
@@ -50,13 +53,16 @@ class ImageStudy:
 
     family: Family = "rotated-digits"
     held_out: str = "45"
+    split: int = 0
     model: str = "mlp-128-64"
     batch: int = 64
     steps: int = 400
     geometry: Literal["diagonal", "max-of-diagonals"] = "diagonal"
     components: int = 3
     objective: Literal["tight", "eq10"] = "tight"
-    comparator: Literal["last", "solution"] = "last"
+    comparator: Literal["reference", "last"] = "reference"
+    reference_rate: float = 0.3
+    reference_steps: int = 1600
     k: float = 1.0
     estimator: Literal["closed-form", "direct", "reverse", "checkpointed", "truncated"] = (
         "closed-form"
@@ -82,9 +88,17 @@ class ImageStudy:
     def __post_init__(self):
         """Checks every number."""
         positive(self, "batch", "steps", "rate", "outer_rate", "k", "rounds", "visits", "rows")
+        positive(self, "reference_rate", "reference_steps")
         positive(self, "seeds", "tune_seeds", "stride", "components")
         between(self, "damping", 0, 100)
         between(self, "decay", 0, 0.999)
+        for name in self.baselines:
+            find_baseline(name)
+        if self.window and (self.window < 0 or self.steps % self.window):
+            raise ConfigError(
+                f"--window: expected a divisor of --steps ({self.steps}), or 0 for the whole run, "
+                f"got {self.window!r}."
+            )
         if self.steps % self.stride:
             raise ConfigError(
                 f"--stride: expected a divisor of --steps ({self.steps}), got {self.stride!r}."
@@ -96,8 +110,6 @@ class ImageStudy:
                 "--estimator closed-form needs --objective tight and --geometry diagonal; "
                 "choose --estimator direct or reverse."
             )
-        if self.comparator == "solution":
-            raise ConfigError("--comparator solution: networks have no known solution; use last.")
 
 
 def exchangeable_axes(model: Model) -> tuple[tuple[int, ...], ...]:
@@ -150,6 +162,13 @@ class ImageSetting:
         shapes = jax.eval_shape(self.model.init, jax.random.key(0))
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
+    @property
+    def reference(self) -> Reference | None:
+        """The reference run that stands for the unknown solution, if the study uses one."""
+        if self.config.comparator == "last":
+            return None
+        return Reference(self.config.reference_rate, self.config.reference_steps)
+
     def learner(self, seed: int) -> tuple[ManyShot, AbstractGeometry]:
         """The learner and the geometry it starts from."""
         c = self.config
@@ -160,7 +179,8 @@ class ImageSetting:
             geometry=c.geometry,
             components=c.components,
             objective=c.objective,
-            comparator=c.comparator,
+            comparator="last" if c.comparator == "last" else "solution",
+            reference=self.reference,
             k=c.k,
             estimator=c.estimator,
             window=c.window,
@@ -174,20 +194,21 @@ class ImageSetting:
         )
 
 
-def load_family(family: Family, data: Path | None) -> tuple[ImageTask, ...]:
+def load_family(family: Family, data: Path | None, split: int = 0) -> tuple[ImageTask, ...]:
     """The tasks of a family.
 
     **Arguments:**
 
     - `family`: its name.
     - `data`: the folder of data sets, for those that are not embedded.
+    - `split`: seed of the split into training and test images, where it is ours to make.
 
     **Raises:**
 
     - `DataError`: if data are missing or damaged.
     """
     if family == "rotated-digits":
-        return rotated_digits()
+        return rotated_digits(seed=split)
     return (rotated_mnist if family == "rotated-mnist" else diverse_digits)(data)
 
 
@@ -223,7 +244,7 @@ def prepare(config: ImageStudy, data: Path | None) -> ImageSetting:
 
     - `ConfigError`, `DataError`: if a name is unknown, or data are missing or damaged.
     """
-    tasks = load_family(config.family, data)
+    tasks = load_family(config.family, data, config.split)
     model = build(config.model, tasks[0].image_shape, tasks[0].classes)
     held_out = find_task(tasks, config.held_out)
     problems = classification(tasks, model, config.batch)

@@ -16,6 +16,7 @@ from ._folder import RunFolder
 from ._progress import Progress
 
 _ACTIVATION_POINTS = 50
+_LOST = 1e30  # a run that reached this diverged, whatever its last digit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +64,8 @@ def learn(
     """
     begun = time.perf_counter()
     state, notes = folder.load_checkpoint(learner.init(initial, key=key))
-    folder.truncate_metrics(int(state.round))
-    froze = 0
+    earlier = folder.truncate_metrics(int(state.round))
+    froze = sum(line.get("frozen", 0) > 0.5 for line in earlier)
     with progress.phase("meta-training", rounds, done=int(state.round)) as phase:
         while int(state.round) < rounds:
             number, clock = int(state.round), time.perf_counter()
@@ -118,8 +119,8 @@ def _metrics(
 
 
 def _number(value: Any) -> float | None:
-    """A number for JSON, which has neither NaN nor infinity."""
-    return float(value) if np.isfinite(value) else None
+    """A number worth writing down: JSON has no infinity, and a figure no room for 1e300."""
+    return float(value) if abs(value) < _LOST else None
 
 
 def _note(line: dict[str, Any]) -> str:

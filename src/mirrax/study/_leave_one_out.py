@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from .._errors import ConfigError
 from .._files import write_json
 from ..geometry import Diagonal
 from ._baselines import Hyperparameters, Method
@@ -32,7 +31,7 @@ from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
 from ._progress import Progress
 from ._streams import EVALUATE, TUNE, stream
-from ._train import hardware, meta_train, record_of, roster
+from ._train import hardware, meta_train, open_folder, record_of, roster
 
 
 def leave_one_out(
@@ -58,8 +57,18 @@ def leave_one_out(
 
     Cells by task and method, means over tasks, ratios and notes.
     """
-    folder = _open(config, path, seed, budget, resume, command)
+    if not resume:
+        RunFolder.check_new(path)
     setting = prepare(config, data)
+    folder = open_folder(
+        config,
+        path,
+        recipe=config.family,
+        seed=seed,
+        budget=budget,
+        resume=resume,
+        command=command,
+    )
     done = folder.read_json("cells.json") or {"scores": {}, "cells": {}, "notes": []}
     begun = time.perf_counter() - done.get("seconds", 0.0)
 
@@ -97,18 +106,6 @@ def leave_one_out(
     result = _summary(config, done, time.perf_counter() - begun)
     write_json(folder / "summary.json", result)
     return result
-
-
-def _open(
-    config: ImageStudy, path: Path, seed: int, budget: str, resume: bool, command: str
-) -> RunFolder:
-    record = record_of(config, recipe=config.family, seed=seed, budget=budget, command=command)
-    if not resume:
-        return RunFolder.create(path, record)
-    folder, found = RunFolder.open(path)
-    if found["fields"] != record["fields"] or found["seed"] != seed:
-        raise ConfigError(f"{path} was made with other fields; choose another --out.")
-    return folder
 
 
 def _scores(
@@ -234,11 +231,14 @@ def against_best(means: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     )
     gain = spread([a - b for a, b in pairs])
     loss, steps = lowest(lambda row: row["final_loss"]), lowest(lambda row: row["steps_to"]["0.1"])
-    our_steps = ours["steps_to"]["0.1"]["mean"]
+
+    def against(best: tuple[str, float] | None, value: float | None) -> dict[str, Any] | None:
+        if best is None or value is None:
+            return None
+        return {"rival": best[0], "ratio": value / best[1]}
+
     return {
         "accuracy": {"rival": rival, "gain": gain["mean"], "paired_se": gain["se"]},
-        "final_loss": loss and {"rival": loss[0], "ratio": ours["final_loss"]["mean"] / loss[1]},
-        "steps_to_0.1": steps
-        and our_steps is not None
-        and {"rival": steps[0], "ratio": our_steps / steps[1]},
+        "final_loss": against(loss, ours["final_loss"]["mean"]),
+        "steps_to_0.1": against(steps, ours["steps_to"]["0.1"]["mean"]),
     }

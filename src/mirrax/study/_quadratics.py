@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .. import deploy, report
+from .._errors import ConfigError
 from .._files import write_json
 from ..geometry import AbstractGeometry, Diagonal
 from ..meta import quadratic
@@ -28,7 +29,7 @@ from ..methods import meta_md
 from ..tasks import QuadraticTask, sample_quadratics
 from ._baselines import Hyperparameters, Make, Method, product
 from ._compare import LEARNED, learned_method, spread
-from ._config import positive
+from ._config import between, positive
 from ._describe import describe_geometry
 from ._folder import RunFolder
 from ._learn import learn
@@ -69,6 +70,9 @@ class QuadraticStudy:
         """Checks every number."""
         positive(self, "tasks", "held_out", "steps", "rounds", "rate", "tolerance", "limit")
         positive(self, "rates")
+        between(self, "decay", 0, 0.999)
+        if not self.flatness or not all(0 < mean < float("inf") for mean in self.flatness):
+            raise ConfigError(f"--flatness: expected positive numbers, got {self.flatness!r}.")
 
 
 def _methods(count: int, learned: Method, isotropic: Method) -> list[Method]:

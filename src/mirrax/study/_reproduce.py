@@ -12,12 +12,12 @@ from .._errors import ConfigError, nearest
 from .._files import write_json
 from ._config import override
 from ._folder import RunFolder
-from ._images import ImageStudy
+from ._images import ImageStudy, prepare
 from ._leave_one_out import leave_one_out
 from ._progress import Progress
 from ._quadratics import QuadraticStudy, train_quadratics
 from ._recipes import find_recipe
-from ._train import record_of, train_images
+from ._train import open_folder, train_images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,16 +136,19 @@ def _quadratics(request: Request) -> dict[str, Any]:
 def _quadratic_run(
     config: QuadraticStudy, recipe: str, path: Path, seed: int, request: Request
 ) -> dict[str, Any]:
-    if path.exists() and request.resume:
-        folder, _ = RunFolder.open(path)
-        finished = folder.read_json("summary.json")
-        if finished:
-            return finished
-    else:
-        record = record_of(
-            config, recipe=recipe, seed=seed, budget=request.budget, command=request.command
-        )
-        folder = RunFolder.create(path, record)
+    resume = path.exists() and request.resume
+    folder = open_folder(
+        config,
+        path,
+        recipe=recipe,
+        seed=seed,
+        budget=request.budget,
+        resume=resume,
+        command=request.command,
+    )
+    finished = folder.read_json("summary.json") if resume else None
+    if finished:
+        return finished
     return train_quadratics(config, folder, seed, request.progress)
 
 
@@ -199,18 +202,19 @@ def _activation(request: Request) -> dict[str, Any]:
         config, geometry="max-of-diagonals", estimator="direct", components=3
     )
     config = override(config, request.fields)
-    if request.resume:
-        folder, _ = RunFolder.open(request.path)
-    else:
-        record = record_of(
-            config,
-            recipe="rotated-digits",
-            seed=request.seed,
-            budget=request.budget,
-            command=request.command,
-        )
-        folder = RunFolder.create(request.path, record)
-    summary = train_images(config, folder, request.seed, request.progress, request.data)
+    if not request.resume:
+        RunFolder.check_new(request.path)
+    setting = prepare(config, request.data)
+    folder = open_folder(
+        config,
+        request.path,
+        recipe="rotated-digits",
+        seed=request.seed,
+        budget=request.budget,
+        resume=request.resume,
+        command=request.command,
+    )
+    summary = train_images(setting, folder, request.seed, request.progress)
     last = report.Run.read(request.path).rounds[-1]
     return {**summary, "activation": last["activation"]}
 

@@ -3,12 +3,14 @@ r"""The main job: meta-train a geometry, compare it on the held-out task, write 
 import dataclasses
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from .. import deploy, report
+from .._errors import ConfigError
 from .._files import write_json
 from ..geometry import AbstractMirrorMap
 from ._baselines import Method
@@ -22,9 +24,10 @@ from ._compare import (
     methods_of,
     tune,
 )
+from ._config import option
 from ._describe import describe_geometry
 from ._folder import RunFolder
-from ._images import ImageSetting, ImageStudy, prepare
+from ._images import ImageSetting
 from ._learn import Learned, learn
 from ._progress import Progress
 from ._streams import CERTIFY, EVALUATE, META, TUNE, stream
@@ -160,24 +163,23 @@ def roster(setting: ImageSetting, geometry: AbstractMirrorMap) -> list[Method]:
 
 
 def train_images(
-    config: ImageStudy, folder: RunFolder, seed: int, progress: Progress, data: Any = None
+    setting: ImageSetting, folder: RunFolder, seed: int, progress: Progress
 ) -> dict[str, Any]:
     """Runs a whole image study in its folder.
 
     **Arguments:**
 
-    - `config`: the study.
+    - `setting`: the study, with its data; prepared first, so that missing data leave no folder.
     - `folder`: an opened run folder, new or to be continued.
     - `seed`: seed of the run.
     - `progress`: where to show progress.
-    - `data`: the folder of data sets, for those that are not embedded.
 
     **Returns:**
 
     What `summary.json` holds.
     """
     begun = time.perf_counter()
-    setting = prepare(config, data)
+    config = setting.config
     learned = meta_train(setting, folder, seed, progress)
     rows, curves, notes = compare_images(setting, learned.geometry, folder, seed, progress)
     write_json(
@@ -207,6 +209,72 @@ def train_images(
 
 def _data_notes(setting: ImageSetting) -> Sequence[str]:
     return [f"{task.name}: {task.note}" for task in setting.tasks if task.note]
+
+
+def open_folder(
+    config: Any,
+    path: Path,
+    *,
+    recipe: str,
+    seed: int,
+    budget: str,
+    resume: bool,
+    command: str,
+) -> RunFolder:
+    """Makes the folder of a run, or opens that of the same run.
+
+    **Arguments:**
+
+    - `config`: the study.
+    - `path`: the folder.
+    - `recipe`, `seed`, `budget`, `resume`, `command`: as on the command line.
+
+    **Raises:**
+
+    - `ConfigError`: if it exists and is not to be continued, or was made with other fields.
+    """
+    record = record_of(config, recipe=recipe, seed=seed, budget=budget, command=command)
+    if not resume:
+        return RunFolder.create(path, record)
+    folder, found = RunFolder.open(path)
+    if found["fields"] != record["fields"] or found["seed"] != seed:
+        raise ConfigError(f"{path} was made with other fields; choose another --out.")
+    return folder
+
+
+_CHANGEABLE = {
+    *("rate", "outer_rate", "rounds", "decay", "damping", "baselines", "control", "grid"),
+    *("criterion", "seeds", "tune_seeds", "stride", "rows", "tolerance", "limit", "rates"),
+}
+"""Fields that may change while a run is under way; others would make it another run."""
+
+
+def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> None:
+    """Writes down fields changed on resuming, and drops results that they make stale.
+
+    **Arguments:**
+
+    - `folder`: the folder of the run.
+    - `record`: what its `config.json` holds.
+    - `config`: the study as it goes on.
+
+    **Raises:**
+
+    - `ConfigError`: if meta-training has begun and a field cannot change any more.
+    """
+    fields = {k: _plain(v) for k, v in dataclasses.asdict(config).items()}
+    changed = {name for name, value in fields.items() if record["fields"].get(name) != value}
+    fixed = sorted(changed - _CHANGEABLE)
+    if folder.begun and fixed:
+        raise ConfigError(
+            f"{option(fixed[0])}: cannot change once meta-training has begun; "
+            "start another run with --out."
+        )
+    if not changed:
+        return
+    write_json(folder / "config.json", {**record, "fields": fields})
+    if changed - {"baselines", "control"}:
+        (folder / "comparison.json").unlink(missing_ok=True)
 
 
 def record_of(config: Any, *, recipe: str, seed: int, budget: str, command: str) -> dict[str, Any]:

@@ -79,11 +79,11 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
     """Runs a recipe in its folder."""
     from ._config import from_record, override
     from ._folder import RunFolder
-    from ._images import ImageStudy
+    from ._images import ImageStudy, prepare
     from ._progress import Progress
-    from ._quadratics import train_quadratics
+    from ._quadratics import QuadraticStudy, train_quadratics
     from ._recipes import find_recipe
-    from ._train import record_of, train_images
+    from ._train import record_of, revise, train_images
 
     recipe = find_recipe(options.recipe)
     path = options.out or Path("runs") / options.recipe
@@ -96,9 +96,14 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
             )
         config = override(from_record(type(recipe.config), record["fields"]), rest)
         seed = record["seed"]
+        setting = prepare(config, options.data) if isinstance(config, ImageStudy) else None
+        revise(folder, record, config)
     else:
         config = override(recipe.at(options.budget), rest)
         seed = options.seed
+        RunFolder.check_new(path)
+        # Data first: where they are missing, no folder is left behind.
+        setting = prepare(config, options.data) if isinstance(config, ImageStudy) else None
         folder = RunFolder.create(
             path,
             record_of(
@@ -107,9 +112,10 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
         )
     console = _console(options)
     progress = Progress(console)
-    if isinstance(config, ImageStudy):
-        summary = train_images(config, folder, seed, progress, options.data)
+    if setting is not None:
+        summary = train_images(setting, folder, seed, progress)
     else:
+        assert isinstance(config, QuadraticStudy)
         summary = train_quadratics(config, folder, seed, progress)
     _show(console, summary)
     console.print(f"Results are in {path}. Use the geometry in your own loop:\n")
@@ -153,6 +159,7 @@ def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str
         config = dataclasses.replace(config, baselines=tuple(options.baselines))
     setting = prepare(config, options.data)
     artifact = deploy.load(folder / "geometry.safetensors")
+    deploy.check_fits(artifact, setting.template)
     console = _console(options)
     rows, _, notes = compare_images(
         setting, artifact.geometry, folder, record["seed"], Progress(console)

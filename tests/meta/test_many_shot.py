@@ -1,0 +1,188 @@
+"""Rounds of runs: against hand-written loops, by seed, cut and resumed, compiled once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mirrax.geometry import Diagonal, MaxOfDiagonals
+from mirrax.hypergradient import Direct, Reverse, Truncated
+from mirrax.inner import Minibatch, MirrorDescent, Prior, Problem, unroll
+from mirrax.meta import Alternating, Descent, ManyShot, Reference
+from mirrax.objective import RegretBound, frozen
+
+KEY, RATE, STEPS, TASKS, VISITS = jax.random.key(3), 0.1, 12, 3, 2
+TRACES = []
+
+
+def regression(x, shared, batch):
+    del shared
+    TRACES.append(1)
+    features, values = batch
+    return jnp.mean((features @ x["w"] + x["b"] - values) ** 2) / 2
+
+
+def initialise(key):
+    return {"w": 0.3 * jax.random.normal(key, (4,)), "b": jnp.zeros(())}
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Adam of optax counts in int32 and multiplies by floats."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def problems():
+    rng = np.random.default_rng(1)
+    features = jnp.asarray(rng.normal(size=(TASKS, 20, 4)) * np.array([3.0, 1, 0.3, 0.1]))
+    values = jnp.asarray(rng.normal(size=(TASKS, 20)))
+    return jax.vmap(lambda f, v: Problem(regression, Minibatch((f, v), 5)))(features, values)
+
+
+PROBLEMS = problems()
+FLAT = Diagonal({"w": jnp.zeros(4), "b": jnp.zeros(())})
+REFERENCE = Reference(0.05, 30)
+OPTIMISER = optax.adam(0.05)
+
+
+def descent(estimator, reference=REFERENCE, comparator="solution"):
+    outer = Descent(RegretBound(RATE, comparator), estimator, OPTIMISER, reference)
+    return ManyShot(MirrorDescent(RATE), outer, initialise, STEPS, VISITS)
+
+
+def alternating():
+    outer = Alternating(RATE, STEPS, comparator="last")
+    return ManyShot(MirrorDescent(RATE), outer, initialise, STEPS, VISITS)
+
+
+def bits(state):
+    arrays = [
+        jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        for leaf in jax.tree.leaves(state)
+    ]
+    return [np.asarray(array).tobytes() for array in arrays]
+
+
+def rounds(learner, count, geometry=FLAT, key=KEY):
+    state, records = learner.init(geometry, key=key), []
+    for _ in range(count):
+        state, record = learner.round(state, PROBLEMS)
+        records.append(record)
+    return state, records
+
+
+def runs_of(state_key, number):
+    """The runs of a round, drawn as the module's docstring says."""
+    start_key, run_key = jax.random.split(jax.random.fold_in(state_key, number))
+    starts, keys = (jax.random.split(key, (TASKS, VISITS)) for key in (start_key, run_key))
+    for task in range(TASKS):
+        for visit in range(VISITS):
+            problem = jax.tree.map(lambda leaf, t=task: leaf[t], PROBLEMS)
+            yield problem, initialise(starts[task, visit]), keys[task, visit]
+
+
+@pytest.mark.parametrize("reference", [REFERENCE, None])
+def test_descent_equals_a_hand_written_loop_over_tasks(reference):
+    estimator = Reverse(STEPS)
+    objective = RegretBound(RATE, "solution" if reference else "last")
+    inner = MirrorDescent(RATE)
+
+    @jax.jit
+    def hypergradient(geometry, problem, start, key):
+        prior = Prior(geometry, start)
+        if reference:
+            key, other = jax.random.split(key)
+            problem = reference.solve(problem, start, key=other)
+        value, slope, _ = estimator.estimate(
+            objective, inner, prior, problem, estimator.init(inner, prior), key=key
+        )
+        return value, slope.geometry
+
+    geometry, state = FLAT, OPTIMISER.init(FLAT)
+    values = []
+    for number in range(3):
+        found = [hypergradient(geometry, *run) for run in runs_of(KEY, number)]
+        values.append(np.mean([value for value, _ in found]))
+        mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *(s for _, s in found))
+        updates, state = OPTIMISER.update(mean, state, geometry)
+        geometry = optax.apply_updates(geometry, updates)
+    learned, records = rounds(descent(estimator, reference, objective.comparator), 3)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), learned.geometry, geometry
+    )
+    np.testing.assert_allclose([r.value for r in records], values, rtol=1e-10)
+    assert records[-1].activation is None and not bool(records[-1].failed)
+
+
+def test_truncated_windows_make_up_the_whole_run():
+    whole, _ = rounds(descent(Reverse(STEPS)), 1)
+    one, _ = rounds(descent(Truncated(steps=STEPS, window=STEPS)), 1)
+    assert bits(whole.geometry) == bits(one.geometry)
+    cut, records = rounds(descent(Truncated(steps=STEPS, window=4)), 2)
+    exact, wanted = rounds(descent(Reverse(STEPS)), 1)
+    assert not bool(records[0].failed)
+    assert np.all(np.asarray(records[0].summary.finite_steps) == STEPS)
+    np.testing.assert_allclose(records[0].value, wanted[0].value, rtol=1e-12)
+    np.testing.assert_allclose(
+        records[0].summary.last_loss, wanted[0].summary.last_loss, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("make", [alternating, lambda: descent(Direct(STEPS))])
+def test_a_seed_is_a_run_to_the_bit(make):
+    first, again, other = (rounds(make(), 2, key=jax.random.key(seed))[0] for seed in (0, 0, 1))
+    assert bits(first) == bits(again)
+    assert bits(first.geometry) != bits(other.geometry)
+
+
+@pytest.mark.parametrize("make", [alternating, lambda: descent(Direct(STEPS))])
+def test_cut_and_resumed_from_disk_is_equal_to_the_bit(make, tmp_path):
+    from mirrax.study._folder import RunFolder
+
+    folder = RunFolder.create(tmp_path / "run", {"recipe": "r", "seed": 0, "fields": {}})
+    whole, _ = rounds(make(), 4)
+    half, _ = rounds(make(), 2)
+    folder.save_checkpoint(half, 2)
+    learner = make()
+    state, notes = folder.load_checkpoint(learner.init(FLAT, key=jax.random.key(99)))
+    assert notes == [] and bits(state) == bits(half)
+    for _ in range(2):
+        state, _ = learner.round(state, PROBLEMS)
+    assert bits(state) == bits(whole)
+
+
+def test_one_compilation_serves_every_round_and_every_seed():
+    learner = ManyShot(
+        MirrorDescent(RATE), Alternating(RATE, 5, comparator="last"), initialise, 5, VISITS
+    )
+    rounds(learner, 1)
+    seen = len(TRACES)
+    rounds(learner, 4, key=jax.random.key(8))
+    assert len(TRACES) == seen
+
+
+def test_activation_counts_which_component_was_largest():
+    geometry = MaxOfDiagonals.like(initialise(KEY), 3, key=jax.random.key(1))
+    _, (record,) = rounds(descent(Direct(STEPS)), 1, geometry)
+    table = np.asarray(record.activation)
+    assert table.shape == (STEPS, 3)
+    np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-12)
+    counted = np.zeros((STEPS, 3))
+
+    @jax.jit
+    def points(problem, start, key):
+        prior = Prior(geometry, start)
+        run = unroll(MirrorDescent(RATE), prior, problem, STEPS, key=key)
+        return jax.vmap(geometry.active)(jax.tree.map(lambda leaf: leaf[:-1], run.primal))
+
+    for problem, start, key in runs_of(KEY, 0):
+        active = np.asarray(points(problem, start, key))
+        counted[np.arange(STEPS), active] += 1 / (TASKS * VISITS)
+    np.testing.assert_allclose(table, counted, atol=1e-12)
+
+
+def test_the_share_of_frozen_runs_is_reported():
+    _, (record,) = rounds(alternating(), 1)
+    np.testing.assert_allclose(record.frozen, np.mean(frozen(record.summary)))

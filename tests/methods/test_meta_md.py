@@ -1,0 +1,73 @@
+"""The composition of MetaMD from names."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mirrax.geometry import Diagonal, MaxOfDiagonals
+from mirrax.hypergradient import Direct, Reverse, Truncated
+from mirrax.inner import MirrorDescent, PreconditionedDescent
+from mirrax.meta import Alternating, Descent
+from mirrax.methods import meta_md
+from mirrax.objective import LipschitzRegretBound, RegretBound
+
+KEY = jax.random.key(0)
+
+
+def draw(key):
+    return {"w": jax.random.normal(key, (3,)), "b": jnp.zeros(())}
+
+
+def test_the_default_is_the_closed_form_from_the_identity():
+    learner, geometry = meta_md(draw, steps=10, rate=0.1, key=KEY)
+    assert isinstance(geometry, Diagonal) and isinstance(learner.outer, Alternating)
+    assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(geometry))
+    assert jax.tree.map(jnp.shape, geometry.log_diagonal) == {"w": (3,), "b": ()}
+    assert learner.outer.rate == 0.1 and learner.outer.steps == learner.steps == 10
+    assert isinstance(learner.inner, MirrorDescent)
+
+
+def test_the_papers_composition():
+    learner, geometry = meta_md(
+        draw, steps=10, rate=0.1, geometry="max-of-diagonals", components=4, objective="eq10",
+        comparator="last", k=2.5, estimator="reverse", step="printed", key=KEY,
+    )  # fmt: skip
+    assert isinstance(geometry, MaxOfDiagonals) and geometry.components == 4
+    assert isinstance(learner.outer, Descent) and isinstance(learner.inner, PreconditionedDescent)
+    assert isinstance(learner.outer.objective, LipschitzRegretBound)
+    assert float(learner.outer.objective.k) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "detail"),
+    [
+        ("direct", Direct, {}),
+        ("reverse", Reverse, {"checkpoint": False}),
+        ("checkpointed", Reverse, {"checkpoint": True}),
+        ("truncated", Truncated, {"window": 5}),
+    ],
+)
+def test_estimators_by_name(name, kind, detail):
+    learner, _ = meta_md(draw, steps=10, rate=0.1, estimator=name, window=5, key=KEY)
+    assert isinstance(learner.outer.estimator, kind) and learner.outer.estimator.steps == 10
+    assert {field: getattr(learner.outer.estimator, field) for field in detail} == detail
+    assert isinstance(learner.outer.objective, RegretBound)
+
+
+@pytest.mark.parametrize("wrong", [{"objective": "eq10"}, {"geometry": "max-of-diagonals"}])
+def test_the_closed_form_is_refused_where_there_is_none(wrong):
+    with pytest.raises(ValueError, match="closed-form.*choose 'direct'"):
+        meta_md(draw, steps=10, rate=0.1, key=KEY, **wrong)
+
+
+def test_components_start_apart_and_depend_on_the_key():
+    first, again, other = (
+        meta_md(
+            draw, steps=4, rate=0.1, geometry="max-of-diagonals", estimator="direct",
+            key=jax.random.key(seed),
+        )[1].log_diagonals["w"]
+        for seed in (0, 0, 1)
+    )  # fmt: skip
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other) and not np.array_equal(first[0], first[1])

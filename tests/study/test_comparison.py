@@ -1,0 +1,266 @@
+"""Trials against plain loops; tuning, scores and tables."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mirrax.deploy import to_optax
+from mirrax.geometry import Diagonal
+from mirrax.meta import classification
+from mirrax.models import build
+from mirrax.study._baselines import BASELINES, Method, product
+from mirrax.study._compare import (
+    band,
+    best,
+    control_method,
+    edge_note,
+    evaluate,
+    learned_method,
+    methods_of,
+    score,
+    spread,
+    steps_to,
+    tune,
+)
+from mirrax.study._leave_one_out import against_best
+from mirrax.study._trials import Trials, arena, run_trials
+from mirrax.tasks import ImageTask
+
+STEPS, STRIDE, SEEDS = 6, 3, 2
+
+
+@pytest.fixture(autouse=True)
+def as_in_life():
+    """Studies run in float32 with JAX's standard promotion."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def toy(number, rows=14):
+    rng = np.random.default_rng(number)
+    images = rng.uniform(0, 16, (rows + 8, 3, 3, 1)).astype(np.float32)
+    labels = rng.integers(0, 3, rows + 8).astype(np.int32)
+    return ImageTask(
+        f"toy/{number}", images[:rows], labels[:rows], images[rows:], labels[rows:], 3, 1 / 16
+    )
+
+
+# Tasks of different sizes, so that padding is tried too.
+TASKS = (toy(0), toy(1, 10), toy(2))
+MODEL = build("mlp-4", (3, 3, 1), 3)
+
+
+def place(rows=12):
+    return arena(TASKS, classification(TASKS, MODEL, 5), MODEL, rows)
+
+
+def geometry():
+    params = MODEL.init(jax.random.key(5))
+    return Diagonal(jax.tree.map(lambda leaf: 0.3 * leaf, params))
+
+
+def cross_entropy(params, images, labels):
+    logits = MODEL.apply(params, jnp.asarray(images, jnp.float32) / 16)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
+
+
+def plain_loop(optimiser, task, seed, key):
+    """One run, written out."""
+    start_key, run_key = jax.random.split(key)
+    params = MODEL.init(jax.random.split(start_key, SEEDS)[seed])
+    key = jax.random.fold_in(jax.random.split(run_key, SEEDS)[seed], task)
+    problems = classification(TASKS, MODEL, 5)
+    batches = jax.tree.map(lambda leaf: leaf[task], problems).batches
+    data, state = TASKS[task], optimiser.init(params)
+    shown = (data.train_images[:12], data.train_labels[:12])
+    curve, logs = [float(cross_entropy(params, *shown)[0])], []
+    for number in range(STEPS):
+        images, labels = batches.draw(jnp.asarray(number), key=jax.random.fold_in(key, number))
+        loss, grads = jax.value_and_grad(lambda p, x, y: cross_entropy(p, x, y)[0])(
+            params, images, labels
+        )
+        updates, state = optimiser.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        logs.append(np.log(float(loss)))
+        if (number + 1) % STRIDE == 0:
+            curve.append(float(cross_entropy(params, *shown)[0]))
+    logits = cross_entropy(params, data.test_images, data.test_labels)[1]
+    return curve, np.mean(logs), np.mean(np.argmax(logits, -1) == data.test_labels)
+
+
+def test_trials_are_those_of_a_plain_loop():
+    key = jax.random.key(11)
+    methods = [
+        BASELINES["SGD"], BASELINES["Adam"], BASELINES["AdamW"], learned_method(geometry(), 0.2)
+    ]  # fmt: skip
+    decay = {"learning_rate": 0.1, "weight_decay": 0.01}
+    jobs = [(0, decay), (1, decay), (2, decay), (3, {"rate_scale": 2.0, "momentum": 0.8})]
+    plain = [
+        optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1)),
+        optax.chain(optax.add_decayed_weights(0.01), optax.adam(0.1)),
+        optax.adamw(0.1, weight_decay=0.01),
+        to_optax(geometry(), 0.2 * 2 * (1 - 0.8), momentum=0.8, nesterov=True),
+    ]
+    shares = []
+    found = run_trials(
+        methods, jobs, place(), steps=STEPS, stride=STRIDE, seeds=SEEDS, key=key,
+        advance=shares.append,
+    )  # fmt: skip
+    assert np.shape(found.train_loss) == (4, 3, SEEDS, 3)
+    assert abs(sum(shares) - 1) < 1e-9
+    for job, task, seed in ((0, 1, 1), (0, 0, 0), (1, 2, 0), (2, 0, 1), (3, 1, 0), (3, 2, 1)):
+        curve, logs, accuracy = plain_loop(plain[job], task, seed, key)
+        np.testing.assert_allclose(found.train_loss[job, task, seed], curve, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found.batch_log_loss[job, task, seed], logs, atol=1e-5)
+        np.testing.assert_allclose(found.test_accuracy[job, task, seed], accuracy, atol=1e-6)
+
+
+def test_every_method_meets_the_same_weights_and_batches_and_failures_are_infinite():
+    still = {"learning_rate": 0.0, "weight_decay": 0.0}
+    methods = [BASELINES["SGD"], BASELINES["Adam"]]
+    jobs = [(0, still), (1, still), (0, {"learning_rate": 1e30, "weight_decay": 0.0})]
+    found = run_trials(
+        methods, jobs, place(), steps=STEPS, stride=STRIDE, seeds=SEEDS, key=jax.random.key(0)
+    )
+    np.testing.assert_array_equal(found.batch_log_loss[0], found.batch_log_loss[1])
+    assert len(np.unique(np.asarray(found.batch_log_loss[0]))) == 3 * SEEDS
+    np.testing.assert_array_equal(found.train_loss[0, ..., 0], found.train_loss[0, ..., -1])
+    scores = score(found, "loss")
+    assert scores.shape == (3, 3) and np.all(np.isinf(scores[2])) and np.isfinite(scores[:2]).all()
+    assert np.all(np.isinf(score(found, "accuracy")[2]))
+    with pytest.raises(ValueError, match=r"run_trials\.stride.*got 4"):
+        run_trials(methods, jobs, place(), steps=6, stride=4, seeds=1, key=jax.random.key(0))
+
+
+def poisoned(whole, task):
+    def spoil(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        return leaf.at[task].set(jnp.nan)
+
+    spoilt = jax.tree.map(spoil, (whole.problems, whole.train, whole.test))
+    return type(whole)(*spoilt, whole.model, whole.scale)
+
+
+def test_neither_tuning_nor_meta_training_sees_the_held_out_task(tmp_path, monkeypatch):
+    from test_run_folder import QUIET
+
+    from mirrax.study import _images, _train
+    from mirrax.study._folder import RunFolder
+
+    monkeypatch.setattr(_images, "load_family", lambda *_: TASKS)
+    config = _images.ImageStudy(
+        held_out="1", model="mlp-4", steps=4, stride=2, rounds=2, batch=5, baselines=("SGD",),
+        control=False, seeds=1, rows=12, reference_steps=4,
+    )  # fmt: skip
+    setting = _images.prepare(config, None)
+    spoilt = dataclasses.replace(setting, place=poisoned(setting.place, 1))
+    assert setting.held_out == 1 and setting.training == (0, 2)
+    found = []
+    for number, one in enumerate((setting, spoilt)):
+        folder = RunFolder.create(tmp_path / str(number), {})
+        learned = _train.meta_train(one, folder, 0, QUIET)
+        methods = _train.roster(one, learned.geometry)
+        scores = tune(
+            methods, one.place.select(one.training),
+            steps=4, criterion="accuracy", seeds=1, key=jax.random.key(1),
+        )  # fmt: skip
+        found.append(((folder / "geometry.safetensors").read_bytes(), scores))
+    assert found[0][0] == found[1][0]
+    for name in ("MetaMD", "SGD"):
+        assert found[0][1][name].shape == (15, 2)
+        np.testing.assert_array_equal(found[0][1][name], found[1][1][name])
+        assert np.isfinite(found[0][1][name]).all()
+    # The poison works: on the held-out task itself nothing is finite.
+    rows = evaluate(
+        [BASELINES["SGD"]], [BASELINES["SGD"].grid[0]], spoilt.place.select([1]),
+        steps=4, stride=2, seeds=2, key=jax.random.key(1),
+    )  # fmt: skip
+    row, curve = rows["SGD"]
+    assert row["final_loss"]["mean"] is None and row["steps_to"]["0.1"]["mean"] is None
+    assert curve["mean"] == [None, None, None]
+
+
+def trials(losses, accuracy=0.5):
+    losses = np.asarray(losses, dtype=float)
+    shape = losses.shape[:-1]
+    return Trials(losses, np.zeros(shape), np.full(shape, accuracy))
+
+
+def test_the_best_configuration_is_the_best_mean_over_tasks():
+    ends = np.array([[[1.0], [5.0]], [[2.0], [2.0]], [[0.1], [np.nan]], [[np.inf], [0.1]]])
+    scores = score(trials(np.stack([ends, ends], axis=-1)), "loss")
+    np.testing.assert_array_equal(scores, [[1, 5], [2, 2], [0.1, np.inf], [np.inf, 0.1]])
+    method = Method("m", lambda v, c: optax.sgd(1.0), product(learning_rate=(1.0, 2.0, 3.0, 4.0)))
+    assert best(method, scores) == {"learning_rate": 2.0}
+    assert edge_note(method, {"learning_rate": 2.0}) is None
+    assert "edge of its grid" in edge_note(method, {"learning_rate": 4.0})
+    assert edge_note(method, {"rate_scale": 1.0}) is None
+
+
+def test_spread_and_steps_to():
+    values = [1.0, 2.0, 4.0]
+    row = spread(values)
+    assert row["values"] == values and np.isclose(row["mean"], 7 / 3)
+    assert np.isclose(row["se"], np.std(values, ddof=1) / np.sqrt(3))
+    assert spread([2.0]) == {"mean": 2.0, "se": 0.0, "values": [2.0]}
+    assert spread([1.0, None, np.nan]) == {"mean": None, "se": None, "values": [1.0, None, None]}
+    curve = np.array([2.0, 0.3, 0.4, 0.1])
+    assert steps_to(curve, [0, 4, 8, 12], 0.3) == 4
+    assert steps_to(curve, [0, 4, 8, 12], 0.05) is None
+    assert steps_to(np.array([np.nan, np.nan]), [0, 4], 0.3) is None
+    shown = band(trials([[1.0, 3.0], [3.0, np.inf]]))
+    assert shown == {"mean": [2.0, None], "low": [1.0, 3.0], "high": [3.0, None]}
+
+
+def test_every_method_has_as_many_configurations_as_the_learned_one():
+    ours, control = learned_method(geometry(), 0.1), control_method(geometry().log_diagonal)
+    names = ("SGD", "SGD-M", "Adam", "RMSprop")
+    methods = methods_of([ours, control], names, wide=False)
+    assert [method.name for method in methods] == ["MetaMD", "Euclidean", *names]
+    assert {len(method.grid) for method in methods} == {15}
+    wide = methods_of([ours], names, wide=True)
+    assert all(len(method.grid) > 15 for method in wide[1:])
+
+
+def row(accuracy, loss, steps):
+    fill = lambda values: spread(values)  # noqa: E731
+    return {
+        "test_accuracy": fill(accuracy),
+        "final_loss": fill(loss),
+        "steps_to": {"0.1": fill(steps), "0.3": fill(steps)},
+    }
+
+
+def test_standing_against_the_best_baseline_of_each_column():
+    means = {
+        "MetaMD": row([0.9, 0.8], [0.1, 0.3], [10, 20]),
+        "Euclidean": row([1.0, 1.0], [0.0, 0.0], [1, 1]),
+        "SGD": row([0.8, 0.7], [0.4, 0.4], [30, 30]),
+        "Adam": row([0.6, 0.5], [0.3, 0.2], [None, 5]),
+    }
+    found = against_best(means)
+    assert found["accuracy"]["rival"] == "SGD"
+    assert np.isclose(found["accuracy"]["gain"], 0.1)
+    assert np.isclose(found["accuracy"]["paired_se"], 0, atol=1e-12)
+    assert found["final_loss"]["rival"] == "Adam"
+    assert np.isclose(found["final_loss"]["ratio"], 0.8)
+    assert found["steps_to_0.1"]["rival"] == "SGD"
+    assert np.isclose(found["steps_to_0.1"]["ratio"], 0.5)
+
+
+def test_standing_of_what_diverged_or_never_arrived():
+    means = {
+        "MetaMD": row([0.1, 0.1], [None, 0.3], [None, 20]),
+        "SGD": row([0.8, 0.7], [0.4, 0.4], [30, 30]),
+    }
+    found = against_best(means)
+    assert found["final_loss"] is None and found["steps_to_0.1"] is None
+    means["SGD"] = row([0.8, 0.7], [None, 1.0], [None, None])
+    means["MetaMD"] = row([0.9, 0.9], [0.1, 0.1], [1, 1])
+    found = against_best(means)
+    assert found["final_loss"] is None and found["steps_to_0.1"] is None

@@ -1,0 +1,262 @@
+"""The command line: one real run, and everything that can be asked wrongly."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mirrax import cli, deploy
+from mirrax._errors import ConfigError
+from mirrax.geometry import Diagonal
+from mirrax.study import _folder, _train
+
+SOURCE = Path(__file__).parents[1] / "src"
+SMALL = [
+    *("train", "rotated-digits", "--budget", "smoke", "--steps", "10", "--stride", "5"),
+    *("--rounds", "2", "--baselines", "SGD", "--seeds", "2", "--model", "mlp-8"),
+    *("--reference-steps", "20", "--rows", "200"),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole run, made as a user makes it."""
+    path = tmp_path_factory.mktemp("cli") / "run"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::SyntaxWarning", "-m", "mirrax.cli", *SMALL, "--json"]
+        + ["--out", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "MPLBACKEND": "agg"},
+    )
+    assert done.returncode == 0, done.stderr
+    return path, done
+
+
+@pytest.fixture
+def as_in_life(monkeypatch):
+    """Studies run in float32 with standard promotion, and draw no figures here."""
+    monkeypatch.setattr("mirrax.report.write_figures", lambda run: [])
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def test_json_is_one_object_on_standard_output(finished):
+    path, done = finished
+    assert len(done.stdout.splitlines()) == 1
+    summary = json.loads(done.stdout)
+    assert summary["held_out"].endswith("45") and summary["seeds"] == 2
+    assert [row["optimiser"] for row in summary["comparison"]] == ["MetaMD", "Euclidean", "SGD"]
+    assert summary["comparison"] == json.loads((path / "summary.json").read_text())["comparison"]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_leaves_the_files_of_the_contract(finished):
+    path, _ = finished
+    names = {"config.json", "metrics.jsonl", "geometry.safetensors", "geometry.json"}
+    names |= {"summary.json", "curves.json", "checkpoints", "figures"}
+    assert names <= {file.name for file in path.iterdir()}
+    assert not list(path.rglob("*.tmp"))
+    config = json.loads((path / "config.json").read_text())
+    assert config["fields"]["steps"] == 10 and config["fields"]["baselines"] == ["SGD"]
+    assert config["command"].startswith("mirrax train rotated-digits --budget smoke --steps 10")
+    assert len((path / "metrics.jsonl").read_text().splitlines()) == 2
+    curves = json.loads((path / "curves.json").read_text())
+    assert curves["steps"] == [0, 5, 10]
+    assert all(len(curve["mean"]) == 3 for curve in curves["curves"].values())
+    assert any(file.suffix == ".png" for file in (path / "figures").iterdir())
+    artifact = deploy.load(path / "geometry.safetensors")
+    assert artifact.rate == config["fields"]["rate"]
+    assert artifact.roles["dense_0/weight"] == ("in", "out")
+    # Hidden units are exchangeable, so they share their rates.
+    shared = artifact.geometry.log_diagonal["dense_0"]["weight"]
+    assert bool(jnp.all(shared == shared[:, :1])) and not bool(jnp.all(shared == shared[:1]))
+
+
+def test_resuming_gives_the_same_bytes(finished, tmp_path, as_in_life, capsys):
+    path, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(path, copy)
+    for name in ("geometry.safetensors", "summary.json", "curves.json"):
+        (copy / name).unlink()
+    (copy / "checkpoints" / "round-000002.safetensors").write_bytes(b"cut short")
+    assert cli.main([*SMALL, "--out", str(copy), "--resume", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert any("round-000002" in note for note in summary["notes"])
+    name = "geometry.safetensors"
+    assert (copy / name).read_bytes() == (path / name).read_bytes()
+    assert (copy / "curves.json").read_bytes() == (path / "curves.json").read_bytes()
+    assert (copy / "config.json").read_bytes() == (path / "config.json").read_bytes()
+    assert len((copy / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_divergence_is_named_and_resumed_with_a_smaller_rate(
+    finished, tmp_path, as_in_life, capsys, monkeypatch
+):
+    path, run = tmp_path / "run", finished[0]
+    assert cli.main([*SMALL, "--rate", "1e6", "--out", str(path)]) == 3
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("mirrax: the inner loop diverged")
+    assert "round 0, task rotated-digits/" in error and "step " in error and "rate 1e+06" in error
+    assert not (path / "geometry.safetensors").exists() and not list(path.rglob("*.tmp"))
+    # The comparison is that of the finished run; here only the learning is of interest.
+    rows = json.loads((run / "summary.json").read_text())["comparison"]
+    curves = json.loads((run / "curves.json").read_text())["curves"]
+    monkeypatch.setattr(_train, "compare_images", lambda *_: (rows, curves, []))
+    words = ["train", "rotated-digits", "--out", str(path), "--resume"]
+    assert cli.main([*words, "--rate", "0.1"]) == 0
+    config = json.loads((path / "config.json").read_text())
+    assert config["fields"]["rate"] == 0.1
+    name = "geometry.safetensors"
+    assert (path / name).read_bytes() == (run / name).read_bytes()
+    capsys.readouterr()
+    # From now on the tasks cannot change, or the held-out one would have been seen.
+    assert cli.main([*words, "--held-out", "75"]) == 2
+    assert "--held-out: cannot change once meta-training has begun" in capsys.readouterr().err
+
+
+def fails(words, capsys, code=2):
+    assert cli.main(list(map(str, words))) == code
+    out, err = capsys.readouterr()
+    assert out == "" and "Traceback" not in err and err.startswith("mirrax: ")
+    return err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "no command 'trian'; known are .* Did you mean 'train'"),
+        (["train"], "RECIPE"),
+        (["train", "rotated-digts"], "no recipe 'rotated-digts'. Did you mean 'rotated-digits'"),
+        (["train", "rotated-digits", "--rouds", "3"], "no field --rouds .*Did you mean 'rounds'"),
+        (["train", "rotated-digits", "--budget", "smal"], "--budget: expected smoke.*'smal'"),
+        (["train", "rotated-digits", "--rate", "-0.1"], "--rate: expected a positive.*-0.1"),
+        (["train", "rotated-digits", "--rate", "0"], "--rate: expected a positive"),
+        (["train", "rotated-digits", "--rate", "nan"], "--rate: expected a positive"),
+        (["train", "rotated-digits", "--rounds"], "--rounds: a value is missing"),
+        (["train", "rotated-digits", "--seed", "-1"], "--seed: expected 0 to"),
+        (["train", "rotated-digits", "--seed", "99999999999"], "--seed: expected 0 to"),
+        (["train", "rotated-digits", "--held-out", "46"], "--held-out: no task '46'"),
+        (["train", "rotated-digits", "--model", "lenet"], "Did you mean 'lenet5'"),
+        (["train", "rotated-digits", "--baselines", "Adma"], "Did you mean 'Adam'"),
+        (["train", "rotated-digits", "--resume"], "is not a run folder"),
+        (["train", "rotated-mnist", "--data", "nowhere"], "nowhere"),
+        (["train", "quadratics", "--flatness", "-1"], "--flatness: expected positive"),
+        (["compare", "nowhere"], "nowhere is not a run folder"),
+        (["compare", "nowhere", "--tune", "random"], "--tune: expected grid"),
+        (["certify", "nowhere"], "nowhere is not a run folder"),
+        (["report", "nowhere"], "nowhere"),
+        (["inspect", "nowhere.safetensors"], "there is no such file"),
+        (["inspect", "nowhere", "--rate", "3"], "mirrax inspect has no option '--rate'"),
+        (["reproduce", "s000-table3"], "no reproduction 's000-table3'. Did you mean"),
+        (["reproduce", "rotated-digits", "--rate", "-1"], "--rate: expected a positive"),
+        (["reproduce", "s000-table2", "--data", "nowhere"], "nowhere"),
+        (["data", "mnsit"], "no data set 'mnsit'.*Did you mean 'mnist'"),
+        (["data", "--fetch"], "--fetch: name one data set"),
+    ],
+)
+def test_bad_requests(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MIRRAX_DATA", raising=False)
+    error = fails(words, capsys)
+    assert error.count("\n") == 1
+    import re
+
+    assert re.search(message, error), error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_run_is_refused_before_anything_is_loaded(finished, capsys, monkeypatch):
+    path, _ = finished
+    monkeypatch.setattr("mirrax.study._images.prepare", None)
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+    assert "exists already; pass --resume" in fails([*SMALL, "--out", path], capsys)
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
+    error = fails(["train", "quadratics", "--out", path, "--resume"], capsys)
+    assert "is a run of 'rotated-digits', not of 'quadratics'" in error
+
+
+@pytest.mark.parametrize("damage", ["cut", "byte"])
+def test_damaged_artifacts(finished, tmp_path, capsys, damage):
+    data = bytearray((finished[0] / "geometry.safetensors").read_bytes())
+    data[-7] ^= 1
+    path = tmp_path / "geometry.safetensors"
+    path.write_bytes(data[:-20] if damage == "cut" else data)
+    error = fails(["inspect", path], capsys)
+    assert str(path) in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["compare", "certify"])
+def test_an_artifact_of_another_architecture_shows_both_tables(finished, tmp_path, capsys, verb):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    other = Diagonal({"dense_0": {"bias": jnp.zeros(3), "weight": jnp.zeros((64, 3))}})
+    deploy.save(copy / "geometry.safetensors", other, rate=0.1)
+    error = fails([verb, copy], capsys)
+    assert "(64, 3)" in error and "(64, 8)" in error and "! dense_0/weight" in error
+
+
+def test_inspect_and_list_print_json(finished, capsys):
+    assert cli.main(["inspect", str(finished[0]), "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["geometry"] == "Diagonal" and described["rate"] == 0.1
+    assert cli.main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert "rotated-digits" in [row["name"] for row in listed["recipes"]]
+
+
+def test_debug_raises():
+    with pytest.raises(ConfigError, match="no recipe"):
+        cli.main(["train", "nothing", "--debug"])
+
+
+def test_numbers_that_json_lacks_are_null(capsys, monkeypatch):
+    monkeypatch.setattr(
+        "mirrax.study.commands.run_list", lambda *_: {"bound": float("inf"), "regret": float("nan")}
+    )
+    assert cli.main(["list", "--json"]) == 0
+    assert capsys.readouterr().out == '{"bound": null, "regret": null}\n'
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "stopped; add --resume"),
+        (OSError(28, "No space left on device", "figures/a.png"), 2, "figures/a.png: the disk is"),
+    ],
+)
+def test_what_the_world_does(error, code, words, capsys, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("mirrax.study.commands.run_list", fail)
+    assert words in fails(["list"], capsys, code)
+
+
+def test_help_and_version(capsys):
+    for words in (["--help"], ["train", "--help"], ["--version"]):
+        with contextlib.suppress(SystemExit):
+            cli.main(words)
+        assert "mirrax" in capsys.readouterr().out
+    assert cli.main([]) == 0 and "COMMAND" in capsys.readouterr().out
+
+
+def test_a_full_disk_during_a_run_is_one_line(tmp_path, as_in_life, capsys, monkeypatch):
+    from mirrax._errors import MirraxError
+
+    def full(self, state, rounds):
+        raise MirraxError("cannot write round-000001.safetensors: the disk is full; free some")
+
+    monkeypatch.setattr(_folder.RunFolder, "save_checkpoint", full)
+    path = tmp_path / "run"
+    assert cli.main([*SMALL, "--out", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(path.rglob("*.tmp")) and (path / "config.json").exists()
