@@ -3,6 +3,8 @@
 And what belongs to one geometry only: powers near one, zeros on the boundary, blocks.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,16 +63,11 @@ def ragged(*shapes):
     ],
 )
 def test_misuse_names_class_field_and_value(build, message):
-    try:
+    with pytest.raises((ValueError, TypeCheckError)) as refusal:
         build()
-    except ValueError as error:
-        assert pytest.raises(ValueError, match=message) and __import__("re").search(
-            message, str(error)
-        ), str(error)
-    except TypeCheckError:
-        pass  # With run-time type checks on, some misuse does not even reach our own message.
-    else:
-        pytest.fail("was accepted")
+    # With run-time type checks on, some misuse does not even reach our own message.
+    if refusal.type is ValueError:
+        assert re.search(message, str(refusal.value)), refusal.value
 
 
 @pytest.mark.parametrize(
@@ -112,7 +109,7 @@ def test_pnorm_of_float32_neither_vanishes_nor_overflows(p, magnitude):
     geometry = PNorm(p)
     expected = np.asarray(geometry.to_primal(jnp.asarray(point)))
     single = geometry.to_primal(jnp.asarray(magnitude * point, jnp.float32))
-    np.testing.assert_allclose(np.float64(single) / magnitude, expected, rtol=2e-4, atol=1e-30)
+    np.testing.assert_allclose(np.float64(single) / magnitude, expected, rtol=2e-4, atol=1e-15)
     assert single.dtype == jnp.float32
 
 

@@ -49,9 +49,7 @@ def test_a_geometry_with_the_exact_curvature_needs_few_steps():
     geometry = Diagonal(jnp.log(2 * diagonal) / 2)
     method = learned_method(geometry, 1.0)
     grid = [{"rate_scale": 0.8, "momentum": 0.0}]
-    found = np.asarray(
-        count_steps(method.make, method.context, _columns(grid), TASKS, 0.5, LIMIT)
-    )
+    found = np.asarray(count_steps(method.make, method.context, _columns(grid), TASKS, 0.5, LIMIT))
     assert found.shape == (1, 3) and np.median(found) < 20
 
 

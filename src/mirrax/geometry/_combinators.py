@@ -18,6 +18,10 @@ from .._tree import Dual, Primal, Scalar
 from ._base import AbstractGeometry
 
 
+def _is_geometry(node: Any) -> bool:
+    return isinstance(node, AbstractGeometry)
+
+
 class Scaled(AbstractGeometry):
     r"""The potential `s·ψ(x)` with a learned positive scale `s`.
 
@@ -25,6 +29,10 @@ class Scaled(AbstractGeometry):
 
     - `geometry`: the geometry `ψ`.
     - `log_scale`: `log s`, a scalar meta-parameter. Doubling the scale halves the step.
+
+    **Raises:**
+
+    - `ValueError`: if `geometry` is not a geometry or `log_scale` is not a scalar.
 
     >>> from mirrax.geometry import Euclidean
     >>> scaled = Scaled(Euclidean(), jnp.log(4.0))
@@ -34,6 +42,16 @@ class Scaled(AbstractGeometry):
 
     geometry: AbstractGeometry
     log_scale: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+
+    def __check_init__(self):
+        if not _is_geometry(self.geometry):
+            raise ValueError(
+                f"Scaled.geometry: expected a geometry, got {type(self.geometry).__name__}."
+            )
+        if jnp.shape(self.log_scale) != ():
+            raise ValueError(
+                f"Scaled.log_scale: expected a scalar, got shape {jnp.shape(self.log_scale)}."
+            )
 
     @property
     def scale(self) -> Scalar:
@@ -84,10 +102,6 @@ class Scaled(AbstractGeometry):
     def inverse_hessian(self, primal: Primal, gradient: Dual) -> Primal:
         """The geometry's, divided by `s`."""
         return vector.scale(1 / self.scale, self.geometry.inverse_hessian(primal, gradient))
-
-
-def _is_geometry(node: Any) -> bool:
-    return isinstance(node, AbstractGeometry)
 
 
 class Blockwise(AbstractGeometry):

@@ -76,9 +76,11 @@ class MaxOfDiagonals(AbstractGeometry):
 
         - `ValueError`: if `components`, `diagonal` or `spread` is out of range.
         """
-        if not (0 < diagonal < float("inf") and 0 <= spread < 1):
+        possible = 1 <= components <= MAX_COMPONENTS
+        if not (possible and 0 < diagonal < float("inf") and 0 <= spread < 1):
             raise ValueError(
-                "MaxOfDiagonals.like: expected diagonal > 0 and 0 <= spread < 1, got "
+                f"MaxOfDiagonals.like: expected 1 to {MAX_COMPONENTS} components, a finite "
+                f"diagonal > 0 and 0 <= spread < 1; got components={components!r}, "
                 f"diagonal={diagonal!r}, spread={spread!r}."
             )
         leaves, structure = jax.tree.flatten(params)

@@ -64,4 +64,6 @@ class Progress:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self.console) as progress:
-            yield Phase(progress, progress.add_task(title, total=total, completed=done, note=""))
+            task = progress.add_task(title, total=total, completed=done, note="")
+            yield Phase(progress, task)
+            progress.update(task, completed=total)  # shares may sum to a little less
