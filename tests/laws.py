@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from geometries import Case, Sample, draw
 from hypothesis import assume
 from jax.flatten_util import ravel_pytree
 
+from geometries import Case, Sample, draw
 from mirrax._tree import dot, leaf_names
 
 EPS = float(np.finfo(np.float64).eps)

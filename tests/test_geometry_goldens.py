@@ -28,7 +28,9 @@ def invert(m, dual):
 
 @functools.partial(jax.jit, static_argnames=("loss", "steps"))
 def run(prior, data, rate, loss, steps=20):
-    return unroll(MirrorDescent(rate), prior, Problem(loss, Repeat(data)), steps, key=jax.random.key(0))
+    return unroll(
+        MirrorDescent(rate), prior, Problem(loss, Repeat(data)), steps, key=jax.random.key(0)
+    )
 
 
 def least_squares(x, shared, data):
@@ -75,7 +77,9 @@ def test_weights(step):
 
 def test_potential_and_active_component(step):
     geometry_of = functools.partial(jax.vmap, in_axes=(0, 0))
-    values = geometry_of(lambda m, x: of_matrix(m).component_potentials(x))(step["M"], step["theta"])
+    values = geometry_of(lambda m, x: of_matrix(m).component_potentials(x))(
+        step["M"], step["theta"]
+    )
     np.testing.assert_allclose(np.max(values, 1), step["phi_theta"], rtol=1e-14)
     new = geometry_of(lambda m, x: of_matrix(m).potential(x))(step["M"], step["theta_exact"])
     np.testing.assert_allclose(new, step["phi_new_exact"], rtol=1e-13)
@@ -161,9 +165,7 @@ def test_exponentiated_gradient_minimises(golden):
     prior = Prior(NegativeEntropy(), start=jnp.asarray(c09["x1"]))
     data = (c09["A"], c09["b"])
     last = run(prior, data, c09["eta"][1], least_squares, steps=20_000).last
-    np.testing.assert_allclose(
-        least_squares(last, None, data), c09["eg_f_after_20000"], rtol=1e-9
-    )
+    np.testing.assert_allclose(least_squares(last, None, data), c09["eg_f_after_20000"], rtol=1e-9)
 
 
 @pytest.mark.parametrize("row", range(4))

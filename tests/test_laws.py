@@ -11,12 +11,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import laws
 import pytest
-from geometries import CASES, NOT_STRONGLY_CONVEX, Case, Sample, diagonal, draw, maximum
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+import laws
+from geometries import CASES, NOT_STRONGLY_CONVEX, Case, Sample, diagonal, draw, maximum
 from mirrax import geometry as public
 from mirrax.geometry import AbstractGeometry
 

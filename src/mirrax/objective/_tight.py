@@ -110,7 +110,7 @@ def tight_diagonal(moments: Moments, rate: float, *, damping: float = 0.0) -> Di
 
     def log_m(displacement: Array, gradient: Array) -> Array:
         share = damping * jnp.mean(gradient)
-        moved, sloped = displacement + rate**2 * share, gradient + share
+        moved, sloped = displacement + rate * (rate * share), gradient + share
         known = (moved > 0) & (sloped > 0)
         # The difference of logarithms, because the quotient itself may overflow in float32.
         log_ratio = jnp.log(jnp.where(known, sloped, 1)) - jnp.log(jnp.where(known, moved, 1))
