@@ -1,4 +1,4 @@
-"""A griffe extension: doctests in docstrings become fenced code, so that pages show them as such."""
+"""A griffe extension: doctests in docstrings become fenced code on the pages."""
 
 import re
 from typing import Any
