@@ -142,7 +142,7 @@ def test_entropy_divergence(golden):
     orthant = NegativeEntropy("orthant")
     values = jax.vmap(orthant.divergence)(2 * c09["kl_p"], c09["kl_q"] / 2)
     np.testing.assert_allclose(values, c09["kl_unnorm_values"], rtol=1e-12)
-    start = NegativeEntropy().divergence(c09["x_star"], c09["x1"])
+    start = NegativeEntropy().divergence(jnp.asarray(c09["x_star"]), jnp.asarray(c09["x1"]))
     np.testing.assert_allclose(start, c09["kl_star_x1"], rtol=1e-9)
 
 

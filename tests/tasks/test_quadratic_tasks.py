@@ -52,7 +52,7 @@ def test_matrices_are_symmetric_and_positive():
 def test_law():
     """Means within five standard errors; `|N(μ, .3)|` has mean μ where μ is ten deviations off."""
     count = 4000
-    tasks = sample_quadratics(jax.random.key(5), count, flatness=(5.0, 3.0))
+    tasks = sample_quadratics(jax.random.key(5), count, flatness=(5.0, 3.0), law="factor")
     factor = np.asarray(jnp.linalg.cholesky(tasks.matrix))
     error = 5 / np.sqrt(count)
     np.testing.assert_allclose(factor[:, 0, 0].mean(), 5.1, atol=0.3 * error)
@@ -62,7 +62,7 @@ def test_law():
     np.testing.assert_allclose(factor[:, 1, 0].std(), 1.0, atol=error)
     np.testing.assert_allclose(np.mean(tasks.vector, axis=0), 1.0, atol=error)
     np.testing.assert_allclose(np.std(tasks.vector, axis=0), 1.0, atol=error)
-    flat = sample_quadratics(jax.random.key(6), count, flatness=(0.0,))
+    flat = sample_quadratics(jax.random.key(6), count, flatness=(0.0,), law="factor")
     assert float(flat.matrix.min()) >= 0.1**2
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 MAX_COMPONENTS = 8
 """Faces of the simplex grow as `2^N`; past this the search over them would dominate."""
@@ -101,10 +101,20 @@ class _Point(NamedTuple):
         return self.weights @ self.slope - jnp.min(self.slope)
 
 
+class _Trial(NamedTuple):
+    """A step of some length, and whether it is too long."""
+
+    length: Float[Array, ""]
+    there: _Point
+    rejected: Bool[Array, ""]
+
+
 class _Search(NamedTuple):
+    """Where Newton's method stands, and whether it goes on."""
+
     here: _Point
-    moved: Float[Array, ""]
-    steps: Array
+    steps: Int[Array, ""]
+    unfinished: Bool[Array, ""]
 
 
 def _point(weights: Weights, curvatures: Curvatures, dual: Point) -> _Point:
@@ -126,39 +136,47 @@ def _best_start(curvatures: Curvatures, dual: Point) -> Weights:
     return starts[jnp.argmin(jnp.sum(dual**2 / mixed, axis=1))]
 
 
+def _newton_step(search: _Search, curvatures: Curvatures, dual: Point) -> _Search:
+    """One step of projected Newton, halved until `f` falls enough."""
+    now = search.here
+    resolution = _resolution(dual)
+    move = _model_minimiser(now) - now.weights
+    descent = now.slope @ move
+
+    def attempt(length: Array) -> _Trial:
+        weights = now.weights + length * move
+        there = _point(jnp.where(weights < 0, 0, weights), curvatures, dual)
+        # The slack forgives rounding, so that the last, tiny Newton steps are accepted.
+        enough = (1 + resolution) * now.value + 1e-4 * length * descent
+        return _Trial(length, there, ~(there.value <= enough) & (length > 1e-9))
+
+    first = attempt(jnp.ones((), dual.dtype))
+    last = lax.while_loop(lambda trial: trial.rejected, lambda t: attempt(t.length / 2), first)
+    moved = last.length * jnp.max(jnp.abs(move))
+    goes_on = (moved > resolution) & (search.steps < _MAX_STEPS - 1)
+    return _Search(last.there, search.steps + 1, goes_on & _is_open(last.there, resolution))
+
+
+def _resolution(dual: Point) -> Array:
+    return jnp.asarray(4 * jnp.finfo(dual.dtype).eps, dual.dtype)
+
+
+def _is_open(here: _Point, resolution: Array) -> Array:
+    return here.gap > resolution * here.value
+
+
 def _newton(curvatures: Curvatures, dual: Point) -> Weights:
     """Projected Newton with backtracking, until the gap or the move is at rounding level."""
-    resolution = 4 * jnp.finfo(dual.dtype).eps
-
-    def unfinished(search: _Search) -> Array:
-        open_gap = search.here.gap > resolution * search.here.value
-        return open_gap & (search.moved > resolution) & (search.steps < _MAX_STEPS)
-
-    def step(search: _Search) -> _Search:
-        now = search.here
-        move = _model_minimiser(now) - now.weights
-        descent = now.slope @ move
-
-        def reached(length: Array) -> _Point:
-            weights = now.weights + length * move
-            return _point(jnp.where(weights < 0, 0, weights), curvatures, dual)
-
-        def too_long(trial: tuple[Array, _Point]) -> Array:
-            length, there = trial
-            # The slack forgives rounding, so that the last, tiny Newton steps are accepted.
-            enough = (1 + resolution) * now.value + 1e-4 * length * descent
-            return ~(there.value <= enough) & (length > 1e-9)
-
-        def shorter(trial: tuple[Array, _Point]) -> tuple[Array, _Point]:
-            return trial[0] / 2, reached(trial[0] / 2)
-
-        one = jnp.ones((), dual.dtype)
-        length, there = lax.while_loop(too_long, shorter, (one, reached(one)))
-        return _Search(there, length * jnp.max(jnp.abs(move)), search.steps + 1)
-
+    # The loops' conditions are flags that the bodies computed. Under vmap a condition is evaluated
+    # twice, once to go on and once to choose who moves; two comparisons of freshly computed floats
+    # may round differently, and then the loop goes on for ever while nobody moves.
     start = _point(_best_start(curvatures, dual), curvatures, dual)
-    infinity = jnp.asarray(jnp.inf, dual.dtype)
-    search = lax.while_loop(unfinished, step, _Search(start, infinity, jnp.array(0)))
+    search = _Search(start, jnp.array(0), _is_open(start, _resolution(dual)))
+    search = lax.while_loop(
+        lambda search: search.unfinished,
+        lambda search: _newton_step(search, curvatures, dual),
+        search,
+    )
     return search.here.weights
 
 
