@@ -12,7 +12,8 @@ from mirrax.geometry import Diagonal, MaxOfDiagonals
 
 def random(seed, count, dim, spread=0.7):
     rng = np.random.default_rng(seed)
-    return rng.uniform(-spread, spread, (count, dim)), rng.normal(size=dim)
+    logs, point = rng.uniform(-spread, spread, (count, dim)), rng.normal(size=dim)
+    return jnp.asarray(logs), jnp.asarray(point)
 
 
 @jax.jit
@@ -45,7 +46,7 @@ def test_equal_components_are_one_diagonal(count):
         return [method(point) for method in methods]
 
     many = values(MaxOfDiagonals(jnp.tile(logs, (count, 1))))
-    for same, expected in zip(many, values(Diagonal(jnp.asarray(logs[0]))), strict=True):
+    for same, expected in zip(many, values(Diagonal(logs[0])), strict=True):
         np.testing.assert_allclose(same, expected, rtol=4e-16)
 
 
@@ -59,7 +60,7 @@ def test_equal_components_share_a_finite_gradient(count):
 
     equal = MaxOfDiagonals(jnp.tile(logs, (count, 1)))
     many = jax.jit(jax.grad(cubes))(equal).log_diagonals
-    one = jax.grad(cubes)(Diagonal(jnp.asarray(logs[0]))).log_diagonal
+    one = jax.grad(cubes)(Diagonal(logs[0])).log_diagonal
     np.testing.assert_allclose(jnp.sum(many, axis=0), one, rtol=1e-12)
     jacobian = jax.jit(jax.jacfwd(equal.to_primal))(dual)
     np.testing.assert_allclose(jacobian, np.diag(np.exp(-2 * logs[0])), rtol=0, atol=1e-14)
@@ -71,9 +72,9 @@ def test_every_dual_of_a_tie_leads_back_to_it(count):
     # Five components in six coordinates, many duals at once: a loop condition that compares
     # freshly computed floats can differ from itself under vmap, and this never ended.
     rng = np.random.default_rng(count)
-    values = rng.uniform(-0.7, 0.7, 6)
-    geometry = MaxOfDiagonals(np.stack([np.roll(values, j) for j in range(count)]))
-    point = 3.0 * rng.choice([-1.0, 1.0], 6)
+    values = jnp.asarray(rng.uniform(-0.7, 0.7, 6))
+    geometry = MaxOfDiagonals(jnp.stack([jnp.roll(values, j) for j in range(count)]))
+    point = jnp.asarray(3.0 * rng.choice([-1.0, 1.0], 6))
     potentials = geometry.component_potentials(point)
     np.testing.assert_allclose(potentials, potentials[0], rtol=1e-15)
     weights = rng.dirichlet(np.full(count, 0.7), 50)
@@ -126,7 +127,7 @@ def test_gap_certifies_every_solve(count, dim, spread, dtype):
 def test_map_is_homogeneous(magnitude):
     """`to_primal` is homogeneous of degree one, and neither overflows nor underflows."""
     logs, dual = random(0, 3, 6)
-    geometry = MaxOfDiagonals(jnp.asarray(logs))
+    geometry = MaxOfDiagonals(logs)
     scaled = np.asarray(invert(geometry, magnitude * dual)) / magnitude
     np.testing.assert_allclose(scaled, invert(geometry, dual), rtol=1e-13)
 
@@ -134,11 +135,11 @@ def test_map_is_homogeneous(magnitude):
 def test_at_the_origin_all_is_finite():
     """Every weight is right at the origin, and the derivative takes the centre's."""
     logs, _ = random(0, 3, 4)
-    geometry, origin = MaxOfDiagonals(jnp.asarray(logs)), jnp.zeros(4)
+    geometry, origin = MaxOfDiagonals(logs), jnp.zeros(4)
     np.testing.assert_array_equal(geometry.to_primal(origin), origin)
     assert float(geometry.conjugate(origin)) == 0.0
     by_logs, by_dual = jax.jit(jax.jacrev(lambda r, p: MaxOfDiagonals(r).to_primal(p), (0, 1)))(
-        jnp.asarray(logs), origin
+        logs, origin
     )
     np.testing.assert_allclose(by_dual, np.diag(1 / np.exp(2 * logs).mean(0)), rtol=1e-14)
     np.testing.assert_array_equal(by_logs, np.zeros((4, 3, 4)))
@@ -147,10 +148,10 @@ def test_at_the_origin_all_is_finite():
 def test_second_derivatives():
     """The rule for derivatives can itself be differentiated, in both modes."""
     rng = np.random.default_rng(0)
-    values, direction = rng.uniform(-0.7, 0.7, 5), rng.normal(size=(3, 5))
-    logs = np.stack([np.roll(values, j) for j in range(3)])
+    values, direction = jnp.asarray(rng.uniform(-0.7, 0.7, 5)), rng.normal(size=(3, 5))
+    logs = jnp.stack([jnp.roll(values, j) for j in range(3)])
     # All three tie at points of equal entries, and stay active around the dual of an inner mixture.
-    dual = np.array([0.2, 0.3, 0.5]) @ np.exp(2 * logs) * rng.choice([-1.0, 1.0], 5)
+    dual = jnp.array([0.2, 0.3, 0.5]) @ jnp.exp(2 * logs) * rng.choice([-1.0, 1.0], 5)
 
     def cubes(t):
         return jnp.sum(MaxOfDiagonals(logs + t * direction).to_primal(dual) ** 3)
@@ -181,10 +182,10 @@ def test_inactive_component_gets_no_gradient():
 def test_divergence_keeps_its_digits_between_close_points():
     """`D` is of the order of the squared distance; nothing of the potential's size is left in."""
     logs, point = random(0, 3, 5)
-    geometry = MaxOfDiagonals(jnp.asarray(logs))
-    step = 1e-7 * np.random.default_rng(1).normal(size=5)
+    geometry = MaxOfDiagonals(logs)
+    step = jnp.asarray(1e-7 * np.random.default_rng(1).normal(size=5))
     curvature = geometry.curvatures[geometry.active(point)]
-    close = geometry.divergence(1e3 * point + step, jnp.asarray(1e3 * point))
+    close = geometry.divergence(1e3 * point + step, 1e3 * point)
     moved = (1e3 * point + step) - 1e3 * point
     np.testing.assert_allclose(close, jnp.sum(curvature * moved**2) / 2, rtol=1e-12)
 
