@@ -174,6 +174,20 @@ def test_bad_requests(words, message, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--rounds", "5", "rotated-digits", "--seed=3"],
+        ["train", "--rounds=5", "--seed", "3", "rotated-digits"],
+        ["train", "--json", "rotated-digits", "--rounds", "5", "--seed", "3"],
+    ],
+)
+def test_a_recipe_is_found_among_its_options(words):
+    options, rest = cli._parse(words)
+    assert (options.recipe, options.seed) == ("rotated-digits", 3)
+    assert "=".join(rest) == "--rounds=5"
+
+
 def test_an_existing_run_is_refused_before_anything_is_loaded(finished, capsys, monkeypatch):
     path, _ = finished
     monkeypatch.setattr("mirrax.study._images.prepare", None)

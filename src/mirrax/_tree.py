@@ -68,13 +68,3 @@ def dot(first: PyTree, second: PyTree) -> Scalar:
     11.0
     """
     return total(jnp.multiply, first, second)
-
-
-def all_finite(tree: PyTree) -> Array:
-    """True where every entry of every inexact leaf is finite.
-
-    >>> bool(all_finite({"a": jnp.array([1.0, jnp.nan])}))
-    False
-    """
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()

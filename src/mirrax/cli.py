@@ -27,6 +27,9 @@ _VERBS = {
     "data": "where a data set is looked for, its checksums and licence",
 }
 
+_OPEN = ("train", "reproduce")  # their recipes' fields are options too
+_SWITCHES = ("--debug", "--json", "--resume")  # options without a value
+
 
 def _seed(text: str) -> int:
     value = int(text) if text.isdecimal() else -1
@@ -96,14 +99,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _name_first(words: Sequence[str]) -> list[str]:
+    """Moves the name behind `train` or `reproduce` in front of the options.
+
+    argparse does not know a recipe's fields, and would take the first of their values for it.
+    """
+    verb, rest = words[0], list(words[1:])
+    for position, word in enumerate(rest):
+        before = rest[position - 1] if position else ""
+        takes_value = before.startswith("--") and "=" not in before and before not in _SWITCHES
+        if not word.startswith("-") and not takes_value:
+            return [verb, rest.pop(position), *rest]
+    return [verb, *rest]
+
+
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     verb = next((word for word in arguments if not word.startswith("-")), None)
     if verb is not None and verb not in _VERBS:
         raise ConfigError(
             f"no command {verb!r}; known are {', '.join(_VERBS)}.{nearest(verb, _VERBS)}"
         )
+    if arguments and arguments[0] in _OPEN:
+        arguments = _name_first(arguments)
     options, rest = _parser().parse_known_args(arguments)
-    if rest and options.verb not in ("train", "reproduce"):
+    if rest and options.verb not in _OPEN:
         raise ConfigError(f"mirrax {options.verb} has no option {rest[0]!r}; see --help.")
     return options, rest
 

@@ -11,6 +11,7 @@ from mirrax.geometry import Diagonal, Euclidean, MaxOfDiagonals, NegativeEntropy
 from mirrax.inner import (
     AbstractObjective,
     DualDescent,
+    InnerState,
     Minibatch,
     MirrorDescent,
     PreconditionedDescent,
@@ -211,3 +212,24 @@ def test_tasks_vectorise():
     together = jax.jit(jax.vmap(last))(data, values)
     alone = jnp.stack([jax.jit(last)(f, v) for f, v in zip(data, values, strict=True)])
     np.testing.assert_allclose(together, alone, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["mirror", "mirror, max"])
+def test_a_geometry_that_changes_between_windows_moves_no_held_point(name):
+    inner, prior = priors()[name]
+    problem = Problem(regression, minibatches())
+    state, _ = fold(inner, prior, problem, 5, lambda n, *_: n, None, key=KEY)
+    changed = jax.tree.map(lambda leaf: leaf + 0.05, prior.geometry)
+    held = inner.hold(Prior(changed, prior.start), state)
+    np.testing.assert_array_equal(held.primal, state.primal)
+    np.testing.assert_allclose(changed.to_primal(held.dual), state.primal, rtol=1e-12)
+
+
+def test_the_dual_of_a_tie_is_held():
+    """On a tie `∇ψ` is a set; the run's own element of it must survive from window to window."""
+    geometry = MaxOfDiagonals(jnp.log(jnp.array([[1.0, 2.0], [2.0, 1.0]])))
+    dual = jnp.array([2.5, 2.5])
+    inner, prior = MirrorDescent(0.1), Prior(geometry, geometry.to_primal(dual))
+    state = InnerState(prior.start, dual, jnp.array(3))
+    assert not np.allclose(geometry.to_dual(prior.start), dual)
+    np.testing.assert_array_equal(inner.hold(prior, state).dual, dual)

@@ -11,11 +11,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax.tree as vector
 from jaxtyping import Array, Float, PyTree
 
 from .._tree import Dual, Primal, Scalar
 from ._base import AbstractGeometry
+
+
+def _times(factor: Scalar, tree: PyTree) -> PyTree:
+    """A tree times a number, in the tree's own types."""
+    return jax.tree.map(lambda leaf: factor.astype(jnp.result_type(leaf)) * leaf, tree)
 
 
 def _is_geometry(node: Any) -> bool:
@@ -65,11 +69,11 @@ class Scaled(AbstractGeometry):
 
     def to_dual(self, primal: Primal) -> Dual:
         """`s ∇ψ(x)`."""
-        return vector.scale(self.scale, self.geometry.to_dual(primal))
+        return _times(self.scale, self.geometry.to_dual(primal))
 
     def to_primal(self, dual: Dual) -> Primal:
         """`∇ψ*(z/s)`."""
-        return self.geometry.to_primal(vector.scale(1 / self.scale, dual))
+        return self.geometry.to_primal(_times(1 / self.scale, dual))
 
     def potential(self, primal: Primal) -> Scalar:
         """`s ψ(x)`."""
@@ -77,7 +81,7 @@ class Scaled(AbstractGeometry):
 
     def conjugate(self, dual: Dual) -> Scalar:
         """`s ψ*(z/s)`."""
-        return self.scale * self.geometry.conjugate(vector.scale(1 / self.scale, dual))
+        return self.scale * self.geometry.conjugate(_times(1 / self.scale, dual))
 
     def divergence(self, primal: Primal, reference: Primal) -> Scalar:
         """`s D(x‖y)`."""
@@ -101,7 +105,7 @@ class Scaled(AbstractGeometry):
 
     def inverse_hessian(self, primal: Primal, gradient: Dual) -> Primal:
         """The geometry's, divided by `s`."""
-        return vector.scale(1 / self.scale, self.geometry.inverse_hessian(primal, gradient))
+        return _times(1 / self.scale, self.geometry.inverse_hessian(primal, gradient))
 
 
 class Blockwise(AbstractGeometry):

@@ -165,6 +165,7 @@ def _is_open(here: _Point, resolution: Array) -> Array:
     return here.gap > resolution * here.value
 
 
+@jax.jit
 def _newton(curvatures: Curvatures, dual: Point) -> Weights:
     """Projected Newton with backtracking, until the gap or the move is at rounding level."""
     # The loops' conditions are flags that the bodies computed. Under vmap a condition is evaluated

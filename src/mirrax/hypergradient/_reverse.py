@@ -2,7 +2,8 @@ r"""Reverse mode: exact, one backward pass however many meta-parameters there ar
 
 For mirror descent the backward recursion is that of spec B3,
 `a_T = ∂E/∂θ_T`, `dE/dm += 2η g_t ⊙ a/m³`, `a ← a − η H_t(a/m²)`; JAX derives it. The plain pass
-keeps every step, memory `O(T)`; with checkpoints it keeps `O(√T)` and recomputes the rest.
+keeps one dual point a step, memory `O(T)`; with checkpoints it keeps `O(√T)` of them and
+recomputes the rest.
 S000 prefers forward mode because the geometry is large, which is the wrong way round (error E10).
 Source: Franceschi et al. 2017.
 """

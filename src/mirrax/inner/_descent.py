@@ -44,6 +44,12 @@ def _rate_at(rate: Any, count: Array) -> Array:
     return jnp.asarray(value)
 
 
+def _close(first: Primal, second: Primal) -> Array:
+    """Whether two points are equal but for rounding."""
+    gap, size = vector.norm(vector.sub(first, second)), vector.norm(second)
+    return gap <= jnp.sqrt(jnp.finfo(size.dtype).eps) * size
+
+
 def _subtract_scaled(base: Any, rate: Array, direction: Any) -> Any:
     return jax.tree.map(lambda b, d: b - rate.astype(d.dtype) * d, base, direction)
 
@@ -69,6 +75,22 @@ class InnerState(eqx.Module):
     primal: Primal
     dual: Dual | None
     count: Int[Array, ""]
+
+    @property
+    def essence(self) -> "InnerState":
+        """The state without the primal point where the dual, whose image it is, says it all."""
+        return InnerState(self.primal if self.dual is None else None, self.dual, self.count)
+
+    def complete(self, prior: Prior) -> "InnerState":
+        """The state that has this essence.
+
+        **Arguments:**
+
+        - `prior`: what is learned across tasks.
+        """
+        if self.dual is None:
+            return self
+        return InnerState(prior.geometry.to_primal(self.dual), self.dual, self.count)
 
 
 class AbstractInner(eqx.Module):
@@ -174,10 +196,17 @@ class MirrorDescent(AbstractInner):
         return _dual_step(self.rate, prior, problem, state, key)
 
     def hold(self, prior: Prior, state: InnerState) -> InnerState:
-        """Holds the parameters; the dual moves with the geometry as `∇ψ(x)` does."""
+        """Holds the parameters; the dual moves with the geometry as `∇ψ(x)` does.
+
+        If the geometry is no longer the one the state was made with, the dual is `∇ψ(x)` anew.
+        """
         held = jax.lax.stop_gradient(state)
         moving = prior.geometry.to_dual(held.primal)
-        dual = vector.add(held.dual, vector.sub(moving, jax.lax.stop_gradient(moving)))
+        still = jax.lax.stop_gradient(moving)
+        # Where the map is set-valued, the run's own dual is more than ∇ψ(x) can say.
+        own = _close(prior.geometry.to_primal(held.dual), held.primal)
+        value = jax.tree.map(lambda a, b: jnp.where(own, a, b), held.dual, still)
+        dual = vector.add(jax.lax.stop_gradient(value), vector.sub(moving, still))
         return InnerState(held.primal, dual, held.count)
 
 

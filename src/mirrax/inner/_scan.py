@@ -1,8 +1,10 @@
-r"""A scan whose reverse pass keeps about `2√T` carries instead of `T`.
+r"""Scans whose reverse pass keeps carries only, `T` of them or about `2√T`.
 
-The `T` steps are cut into about `√T` segments. The forward pass keeps the carry at the start of
-each segment; the reverse pass recomputes one segment at a time, and inside it one step at a time.
-The price is up to two more evaluations of each step. Source: Griewank 1992; Chen et al. 2016.
+A step's own intermediate values (activations, gradients) are recomputed in the reverse pass:
+writing all of them down and reading them back costs more than computing them again. With
+checkpoints the `T` steps are moreover cut into about `√T` segments; the forward pass keeps the
+carry at the start of each, and the reverse pass recomputes one segment at a time, for up to one
+more evaluation of each step. Source: Griewank 1992; Chen et al. 2016.
 """
 
 import math
@@ -24,7 +26,7 @@ def repeat(body: Body, carry: Carry, length: int, *, checkpoint: bool = False) -
     - `body`: one step, `carry -> carry`.
     - `carry`: where to start.
     - `length`: how many steps.
-    - `checkpoint`: trade time for memory in the reverse pass.
+    - `checkpoint`: keep `2√T` carries in the reverse pass instead of `T`, for more time.
 
     **Returns:**
 
@@ -33,11 +35,11 @@ def repeat(body: Body, carry: Carry, length: int, *, checkpoint: bool = False) -
     >>> float(repeat(lambda x: 2 * x, 1.0, 10, checkpoint=True))
     1024.0
     """
+    step = jax.checkpoint(body, prevent_cse=False)
     if not checkpoint or length < 4:
-        return _loop(body, carry, length)
+        return _loop(step, carry, length)
     inside = math.isqrt(length)
     segments, rest = divmod(length, inside)
-    step = jax.checkpoint(body, prevent_cse=False)
     segment = jax.checkpoint(lambda c: _loop(step, c, inside), prevent_cse=False)
     return _loop(step, _loop(segment, carry, segments), rest)
 

@@ -144,13 +144,16 @@ def fold(
     """
 
     def body(carry: tuple[InnerState, Accumulator]) -> tuple[InnerState, Accumulator]:
-        here, accumulated = carry
+        essence, accumulated = carry
+        here = essence.complete(prior)
         step_key = jax.random.fold_in(key, here.count)
         there, record = inner.step(prior, problem, here, key=step_key)
-        return there, function(accumulated, record, here.count)
+        return there.essence, function(accumulated, record, here.count)
 
     begin = inner.init(prior) if state is None else state
-    return repeat(body, (begin, start), steps, checkpoint=checkpoint)
+    # A carry is kept for every step of a reverse pass, so it holds no more than it must.
+    end, accumulated = repeat(body, (begin.essence, start), steps, checkpoint=checkpoint)
+    return end.complete(prior), accumulated
 
 
 def unroll(
