@@ -147,7 +147,7 @@ def test_every_method_meets_the_same_weights_and_batches_and_failures_are_infini
     np.testing.assert_array_equal(found.train_loss[0, ..., 0], found.train_loss[0, ..., -1])
     scores = score(found, "loss")
     assert scores.shape == (3, 3) and np.all(np.isinf(scores[2])) and np.isfinite(scores[:2]).all()
-    assert np.all(np.isinf(score(found, "accuracy")[2]))
+    assert np.all(np.isinf(score(found, "validation")[2]))
     with pytest.raises(ValueError, match=r"run_trials\.stride.*got 4"):
         run_trials(methods, jobs, place(), steps=6, stride=4, seeds=1, key=jax.random.key(0))
 
@@ -174,7 +174,11 @@ def test_neither_tuning_nor_meta_training_sees_the_held_out_task(tmp_path, monke
         control=False, seeds=1, rows=12, reference_steps=4,
     )  # fmt: skip
     setting = _images.prepare(config, None)
-    spoilt = dataclasses.replace(setting, place=poisoned(setting.place, 1))
+    other = TASKS[1].train_images[::-1].copy(), TASKS[1].test_images[::-1].copy()
+    other = dataclasses.replace(TASKS[1], train_images=other[0], test_images=other[1])
+    spoilt = dataclasses.replace(
+        setting, place=poisoned(setting.place, 1), tasks=(TASKS[0], other, TASKS[2])
+    )
     assert setting.held_out == 1 and setting.training == (0, 2)
     found = []
     for number, one in enumerate((setting, spoilt)):
@@ -182,8 +186,8 @@ def test_neither_tuning_nor_meta_training_sees_the_held_out_task(tmp_path, monke
         learned = _train.meta_train(one, folder, 0, QUIET)
         methods = _train.roster(one, learned.geometry)
         scores = tune(
-            methods, one.place.select(one.training),
-            steps=4, criterion="accuracy", seeds=1, key=jax.random.key(1),
+            methods, one.tuning(one.training),
+            steps=4, criterion="validation", seeds=1, key=jax.random.key(1),
         )  # fmt: skip
         found.append(((folder / "geometry.safetensors").read_bytes(), scores))
     assert found[0][0] == found[1][0]
@@ -192,6 +196,25 @@ def test_neither_tuning_nor_meta_training_sees_the_held_out_task(tmp_path, monke
         np.testing.assert_array_equal(found[0][1][name], found[1][1][name])
         assert np.isfinite(found[0][1][name]).all()
     assert not np.isfinite(spoilt.place.train[0][1]).any()
+
+
+def test_tuning_sees_no_test_image(monkeypatch):
+    from mirrax.study import _images
+
+    monkeypatch.setattr(_images, "load_family", lambda *_: TASKS)
+    setting = _images.prepare(_images.ImageStudy(held_out="1", model="mlp-4", batch=5), None)
+    place = setting.tuning((0, 2))
+    for position, task in enumerate((TASKS[0], TASKS[2])):
+        rows = [
+            {images[position, row].tobytes() for row in np.flatnonzero(weights[position])}
+            for images, _, weights in (place.train, place.test)
+        ]
+        train, test = rows
+        known = {image.tobytes() for image in task.train_images}
+        assert train | test == known and not train & test and test
+    by_loss = dataclasses.replace(setting.config, criterion="loss")
+    whole = dataclasses.replace(setting, config=by_loss).tuning((0, 2))
+    np.testing.assert_array_equal(whole.test[0], setting.place.test[0][np.array([0, 2])])
 
 
 def trials(losses, accuracy=0.5):

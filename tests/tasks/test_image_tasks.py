@@ -94,3 +94,26 @@ def test_families():
         check_family([first, first])
     with pytest.raises(DataError, match="at least one task"):
         check_family([])
+
+
+def test_a_validation_part_is_a_share_of_the_training_part():
+    images = np.arange(20 * 4, dtype=np.uint8).reshape(20, 2, 2, 1)
+    labels = np.arange(20, dtype=np.int32) % 5
+    task = ImageTask("toy", images, labels, images[:1] + 100, labels[:1], 5, 1 / 255)
+    part = task.validation(0.25, seed=3)
+    both = np.concatenate([part.train_images, part.test_images])
+    assert len(part.test_images) == 5
+    np.testing.assert_array_equal(np.sort(both[:, 0, 0, 0]), images[:, 0, 0, 0])
+    for found, label in (
+        (part.train_images, part.train_labels),
+        (part.test_images, part.test_labels),
+    ):
+        np.testing.assert_array_equal(found[:, 0, 0, 0] // 4 % 5, label)
+    assert not np.array_equal(part.test_images, task.validation(0.25, seed=4).test_images)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 0.01, 0.99, float("nan")])
+def test_a_validation_part_leaves_both_parts_some_images(share):
+    images, labels = np.zeros((20, 2, 2, 1), np.uint8), np.zeros(20, np.int32)
+    with pytest.raises(ValueError, match=r"ImageTask\.validation\.share"):
+        ImageTask("toy", images, labels, images, labels, 5, 1 / 255).validation(share)

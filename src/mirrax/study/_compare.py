@@ -22,6 +22,9 @@ LEARNED = "MetaMD"
 CONTROL = "Euclidean"
 TARGETS = (0.3, 0.1)
 
+Criterion = Literal["validation", "loss"]
+"""What tuning goes by: accuracy on images kept apart, or the final training loss."""
+
 _SCALES = (1.0, 1.4, 2.0, 2.8, 4.0)
 _MOMENTA = (0.8, 0.9, 0.95)
 
@@ -83,13 +86,14 @@ def methods_of(learned: Sequence[Method], baselines: Sequence[str], wide: bool) 
     return [*learned, *found]
 
 
-def score(trials: Trials, criterion: Literal["loss", "accuracy"]) -> np.ndarray:
+def score(trials: Trials, criterion: Criterion) -> np.ndarray:
     """What tuning minimises, one number a configuration and task; infinite where a run failed.
 
     **Arguments:**
 
     - `trials`: leading axes (configurations, tasks, seeds).
-    - `criterion`: final training loss, or test error of the meta-training tasks.
+    - `criterion`: `"loss"` for the final training loss, `"validation"` for the error on the images
+      that the runs were tested on.
     """
     raw = trials.final_loss if criterion == "loss" else 1 - trials.test_accuracy
     values = np.where(np.isfinite(trials.final_loss), np.asarray(raw), np.inf)
@@ -158,7 +162,7 @@ def tune(
     place: Arena,
     *,
     steps: int,
-    criterion: Literal["loss", "accuracy"],
+    criterion: Criterion,
     seeds: int,
     key: jax.Array,
     advance: Callable[[float], None] = lambda share: None,
@@ -168,7 +172,7 @@ def tune(
     **Arguments:**
 
     - `methods`: methods and their grids.
-    - `place`: the tasks to tune on.
+    - `place`: the tasks to tune on, as `ImageSetting.tuning` prepares them.
     - `steps`: the length of a run.
     - `criterion`: see `score`.
     - `seeds`: runs a configuration and task.

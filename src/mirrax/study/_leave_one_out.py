@@ -120,7 +120,7 @@ def _scores(
     with progress.phase(title, 100) as phase:
         return tune(
             methods,
-            setting.place.select(tasks),
+            setting.tuning(tasks),
             steps=config.steps,
             criterion=config.criterion,
             seeds=config.tune_seeds,

@@ -51,7 +51,8 @@ class Recipe:
         return dataclasses.replace(self.config, **changes[budget])
 
 
-_SMOKE = {"steps": 40, "rounds": 2, "stride": 10, "baselines": ("SGD", "Adam"), "seeds": 2}
+_SMOKE = {"steps": 40, "rounds": 2, "stride": 10, "baselines": ("SGD", "Adam")}
+_SMOKE |= {"seeds": 2, "tune_seeds": 1}
 _MNIST = {
     "family": "rotated-mnist",
     "batch": 128,
@@ -59,6 +60,7 @@ _MNIST = {
     "stride": 10,
     "rows": 5000,
     "rounds": 4,
+    "tune_seeds": 1,
 }
 _MNIST_PAPER = {"steps": 2000, "rounds": 10, "tune_seeds": 3}
 
@@ -94,6 +96,7 @@ RECIPES: dict[str, Recipe] = {
             stride=10,
             rows=2000,
             rounds=6,
+            tune_seeds=1,
         ),
         {**_SMOKE, "steps": 20, "batch": 16, "rows": 200},
         needs=("mnist", "fashion-mnist", "usps", "kmnist"),

@@ -115,7 +115,7 @@ def compare_images(
     done = folder.read_json("comparison.json") or {"rows": {}, "curves": {}, "notes": []}
     left = [method for method in methods if method.name not in done["rows"]]
     if left:
-        place = setting.place.select(setting.training)
+        place = setting.tuning(setting.training)
         with progress.phase("tuning", 100) as phase:
             scores = tune(
                 left,

@@ -66,6 +66,44 @@ class ImageTask:
         _, height, width, channels = self.train_images.shape
         return height, width, channels
 
+    def validation(self, share: float = 0.2, seed: int = 0) -> "ImageTask":
+        """The same task within its training part: a share of it, drawn at random, is the test part.
+
+        Choices made on it never see a test image, which in a family of rotations would be the
+        twin of one of the held-out task's.
+
+        **Arguments:**
+
+        - `share`: of the training images, strictly between 0 and 1.
+        - `seed`: chooses which; equal seeds choose the same ones in tasks of equal size.
+
+        **Raises:**
+
+        - `ValueError`: if `share` leaves one of the parts without an image.
+
+        >>> images, labels = np.zeros((10, 8, 8, 1), np.uint8), np.zeros(10, np.int32)
+        >>> part = ImageTask("toy", images, labels, images, labels, 4, 1 / 255).validation()
+        >>> len(part.train_labels), len(part.test_labels)
+        (8, 2)
+        """
+        count = len(self.train_labels)
+        kept = round(count * share) if 0 < share < 1 else 0
+        if not 0 < kept < count:
+            raise ValueError(
+                f"ImageTask.validation.share: expected a share that leaves both parts of {count} "
+                f"images some, got {share!r}."
+            )
+        order = np.random.default_rng(seed).permutation(count)
+        test, train = np.sort(order[:kept]), np.sort(order[kept:])
+        images, labels = self.train_images, self.train_labels
+        return dataclasses.replace(
+            self,
+            train_images=images[train],
+            train_labels=labels[train],
+            test_images=images[test],
+            test_labels=labels[test],
+        )
+
 
 def check(task: ImageTask) -> None:
     """Checks shapes, types, finite values and labels of a task.
