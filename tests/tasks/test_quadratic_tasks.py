@@ -66,6 +66,29 @@ def test_law():
     assert float(flat.matrix.min()) >= 0.1**2
 
 
+@pytest.mark.parametrize(("flatness", "least"), [((5.0, 0.5), 200), ((20.0, 0.02), 450)])
+def test_what_no_diagonal_can_undo(flatness, least):
+    """With the means of `C` (spec B6) no diagonal geometry is fast; with those of `Q` one can be.
+
+    The best diagonal of a 2 × 2 matrix, chosen for each task with its own best rate, leaves the
+    condition number `(1 + |ρ|)/(1 − |ρ|)` of its correlation `ρ`, so the gradient shrinks by `|ρ|`
+    a step and needs `ln 10⁶ / ln(1/|ρ|)` steps to lose six digits.
+    """
+
+    def steps(law):
+        matrix = np.asarray(
+            sample_quadratics(jax.random.key(0), 4096, flatness=flatness, law=law).matrix
+        )
+        roots = np.sqrt(matrix[:, 0, 0] * matrix[:, 1, 1])
+        return matrix, np.mean(np.log(1e6) / -np.log(np.abs(matrix[:, 0, 1]) / roots))
+
+    matrix, needed = steps("factor")
+    assert matrix[:, 1, 1].mean() > 1 and needed > least
+    matrix, needed = steps("curvature")
+    np.testing.assert_allclose(matrix[:, [0, 1], [0, 1]].mean(0), flatness, rtol=0.05)
+    assert needed < 20
+
+
 def test_keys():
     first, again, other = (sample_quadratics(jax.random.key(k), 3).matrix for k in (0, 0, 1))
     np.testing.assert_array_equal(first, again)

@@ -17,6 +17,7 @@ from ._progress import Progress
 
 _ACTIVATION_POINTS = 50
 _LOST = 1e30  # a run that reached this diverged, whatever its last digit
+_BLOWN_UP = 10.0  # so did one that ended this many times above its first loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def learn(
         while int(state.round) < rounds:
             number, clock = int(state.round), time.perf_counter()
             state, record = learner.round(state, problems)
-            _check_finite(record, number, names, learner.steps, rate)
+            _check_converged(record, number, rounds, names, learner.steps, rate)
             line = _metrics(record, number, names, time.perf_counter() - clock)
             folder.append_metrics(line)
             folder.save_checkpoint(state, number + 1)
@@ -85,16 +86,20 @@ def learn(
     return Learned(state.geometry, tuple(notes), time.perf_counter() - begun)
 
 
-def _check_finite(
-    record: RoundRecord, number: int, names: Sequence[str], steps: int, rate: float
+def _check_converged(
+    record: RoundRecord, number: int, rounds: int, names: Sequence[str], steps: int, rate: float
 ) -> None:
-    if not record.failed:
-        return
+    """Refuses a first or last round that diverges; in between, rules lower what was too high."""
     finite = np.asarray(record.summary.finite_steps)
-    task = int(finite.argmin()) // finite.shape[1]
+    first, last = np.asarray(record.summary.first_loss), np.asarray(record.summary.last_loss)
+    bad = (finite < steps) | ~(last <= _BLOWN_UP * np.abs(first))
+    if not record.failed and not (number in (0, rounds - 1) and bad.any()):
+        return
+    run = np.unravel_index(np.where(bad, finite, steps + 1).argmin(), finite.shape)
     raise NumericalError(
-        f"the inner loop diverged: round {number}, task {names[task]}, step {int(finite.min())}, "
-        f"rate {rate:g}; choose a smaller --rate and continue with --resume."
+        f"the inner loop diverged: round {number}, task {names[run[0]]}, step {finite[run]}, "
+        f"rate {rate:g}, loss {first[run]:.3g} at first and {last[run]:.3g} at last; choose a "
+        "smaller --rate and continue with --resume."
     )
 
 
