@@ -103,7 +103,7 @@ class RunFolder:
             ) from error
         try:
             record = json.loads(text)
-            record["recipe"], record["seed"], dict(record["fields"])
+            _ = record["recipe"], record["seed"], dict(record["fields"])
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path / 'config.json'} is damaged; start the run again in another folder."
