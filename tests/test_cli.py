@@ -85,7 +85,7 @@ def test_resuming_gives_the_same_bytes(finished, tmp_path, as_in_life, capsys):
     path, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(path, copy)
-    for name in ("geometry.safetensors", "summary.json", "curves.json"):
+    for name in ("geometry.safetensors", "summary.json", "curves.json", "comparison.json"):
         (copy / name).unlink()
     (copy / "checkpoints" / "round-000002.safetensors").write_bytes(b"cut short")
     assert cli.main([*SMALL, "--out", str(copy), "--resume", "--json"]) == 0
@@ -135,7 +135,6 @@ def fails(words, capsys, code=2):
     ("words", "message"),
     [
         (["trian"], "no command 'trian'; known are .* Did you mean 'train'"),
-        (["train"], "RECIPE"),
         (["train", "rotated-digts"], "no recipe 'rotated-digts'. Did you mean 'rotated-digits'"),
         (["train", "rotated-digits", "--rouds", "3"], "no field --rouds .*Did you mean 'rounds'"),
         (["train", "rotated-digits", "--budget", "smal"], "--budget: expected smoke.*'smal'"),
@@ -143,6 +142,8 @@ def fails(words, capsys, code=2):
         (["train", "rotated-digits", "--rate", "0"], "--rate: expected a positive"),
         (["train", "rotated-digits", "--rate", "nan"], "--rate: expected a positive"),
         (["train", "rotated-digits", "--rounds"], "--rounds: a value is missing"),
+        (["train", "--rounds", "5"], "mirrax train needs a name; see mirrax list"),
+        (["train"], "mirrax train needs a name"),
         (["train", "rotated-digits", "--seed", "-1"], "--seed: expected 0 to"),
         (["train", "rotated-digits", "--seed", "99999999999"], "--seed: expected 0 to"),
         (["train", "rotated-digits", "--held-out", "46"], "--held-out: no task '46'"),
@@ -181,12 +182,21 @@ def test_bad_requests(words, message, capsys, tmp_path, monkeypatch):
         ["train", "--rounds", "5", "rotated-digits", "--seed=3"],
         ["train", "--rounds=5", "--seed", "3", "rotated-digits"],
         ["train", "--json", "rotated-digits", "--rounds", "5", "--seed", "3"],
+        ["train", "--seed", "3", "--rounds", "5", "rotated-digits"],
     ],
 )
 def test_a_recipe_is_found_among_its_options(words):
     options, rest = cli._parse(words)
     assert (options.recipe, options.seed) == ("rotated-digits", 3)
     assert "=".join(rest) == "--rounds=5"
+
+
+def test_a_list_of_values_is_not_a_recipe():
+    words = ["train", "--baselines", "SGD", "Adam", "rotated-digits"]
+    options, rest = cli._parse(words)
+    assert options.recipe == "rotated-digits" and rest == ["--baselines", "SGD", "Adam"]
+    words = ["train", "--json", "rotated-digits", "--baselines", "SGD", "Adam"]
+    assert cli._parse(words)[0].recipe == "rotated-digits"
 
 
 def test_an_existing_run_is_refused_before_anything_is_loaded(finished, capsys, monkeypatch):

@@ -102,15 +102,24 @@ def _parser() -> argparse.ArgumentParser:
 def _name_first(words: Sequence[str]) -> list[str]:
     """Moves the name behind `train` or `reproduce` in front of the options.
 
-    argparse does not know a recipe's fields, and would take the first of their values for it.
+    argparse does not know a recipe's fields, and would take the first of their values for it. The
+    name is a word that no option can claim; else the last word, where an option may claim several.
     """
     verb, rest = words[0], list(words[1:])
+    free, loose = [], []
     for position, word in enumerate(rest):
         before = rest[position - 1] if position else ""
-        takes_value = before.startswith("--") and "=" not in before and before not in _SWITCHES
-        if not word.startswith("-") and not takes_value:
-            return [verb, rest.pop(position), *rest]
-    return [verb, *rest]
+        if word.startswith("-"):
+            continue
+        if not position or before in _SWITCHES or (before.startswith("--") and "=" in before):
+            free.append(position)
+        elif not before.startswith("-"):
+            loose.append(position)
+    if not free and not loose:
+        if {"-h", "--help"} & set(rest):
+            return [verb, *rest]
+        raise ConfigError(f"mirrax {verb} needs a name; see mirrax list for those there are.")
+    return [verb, rest.pop(free[0] if free else loose[-1]), *rest]
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -207,6 +207,7 @@ def test_non_finite_later_round_lowers_every_rate_and_goes_on():
             "MaxOfDiagonals; use Descent",
         ),
         (lambda: ManyShot(MirrorDescent(0.1), Alternating(0.1, 5), ones, 0), r"ManyShot\.steps"),
+        (lambda: ManyShot(MirrorDescent(0.1), Alternating(0.1, 5), ones, 6), r"runs of 5 steps"),
         (
             lambda: ManyShot(MirrorDescent(0.1), Alternating(0.1, 5), ones, 5, 0),
             r"ManyShot\.visits.*0",

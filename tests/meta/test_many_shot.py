@@ -100,8 +100,7 @@ def test_descent_equals_a_hand_written_loop_over_tasks(reference):
     def hypergradient(geometry, problem, start, key):
         prior = Prior(geometry, start)
         if reference:
-            key, other = jax.random.split(key)
-            problem = reference.solve(problem, start, key=other)
+            problem = reference.solve(problem, start, key=key)
         value, slope, _ = estimator.estimate(
             objective, inner, prior, problem, estimator.init(inner, prior), key=key
         )

@@ -90,8 +90,9 @@ SLOPE = jax.jit(jax.value_and_grad(lambda p, x, y: cross_entropy(p, x, y)[0]))
 def plain_loop(optimiser, task, seed, key):
     """One run, written out."""
     start_key, run_key = jax.random.split(key)
+    start_key, run_key = (jax.random.fold_in(part, task) for part in (start_key, run_key))
     params = MODEL.init(jax.random.split(start_key, SEEDS)[seed])
-    key = jax.random.fold_in(jax.random.split(run_key, SEEDS)[seed], task)
+    key = jax.random.split(run_key, SEEDS)[seed]
     problems = classification(TASKS, MODEL, 5)
     batches = jax.tree.map(lambda leaf: leaf[task], problems).batches
     data, state = TASKS[task], optimiser.init(params)
@@ -152,6 +153,17 @@ def test_every_method_meets_the_same_weights_and_batches_and_failures_are_infini
         run_trials(methods, jobs, place(), steps=6, stride=4, seeds=1, key=jax.random.key(0))
 
 
+def test_a_task_is_run_alike_whichever_others_there_are():
+    values = {"learning_rate": 0.1, "weight_decay": 0.0}
+    runs = dict(steps=STEPS, stride=STRIDE, seeds=SEEDS, key=jax.random.key(2))
+    one, many = (
+        run_trials([BASELINES["SGD"]], [(0, values)], where, **runs)
+        for where in (place().select([2]), place())
+    )
+    np.testing.assert_allclose(one.train_loss[0, 0], many.train_loss[0, 2], rtol=1e-5)
+    assert len(np.unique(many.train_loss[..., 0])) == 3 * SEEDS  # no two begin alike
+
+
 def poisoned(whole, task):
     def spoil(leaf):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
@@ -159,7 +171,7 @@ def poisoned(whole, task):
         return leaf.at[task].set(jnp.nan)
 
     spoilt = jax.tree.map(spoil, (whole.problems, whole.train, whole.test))
-    return type(whole)(*spoilt, whole.model, whole.scale)
+    return type(whole)(*spoilt, whole.numbers, whole.model, whole.scale)
 
 
 def test_neither_tuning_nor_meta_training_sees_the_held_out_task(tmp_path, monkeypatch):
@@ -232,6 +244,9 @@ def test_the_best_configuration_is_the_best_mean_over_tasks():
     assert edge_note(method, {"learning_rate": 2.0}) is None
     assert "edge of its grid" in edge_note(method, {"learning_rate": 4.0})
     assert edge_note(method, {"rate_scale": 1.0}) is None
+    ours = learned_method(geometry(), 0.1)
+    assert "momentum 0.95" in edge_note(ours, {"rate_scale": 2.0, "momentum": 0.95})
+    assert edge_note(ours, {"rate_scale": 2.0, "momentum": 0.9}) is None
 
 
 def test_spread_and_steps_to():

@@ -124,7 +124,7 @@ def _begin(geometry: AbstractGeometry, rate: Array, u: Primal, x: Primal, z: Dua
         strong_convexity=geometry.strong_convexity().astype(dtype),
         not_convex=jnp.zeros((), int),
         worst_gap=jnp.full((), jnp.inf, dtype),
-        mirror_residual=_off_mirror(geometry, x, z),
+        mirror_residual=zero,
         outside=_off_mirror(geometry, u, geometry.to_dual(u)),
         finite=jnp.array(True),
     )

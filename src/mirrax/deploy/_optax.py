@@ -306,8 +306,9 @@ def _was_moved(params: Array, expected: Array) -> Array:
 
     The caller's sum and ours are the same operation, but compiled apart they may round apart.
     """
-    resolution = 4 * jnp.finfo(params.dtype).eps
-    near = jnp.abs(params - expected) <= resolution * (jnp.abs(params) + jnp.abs(expected))
+    resolution = 2 * jnp.finfo(params.dtype).eps
+    size = jnp.maximum(jnp.abs(params), jnp.abs(expected))
+    near = jnp.abs(params - expected) <= resolution * size
     # Equality counts infinities as near themselves; NaN is never near, and spreads.
     return ~jnp.all(near | (params == expected))
 

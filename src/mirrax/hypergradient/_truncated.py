@@ -80,7 +80,9 @@ class Truncated(AbstractHypergradient):
         def worth(part: Prior):
             whole = complete(part)
             fresh = inner.init(whole)
-            begin = _choose(anew, fresh, inner.hold(whole, carried))
+            # What is not chosen is differentiated too: a run that ended in NaN must not be held.
+            going = _choose(anew, jax.lax.stop_gradient(fresh), carried)
+            begin = _choose(anew, fresh, inner.hold(whole, going))
             first = _choose(anew, fresh.primal, origin)
             summary = _choose(anew, RunSummary.empty(state.summary.first_loss.dtype), state.summary)
 

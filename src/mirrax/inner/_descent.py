@@ -45,9 +45,12 @@ def _rate_at(rate: Any, count: Array) -> Array:
 
 
 def _close(first: Primal, second: Primal) -> Array:
-    """Whether two points are equal but for rounding."""
-    gap, size = vector.norm(vector.sub(first, second)), vector.norm(second)
-    return gap <= jnp.sqrt(jnp.finfo(size.dtype).eps) * size
+    """Whether two points are equal but for rounding, entry by entry."""
+
+    def near(a: Array, b: Array) -> Array:
+        return jnp.all(jnp.abs(a - b) <= 256 * jnp.finfo(b.dtype).eps * jnp.abs(b))
+
+    return jnp.all(jnp.stack(jax.tree.leaves(jax.tree.map(near, first, second))))
 
 
 def _subtract_scaled(base: Any, rate: Array, direction: Any) -> Any:
@@ -75,22 +78,6 @@ class InnerState(eqx.Module):
     primal: Primal
     dual: Dual | None
     count: Int[Array, ""]
-
-    @property
-    def essence(self) -> "InnerState":
-        """The state without the primal point where the dual, whose image it is, says it all."""
-        return InnerState(self.primal if self.dual is None else None, self.dual, self.count)
-
-    def complete(self, prior: Prior) -> "InnerState":
-        """The state that has this essence.
-
-        **Arguments:**
-
-        - `prior`: what is learned across tasks.
-        """
-        if self.dual is None:
-            return self
-        return InnerState(prior.geometry.to_primal(self.dual), self.dual, self.count)
 
 
 class AbstractInner(eqx.Module):
@@ -125,6 +112,23 @@ class AbstractInner(eqx.Module):
 
         The next state, and a record of the point left, its gradient and its loss.
         """
+
+    def image(self, prior: Prior, state: InnerState) -> Primal | None:
+        """The parameters as a function of the rest of a state, or `None` if they are not one.
+
+        Long runs then carry the rest alone: what a reverse pass must keep of every step is halved.
+
+        **Arguments:**
+
+        - `prior`: what is learned across tasks.
+        - `state`: where the rule stands; its `primal` is not looked at.
+
+        **Returns:**
+
+        The parameters after any step; a run's first point need not be an image.
+        """
+        del prior, state
+        return None
 
     @abc.abstractmethod
     def hold(self, prior: Prior, state: InnerState) -> InnerState:
@@ -195,6 +199,10 @@ class MirrorDescent(AbstractInner):
         """A step in the dual, then back."""
         return _dual_step(self.rate, prior, problem, state, key)
 
+    def image(self, prior: Prior, state: InnerState) -> Primal:
+        """`∇ψ*` of the dual."""
+        return prior.geometry.to_primal(state.dual)
+
     def hold(self, prior: Prior, state: InnerState) -> InnerState:
         """Holds the parameters; the dual moves with the geometry as `∇ψ(x)` does.
 
@@ -242,6 +250,10 @@ class DualDescent(AbstractInner):
     ) -> tuple[InnerState, Step]:
         """A step in the dual, then back."""
         return _dual_step(self.rate, prior, problem, state, key)
+
+    def image(self, prior: Prior, state: InnerState) -> Primal:
+        """The map's image of the dual."""
+        return prior.geometry.to_primal(state.dual)
 
     def hold(self, prior: Prior, state: InnerState) -> InnerState:
         """Holds the dual; the parameters move with the map."""

@@ -144,16 +144,28 @@ def fold(
     """
 
     def body(carry: tuple[InnerState, Accumulator]) -> tuple[InnerState, Accumulator]:
-        essence, accumulated = carry
-        here = essence.complete(prior)
+        kept, accumulated = carry
+        here = restored(kept)
         step_key = jax.random.fold_in(key, here.count)
         there, record = inner.step(prior, problem, here, key=step_key)
-        return there.essence, function(accumulated, record, here.count)
+        return stripped(there), function(accumulated, record, here.count)
+
+    def stripped(state: InnerState) -> InnerState:
+        # A carry is kept for every step of a reverse pass, so it holds no more than it must.
+        return state if whole else eqx.tree_at(lambda s: s.primal, state, None)
+
+    def restored(kept: InnerState) -> InnerState:
+        if whole:
+            return kept
+        image, first = inner.image(prior, kept), kept.count == begin.count
+        # The first point is as given: rounding, or a start outside the domain, is not undone.
+        primal = jax.tree.map(lambda a, b: jnp.where(first, a, b), begin.primal, image)
+        return eqx.tree_at(lambda s: s.primal, kept, primal, is_leaf=lambda x: x is None)
 
     begin = inner.init(prior) if state is None else state
-    # A carry is kept for every step of a reverse pass, so it holds no more than it must.
-    end, accumulated = repeat(body, (begin.essence, start), steps, checkpoint=checkpoint)
-    return end.complete(prior), accumulated
+    whole = inner.image(prior, begin) is None
+    end, accumulated = repeat(body, (stripped(begin), start), steps, checkpoint=checkpoint)
+    return restored(end), accumulated
 
 
 def unroll(

@@ -78,6 +78,11 @@ class ManyShot(eqx.Module):
         for name, value in (("steps", self.steps), ("visits", self.visits)):
             if value < 1:
                 raise ValueError(f"ManyShot.{name}: expected at least 1, got {value!r}.")
+        if self.steps != self.outer.length:
+            raise ValueError(
+                f"ManyShot.steps: the outer rule makes runs of {self.outer.length} steps, got "
+                f"{self.steps!r}; give both the same length."
+            )
 
     def init(self, geometry: AbstractGeometry, *, key: PRNGKeyArray) -> MetaState:
         """The state before the first round.

@@ -78,6 +78,11 @@ class AbstractOuter(eqx.Module):
     """A rule that improves a geometry after a round of runs."""
 
     @property
+    @abc.abstractmethod
+    def length(self) -> int:
+        """The length of a run, in inner steps."""
+
+    @property
     def recovers(self) -> bool:
         """Whether `update` still improves the geometry when a run diverged under it."""
         return False
@@ -126,6 +131,10 @@ _SETTLING = 20
 """Rounds after which changes are half as large: the alternation settles instead of circling."""
 
 
+_APART = 2**32 - 1
+"""A number no step of a run has: runs draw step `t` from `fold_in(key, t)`."""
+
+
 class Reference(eqx.Module):
     """Where the comparator `θ*` of a run comes from: a longer Euclidean run from the same weights.
 
@@ -158,10 +167,16 @@ class Reference(eqx.Module):
 
         - `problem`: the task.
         - `start`: initial weights.
-        - `key`: randomness of the reference run.
+        - `key`: randomness of the run that the reference is for; the reference's is derived.
         """
         prior = Prior(Euclidean(), start)
-        return with_reference(problem, MirrorDescent(self.rate), prior, self.steps, key=key)
+        return with_reference(
+            problem,
+            MirrorDescent(self.rate),
+            prior,
+            self.steps,
+            key=jax.random.fold_in(key, _APART),
+        )
 
 
 class Alternating(AbstractOuter):
@@ -206,6 +221,11 @@ class Alternating(AbstractOuter):
             raise ValueError(f"Alternating.decay: expected a weight in [0, 1), got {self.decay!r}.")
 
     @property
+    def length(self) -> int:
+        """`steps`."""
+        return self.steps
+
+    @property
     def recovers(self) -> bool:
         """True: after a round that diverged the rates responsible are lowered."""
         return True
@@ -233,9 +253,7 @@ class Alternating(AbstractOuter):
         def run(problem: Problem, start: Primal, key: PRNGKeyArray):
             prior = Prior(geometry, start)
             if self.reference is not None:
-                run_key, reference_key = jax.random.split(key)
-                problem = self.reference.solve(problem, start, key=reference_key)
-                key = run_key
+                problem = self.reference.solve(problem, start, key=key)
             return path_moments(
                 inner, prior, problem, self.steps, comparator=self.comparator, key=key
             )
@@ -300,6 +318,11 @@ class Descent(AbstractOuter):
     reference: Reference | None = None
 
     @property
+    def length(self) -> int:
+        """The estimator's `steps`."""
+        return self.estimator.steps
+
+    @property
     def _windows(self) -> int:
         """How many calls of the estimator a run takes."""
         if isinstance(self.estimator, Truncated):
@@ -318,9 +341,7 @@ class Descent(AbstractOuter):
         def run(problem: Problem, start: Primal, key: PRNGKeyArray):
             prior = Prior(geometry, start)
             if self.reference is not None:
-                run_key, reference_key = jax.random.split(key)
-                problem = self.reference.solve(problem, start, key=reference_key)
-                key = run_key
+                problem = self.reference.solve(problem, start, key=key)
 
             def call(state: EstimatorState, _: None = None):
                 value, grad, state = self.estimator.estimate(

@@ -72,7 +72,8 @@ def meta_md(
 
     **Raises:**
 
-    - `ValueError`: if the closed form is asked for where there is none.
+    - `ValueError`: if the closed form is asked for where there is none, or a reference where the
+      comparator is the last point.
 
     >>> import jax.numpy as jnp
     >>> draw = lambda key: {"w": jax.random.normal(key, (3,))}
@@ -80,6 +81,11 @@ def meta_md(
     >>> type(geometry).__name__, learner.steps
     ('Diagonal', 10)
     """
+    if reference is not None and comparator == "last":
+        raise ValueError(
+            "meta_md.reference: a reference run is the comparator 'solution', got "
+            "comparator='last'; give one or the other."
+        )
     params = jax.eval_shape(initialise, key)
     params = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), params)
     initial: AbstractGeometry

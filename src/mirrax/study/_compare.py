@@ -1,7 +1,8 @@
 r"""A fair comparison: every method tuned on the meta-training tasks, tried on the held-out one.
 
-Each method gets the same number of configurations. The held-out task is used once, with the
-configuration chosen elsewhere. Figures are means over seeds with standard errors.
+Each method gets the same number of configurations, and more for baselines if their grids are
+widened. The held-out task is used once, with the configuration chosen elsewhere. Figures are means
+over seeds with standard errors.
 """
 
 import dataclasses
@@ -205,16 +206,16 @@ def best(method: Method, scores: np.ndarray) -> Mapping[str, Any]:
 
 
 def edge_note(method: Method, chosen: Hyperparameters) -> str | None:
-    """Says so if the chosen rate lies at the edge of the grid it was chosen from."""
-    if "learning_rate" not in chosen:
+    """Says so if a chosen rate or momentum lies at the edge of the grid it was chosen from."""
+    found = []
+    for name in ("learning_rate", "rate_scale", "momentum"):
+        known = sorted({row[name] for row in method.grid if name in row})
+        if len(known) > 1 and chosen.get(name) in (known[0], known[-1]):
+            found.append(f"{name.replace('_', ' ')} {chosen[name]:g}")
+    if not found:
         return None
-    rates = sorted({row["learning_rate"] for row in method.grid})
-    if chosen["learning_rate"] in (rates[0], rates[-1]):
-        return (
-            f"{method.name}'s best rate {chosen['learning_rate']:g} lies at the edge of its grid; "
-            "--grid wide tries rates beyond it."
-        )
-    return None
+    wide = "; --grid wide tries rates beyond it" if "learning_rate" in chosen else ""
+    return f"{method.name}'s best {' and '.join(found)} lies at the edge of its grid{wide}."
 
 
 def evaluate(

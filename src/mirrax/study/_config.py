@@ -136,5 +136,12 @@ def from_record(kind: type[Config], record: Mapping[str, Any]) -> Config:
             f"config.json has a field {unknown[0]!r} that this version of mirrax does not know; "
             "use the version named in it."
         )
+    for name, value in record.items():
+        kind_of = fields[name].type
+        if get_origin(kind_of) is Literal and value not in get_args(kind_of):
+            raise ConfigError(
+                f"config.json: {name} is {value!r}, expected {_expected(kind_of)}; use the version "
+                "of mirrax that made the run."
+            )
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
     return kind(**values)

@@ -174,7 +174,7 @@ class ImageSetting:
             return self.place.select(tasks)
         parts = [self.tasks[i].validation(seed=self.config.split) for i in tasks]
         problems = classification(parts, self.model, self.config.batch)
-        return arena(parts, problems, self.model, self.config.rows)
+        return arena(parts, problems, self.model, self.config.rows, tasks)
 
     @property
     def reference(self) -> Reference | None:

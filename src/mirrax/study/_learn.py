@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._errors import NumericalError
+from .._errors import ConfigError, NumericalError
 from ..geometry import AbstractGeometry
 from ..inner import Problem
 from ..meta import ManyShot, RoundRecord
@@ -60,18 +60,25 @@ def learn(
 
     **Raises:**
 
+    - `ConfigError`: if more rounds are made already.
     - `NumericalError`: if a run diverges; names round, task, step and rate. The checkpoint of the
       round before stays.
     """
     begun = time.perf_counter()
     state, notes = folder.load_checkpoint(learner.init(initial, key=key))
+    if int(state.round) > rounds:
+        raise ConfigError(
+            f"--rounds: {int(state.round)} rounds are made already, got {rounds}; ask for at least "
+            "as many, or start another run with --out."
+        )
     earlier = folder.truncate_metrics(int(state.round))
     froze = sum(line.get("frozen", 0) > 0.5 for line in earlier)
     with progress.phase("meta-training", rounds, done=int(state.round)) as phase:
         while int(state.round) < rounds:
             number, clock = int(state.round), time.perf_counter()
             state, record = learner.round(state, problems)
-            _check_converged(record, number, rounds, names, learner.steps, rate)
+            watched = number in (0, rounds - 1) or not learner.outer.recovers
+            _check_converged(record, number, watched, names, learner.steps, rate)
             line = _metrics(record, number, names, time.perf_counter() - clock)
             folder.append_metrics(line)
             folder.save_checkpoint(state, number + 1)
@@ -87,18 +94,23 @@ def learn(
 
 
 def _check_converged(
-    record: RoundRecord, number: int, rounds: int, names: Sequence[str], steps: int, rate: float
+    record: RoundRecord, number: int, watched: bool, names: Sequence[str], steps: int, rate: float
 ) -> None:
-    """Refuses a first or last round that diverges; in between, rules lower what was too high."""
+    """Refuses a round that failed, and a watched one whose runs blew up.
+
+    The first and the last round are watched, and all rounds of a rule that does not lower the
+    rates that were too high.
+    """
     finite = np.asarray(record.summary.finite_steps)
     first, last = np.asarray(record.summary.first_loss), np.asarray(record.summary.last_loss)
     bad = (finite < steps) | ~(last <= _BLOWN_UP * np.abs(first))
-    if not record.failed and not (number in (0, rounds - 1) and bad.any()):
+    if not record.failed and not (watched and bad.any()):
         return
-    run = np.unravel_index(np.where(bad, finite, steps + 1).argmin(), finite.shape)
+    run = int(np.where(bad, finite, steps + 1).argmin())
     raise NumericalError(
-        f"the inner loop diverged: round {number}, task {names[run[0]]}, step {finite[run]}, "
-        f"rate {rate:g}, loss {first[run]:.3g} at first and {last[run]:.3g} at last; choose a "
+        f"the inner loop diverged: round {number}, task {names[run // finite.shape[1]]}, step "
+        f"{finite.flat[run]}, rate {rate:g}, loss {first.flat[run]:.3g} at first and "
+        f"{last.flat[run]:.3g} at last; choose a "
         "smaller --rate and continue with --resume."
     )
 

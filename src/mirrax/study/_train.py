@@ -1,6 +1,7 @@
 r"""The main job: meta-train a geometry, compare it on the held-out task, write everything down."""
 
 import dataclasses
+import hashlib
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -96,7 +97,8 @@ def compare_images(
 ) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
     """Tunes every method on the meta-training tasks and tries it on the held-out one.
 
-    Methods already in `comparison.json` of an interrupted run are not run again.
+    Methods already in `comparison.json` of an interrupted run are not run again, unless it was
+    made with another geometry or other settings.
 
     **Arguments:**
 
@@ -112,7 +114,13 @@ def compare_images(
     """
     config = setting.config
     methods = roster(setting, geometry)
-    done = folder.read_json("comparison.json") or {"rows": {}, "curves": {}, "notes": []}
+    basis = {
+        "geometry": hashlib.sha256((folder / "geometry.safetensors").read_bytes()).hexdigest(),
+        **{name: getattr(config, name) for name in _DECIDING},
+    }
+    done = folder.read_json("comparison.json") or {}
+    if done.get("basis") != basis:
+        done = {"basis": basis, "rows": {}, "curves": {}, "notes": []}
     left = [method for method in methods if method.name not in done["rows"]]
     if left:
         place = setting.tuning(setting.training)
@@ -248,9 +256,12 @@ _CHANGEABLE = {
 }
 """Fields that may change while a run is under way; others would make it another run."""
 
+_DECIDING = ("criterion", "seeds", "tune_seeds", "stride", "rows", "grid", "rate")
+"""Fields on which, besides the geometry, the figures of a comparison depend."""
+
 
 def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> None:
-    """Writes down fields changed on resuming, and drops results that they make stale.
+    """Writes down fields changed on resuming.
 
     **Arguments:**
 
@@ -273,8 +284,6 @@ def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> None:
     if not changed:
         return
     write_json(folder / "config.json", {**record, "fields": fields})
-    if changed - {"baselines", "control"}:
-        (folder / "comparison.json").unlink(missing_ok=True)
 
 
 def record_of(config: Any, *, recipe: str, seed: int, budget: str, command: str) -> dict[str, Any]:

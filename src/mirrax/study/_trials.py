@@ -2,7 +2,8 @@ r"""Training runs of every method, configuration, task and seed, in one compiled
 
 Every method, learned or not, is an optax transformation trained by the same loop on the same
 batches: run `(configuration, task, seed)` draws its initial weights and batches from the task's
-and seed's keys only, so methods are compared on equal terms, pair by pair.
+number in its family and the seed only. So methods are compared on equal terms, pair by pair, and
+runs on different tasks are independent of each other.
 """
 
 import math
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ..inner import Problem
 from ..models import Model
@@ -34,6 +35,7 @@ class Arena(eqx.Module):
 
     - `problems`: the training problems, leading axis of tasks.
     - `train`, `test`: images, labels and row weights for evaluation, leading axis of tasks.
+    - `numbers`: the tasks' numbers in their family, which set their randomness.
     - `model`: the network.
     - `scale`: what stored pixels are multiplied by.
     """
@@ -41,6 +43,7 @@ class Arena(eqx.Module):
     problems: Problem
     train: tuple[Array, Array, Array]
     test: tuple[Array, Array, Array]
+    numbers: Int[Array, " tasks"]
     model: Model = eqx.field(static=True)
     scale: float = eqx.field(static=True)
 
@@ -52,8 +55,7 @@ class Arena(eqx.Module):
         - `tasks`: their positions.
         """
         index = np.asarray(tasks)
-        pick = lambda tree: jax.tree.map(lambda leaf: leaf[index], tree)  # noqa: E731
-        return Arena(pick(self.problems), pick(self.train), pick(self.test), self.model, self.scale)
+        return jax.tree.map(lambda leaf: leaf[index], self)
 
     @property
     def count(self) -> int:
@@ -61,7 +63,13 @@ class Arena(eqx.Module):
         return self.train[1].shape[0]
 
 
-def arena(tasks: Sequence[ImageTask], problems: Problem, model: Model, rows: int) -> Arena:
+def arena(
+    tasks: Sequence[ImageTask],
+    problems: Problem,
+    model: Model,
+    rows: int,
+    numbers: Sequence[int] | None = None,
+) -> Arena:
     """Prepares the evaluation data of a family.
 
     **Arguments:**
@@ -70,14 +78,16 @@ def arena(tasks: Sequence[ImageTask], problems: Problem, model: Model, rows: int
     - `problems`: their problems, as `meta.classification` stacks them.
     - `model`: the network.
     - `rows`: the training loss is measured on at most this many training examples.
+    - `numbers`: the tasks' numbers in their family; 0, 1, … by default.
 
     **Returns:**
 
     The arena.
     """
+    order = jnp.asarray(range(len(tasks)) if numbers is None else numbers, int)
     train = [(t.train_images[:rows], t.train_labels[:rows]) for t in tasks]
     test = [(t.test_images, t.test_labels) for t in tasks]
-    return Arena(problems, _padded(train), _padded(test), model, float(tasks[0].scale))
+    return Arena(problems, _padded(train), _padded(test), order, model, float(tasks[0].scale))
 
 
 def _padded(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Array, Array, Array]:
@@ -149,8 +159,8 @@ def _run_chunk(
     def run(job: dict[str, Array]) -> Trials:
         task = lambda tree: jax.tree.map(lambda leaf: leaf[job["task"]], tree)  # noqa: E731
         problem, train, test = task(place.problems), task(place.train), task(place.test)
-        start = jax.tree.map(lambda leaf: leaf[job["seed"]], starts)
-        key = jax.random.fold_in(keys[job["seed"]], job["task"])
+        start = jax.tree.map(lambda leaf: leaf[job["task"], job["seed"]], starts)
+        key = keys[job["task"], job["seed"]]
         pairs = zip(makes, contexts, strict=True)
         optimisers = [make(job, context) for make, context in pairs]
 
@@ -225,8 +235,8 @@ def run_trials(
     shape = (len(jobs), place.count, seeds)
     columns = _columns(jobs, shape)
     start_key, run_key = jax.random.split(key)
-    starts = jax.vmap(place.model.init)(jax.random.split(start_key, seeds))
-    keys = jax.random.split(run_key, seeds)
+    starts = jax.vmap(jax.vmap(place.model.init))(_task_keys(start_key, place, seeds))
+    keys = _task_keys(run_key, place, seeds)
     makes = tuple(method.make for method in methods)
     contexts = tuple(method.context for method in methods)
 
@@ -236,7 +246,7 @@ def run_trials(
     # The last chunk repeats its first jobs, so that one program serves every chunk.
     order = np.resize(np.arange(total), count * size)
     order[total:] = order[(count - 1) * size]
-    parts = [{k: v[part] for k, v in columns.items()} for part in np.split(order, count)]
+    parts = [{k: jnp.asarray(v[p]) for k, v in columns.items()} for p in np.split(order, count)]
     compiled = _run_chunk.lower(
         makes, contexts, place, starts, keys, parts[0], steps, stride
     ).compile()
@@ -251,6 +261,13 @@ def run_trials(
         found = list(pool.map(work, parts))
     whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:total], *found)
     return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), whole)
+
+
+def _task_keys(key: PRNGKeyArray, place: Arena, seeds: int) -> PRNGKeyArray:
+    """One key a task and seed, whichever other tasks there are: shape (tasks, seeds)."""
+    return jax.vmap(lambda number: jax.random.split(jax.random.fold_in(key, number), seeds))(
+        place.numbers
+    )
 
 
 def _columns(
