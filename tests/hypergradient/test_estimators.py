@@ -13,6 +13,7 @@ from mirrax.geometry import Diagonal, Euclidean
 from mirrax.hypergradient import Direct, EstimatorState, Forward, Reverse, Truncated
 from mirrax.inner import (
     DualDescent,
+    InnerState,
     MirrorDescent,
     Prior,
     Problem,
@@ -337,3 +338,19 @@ def test_a_diverging_run_says_at_which_step():
 
         # The loss is 1, then about 1e400: infinite.
         assert int(run().summary.finite_steps) == 1
+
+
+def test_a_run_after_one_that_diverged_has_a_finite_hypergradient():
+    """The finished run is not held, but the branch that would is differentiated with the rest."""
+    inner, prior = MirrorDescent(0.1), Prior(Diagonal.like(jnp.ones(2)), jnp.ones(2))
+    problem = Problem(quadratic, Repeat((jnp.eye(2), jnp.zeros(2))), jnp.zeros(2))
+    estimator, nan = Truncated(4, 2), jnp.full(2, jnp.nan)
+    fresh = estimator.init(inner, prior)
+    broken = EstimatorState(fresh.summary, InnerState(nan, nan, fresh.inner.count), nan)
+    slopes = [
+        estimator.estimate(RegretBound(0.1), inner, prior, problem, state, key=KEY)[1]
+        for state in (fresh, broken)
+    ]
+    first, second = (slope.geometry.log_diagonal for slope in slopes)
+    assert np.isfinite(first).all()
+    np.testing.assert_array_equal(first, second)

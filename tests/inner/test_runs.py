@@ -233,3 +233,30 @@ def test_the_dual_of_a_tie_is_held():
     state = InnerState(prior.start, dual, jnp.array(3))
     assert not np.allclose(geometry.to_dual(prior.start), dual)
     np.testing.assert_array_equal(inner.hold(prior, state).dual, dual)
+
+
+def test_a_start_outside_the_domain_is_the_first_point_of_every_run():
+    """`∇ψ*(∇ψ(x))` is another point there; a run that carries duals alone must not begin at it."""
+    start = jnp.array([1.0, 1.0, 1.0])
+    inner, prior = MirrorDescent(0.1), Prior(NegativeEntropy(), start)
+    problem = Problem(regression, minibatches())
+    points = jax.jit(lambda: unroll(inner, prior, problem, 3, key=KEY))().primal
+    assert not np.allclose(prior.geometry.to_primal(prior.geometry.to_dual(start)), start)
+    np.testing.assert_array_equal(points[0], start)
+
+    def collect(seen, step, number):
+        return seen.at[number].set(step.primal)
+
+    end, seen = fold(inner, prior, problem, 3, collect, jnp.zeros((3, 3)), key=KEY)
+    np.testing.assert_allclose(seen, points[:3], rtol=1e-12)
+    np.testing.assert_allclose(end.primal, points[3], rtol=1e-12)
+
+
+def test_a_small_change_of_a_small_block_is_a_change():
+    start = {"weight": jnp.array([10.0, -10.0]), "bias": jnp.array([1e-3])}
+    before = Diagonal.like(start)
+    after = Diagonal({**before.log_diagonal, "bias": before.log_diagonal["bias"] + 1e-3})
+    state = MirrorDescent(0.1).init(Prior(before, start))
+    held = MirrorDescent(0.1).hold(Prior(after, start), state)
+    image = after.to_primal(held.dual)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-14), image, start)

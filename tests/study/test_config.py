@@ -82,7 +82,8 @@ def test_override_of_quadratics():
         (QUADRATICS, ["--decay", "1.5"], r"--decay: expected 0 to"),
         (QUADRATICS, ["--flatness", "5", "-1"], r"--flatness: expected positive numbers"),
         (QUADRATICS, ["--tolerance", "0"], r"--tolerance: expected a positive"),
-        (QUADRATICS, ["--rates", "0"], r"--rates: expected a positive"),
+        (QUADRATICS, ["--rates", "0"], r"--rates: expected 1 to 15, got 0"),
+        (QUADRATICS, ["--rates", "16"], r"--rates: expected 1 to 15, got 16"),
     ],
 )
 def test_override_refuses_in_one_line_and_prints_nothing(config, words, message, capsys):
@@ -98,6 +99,8 @@ def test_records_are_read_back(config):
     assert from_record(type(config), record["fields"]) == config
     with pytest.raises(ConfigError, match="'new_field'.*does not know"):
         from_record(type(config), {**record["fields"], "new_field": 1})
+    with pytest.raises(ConfigError, match="criterion is 'accuracy', expected one of validation"):
+        from_record(ImageStudy, {"criterion": "accuracy"})
 
 
 FAMILIES = {

@@ -234,5 +234,7 @@ def test_divergence_names_round_task_step_and_rate_and_stays_resumable(folder):
         meta_train(folder, 4, rate=1e80)
     assert not folder.begun and not (folder / "geometry.safetensors").exists()
     assert not (folder / "metrics.jsonl").exists()
-    meta_train(folder, 1)
+    meta_train(folder, 2)
     assert folder.begun
+    with pytest.raises(ConfigError, match="--rounds: 2 rounds are made already, got 1"):
+        meta_train(RunFolder.open(folder.path)[0], 1)

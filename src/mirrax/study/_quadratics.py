@@ -51,7 +51,7 @@ class QuadraticStudy:
       rate of meta-training.
     - `tolerance`: the gradient norm at which a run has converged.
     - `limit`: the number of steps after which a run counts as not converged.
-    - `rates`: configurations a method may try.
+    - `rates`: configurations every method may try, at most 15.
     """
 
     flatness: tuple[float, ...] = (5.0, 0.5)
@@ -69,7 +69,7 @@ class QuadraticStudy:
     def __post_init__(self):
         """Checks every number."""
         positive(self, "tasks", "held_out", "steps", "rounds", "rate", "tolerance", "limit")
-        positive(self, "rates")
+        between(self, "rates", 1, 15)
         between(self, "decay", 0, 0.999)
         if not self.flatness or not all(0 < mean < float("inf") for mean in self.flatness):
             raise ConfigError(f"--flatness: expected positive numbers, got {self.flatness!r}.")
@@ -84,10 +84,13 @@ def _methods(count: int, learned: Method, isotropic: Method) -> list[Method]:
     def simple(make: Any) -> Make:
         return lambda values, context: make(values["learning_rate"])
 
-    keep = max(1, len(learned.grid) // count)
+    def thinned(method: Method) -> Method:
+        kept = np.linspace(0, len(method.grid) - 1, count).round().astype(int)
+        return dataclasses.replace(method, grid=tuple(method.grid[i] for i in kept))
+
     return [
-        dataclasses.replace(learned, grid=learned.grid[::keep]),
-        dataclasses.replace(isotropic, grid=isotropic.grid[::keep]),
+        thinned(learned),
+        thinned(isotropic),
         Method("SGD", simple(optax.sgd), rates(1e-4, 1)),
         Method("SGD-M", simple(lambda rate: optax.sgd(rate, momentum=0.9)), rates(1e-4, 1)),
         Method("Adam", simple(optax.adam), rates(1e-3, 10)),
