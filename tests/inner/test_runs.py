@@ -80,7 +80,7 @@ def test_a_run_cut_in_two_is_the_same_run_to_the_bit(name):
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 17, 100])
-def test_checkpoints_change_no_bit_of_a_run(steps):
+def test_checkpoints_change_a_run_by_rounding_only(steps):
     inner, prior = priors()["mirror"]
     problem, nothing = Problem(regression, minibatches()), (jnp.array(0), jnp.array(0.0))
     begin = inner.init(prior)

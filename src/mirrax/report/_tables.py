@@ -219,6 +219,8 @@ def _comparison_title(summary: Mapping[str, Any]) -> str:
 def _notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
     seeds = summary.get("seeds")
     over = f" over {seeds} seed{'s' if seeds != 1 else ''}" if isinstance(seeds, int) else ""
+    if over and summary.get("cells"):
+        over += f" on each of {len(summary['cells'])} tasks"
     first = f"± is one standard error of the mean{over}."
     return (first, *(clean(note) for note in summary.get("notes") or ()))
 
