@@ -215,7 +215,8 @@ def edge_note(method: Method, chosen: Hyperparameters) -> str | None:
     if not found:
         return None
     wide = "; --grid wide tries rates beyond it" if "learning_rate" in chosen else ""
-    return f"{method.name}'s best {' and '.join(found)} lies at the edge of its grid{wide}."
+    lies = "lies" if len(found) == 1 else "lie"
+    return f"{method.name}'s best {' and '.join(found)} {lies} at the edge of its grid{wide}."
 
 
 def evaluate(
