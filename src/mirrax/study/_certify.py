@@ -3,6 +3,7 @@ r"""Certificates of runs: Theorem 3.1 beside the regret measured on a held-out t
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -10,8 +11,16 @@ from .. import deploy
 from .._errors import ConfigError
 from ..certificate import RegretCertificate, certify_run
 from ..geometry import AbstractGeometry
-from ..inner import MirrorDescent, PreconditionedDescent, Prior, with_reference
+from ..inner import (
+    AbstractInner,
+    MirrorDescent,
+    PreconditionedDescent,
+    Prior,
+    Problem,
+    with_reference,
+)
 from ..meta import quadratic
+from ..models import Model
 from ..tasks import sample_quadratics
 from ._config import from_record
 from ._folder import RunFolder
@@ -41,13 +50,11 @@ def certify_images(
     The certificate in the form of `summary.json`.
     """
     config = setting.config
-    start_key, run_key, reference_key = jax.random.split(key, 3)
     problem = jax.tree.map(lambda leaf: leaf[setting.held_out], setting.place.problems)
-    prior = Prior(geometry, setting.model.init(start_key))
     exact = config.step == "exact"
     inner = MirrorDescent(config.rate) if exact else PreconditionedDescent(config.rate)
     longer = _LONGER * config.steps
-    problem = with_reference(problem, inner, prior, longer, key=reference_key)
+    prior, problem, run_key = _judged(setting.model, inner, geometry, problem, longer, key)
     certificate = certify_run(
         inner,
         prior,
@@ -58,6 +65,21 @@ def certify_images(
         source=f"the end of a reference run of {longer:,} steps from the same weights",
     )
     return as_record(certificate, setting.tasks[setting.held_out].name)
+
+
+@eqx.filter_jit
+def _judged(
+    model: Model,
+    inner: AbstractInner,
+    geometry: AbstractGeometry,
+    problem: Problem,
+    steps: int,
+    key: jax.Array,
+) -> tuple[Prior, Problem, jax.Array]:
+    """Initial weights, the task with its comparator, and the key of the run, in one program."""
+    start_key, run_key, reference_key = jax.random.split(key, 3)
+    prior = Prior(geometry, model.init(start_key))
+    return prior, with_reference(problem, inner, prior, steps, key=reference_key), run_key
 
 
 def certify_quadratics(

@@ -52,7 +52,7 @@ class Recipe:
 
 
 _SMOKE = {"steps": 40, "rounds": 2, "stride": 10, "baselines": ("SGD", "Adam")}
-_SMOKE |= {"seeds": 2, "tune_seeds": 1}
+_SMOKE |= {"seeds": 2, "tune_seeds": 1, "reference_steps": 200}
 _MNIST = {
     "family": "rotated-mnist",
     "batch": 128,

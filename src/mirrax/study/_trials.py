@@ -234,9 +234,7 @@ def run_trials(
         raise ValueError(f"run_trials.stride: expected a divisor of {steps}, got {stride!r}.")
     shape = (len(jobs), place.count, seeds)
     columns = _columns(jobs, shape)
-    start_key, run_key = jax.random.split(key)
-    starts = jax.vmap(jax.vmap(place.model.init))(_task_keys(start_key, place, seeds))
-    keys = _task_keys(run_key, place, seeds)
+    starts, keys = _draw(place.model, place.numbers, seeds, key)
     makes = tuple(method.make for method in methods)
     contexts = tuple(method.context for method in methods)
 
@@ -263,11 +261,18 @@ def run_trials(
     return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), whole)
 
 
-def _task_keys(key: PRNGKeyArray, place: Arena, seeds: int) -> PRNGKeyArray:
-    """One key a task and seed, whichever other tasks there are: shape (tasks, seeds)."""
-    return jax.vmap(lambda number: jax.random.split(jax.random.fold_in(key, number), seeds))(
-        place.numbers
-    )
+@eqx.filter_jit
+def _draw(
+    model: Model, numbers: Int[Array, " tasks"], seeds: int, key: PRNGKeyArray
+) -> tuple[PyTree, PRNGKeyArray]:
+    """Initial weights and a key a task and seed, whichever other tasks there are."""
+
+    def keys(key: PRNGKeyArray) -> PRNGKeyArray:
+        split = lambda number: jax.random.split(jax.random.fold_in(key, number), seeds)  # noqa: E731
+        return jax.vmap(split)(numbers)
+
+    start_key, run_key = jax.random.split(key)
+    return jax.vmap(jax.vmap(model.init))(keys(start_key)), keys(run_key)
 
 
 def _columns(
