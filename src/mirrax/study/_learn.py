@@ -71,19 +71,25 @@ def learn(
             f"--rounds: {int(state.round)} rounds are made already, got {rounds}; ask for at least "
             "as many, or start another run with --out."
         )
+    trouble = None
     earlier = folder.truncate_metrics(int(state.round))
     froze = sum(line.get("frozen", 0) > 0.5 for line in earlier)
     with progress.phase("meta-training", rounds, done=int(state.round)) as phase:
         while int(state.round) < rounds:
             number, clock = int(state.round), time.perf_counter()
             state, record = learner.round(state, problems)
-            watched = number in (0, rounds - 1) or not learner.outer.recovers
-            _check_converged(record, number, watched, names, learner.steps, rate)
+            trouble = _divergence(record, number, names, learner.steps, rate)
+            if trouble and (record.failed or number == 0 or not learner.outer.recovers):
+                raise NumericalError(
+                    f"{trouble}; choose a smaller --rate and continue with --resume."
+                )
             line = _metrics(record, number, names, time.perf_counter() - clock)
             folder.append_metrics(line)
             folder.save_checkpoint(state, number + 1)
             froze += line["frozen"] > 0.5
             phase.advance(_note(line))
+    if trouble:
+        notes.append(f"Last round: {trouble}. Rates were lowered after it; --rounds adds rounds.")
     if froze:
         notes.append(
             f"Freezing: in {froze} of {rounds} rounds most runs hardly reduced their loss. With "
@@ -93,25 +99,20 @@ def learn(
     return Learned(state.geometry, tuple(notes), time.perf_counter() - begun)
 
 
-def _check_converged(
-    record: RoundRecord, number: int, watched: bool, names: Sequence[str], steps: int, rate: float
-) -> None:
-    """Refuses a round that failed, and a watched one whose runs blew up.
-
-    The first and the last round are watched, and all rounds of a rule that does not lower the
-    rates that were too high.
-    """
+def _divergence(
+    record: RoundRecord, number: int, names: Sequence[str], steps: int, rate: float
+) -> str | None:
+    """Names the first run of a round that diverged, if one did."""
     finite = np.asarray(record.summary.finite_steps)
     first, last = np.asarray(record.summary.first_loss), np.asarray(record.summary.last_loss)
     bad = (finite < steps) | ~(last <= _BLOWN_UP * np.abs(first))
-    if not record.failed and not (watched and bad.any()):
-        return
+    if not bad.any():
+        return None
     run = int(np.where(bad, finite, steps + 1).argmin())
-    raise NumericalError(
+    return (
         f"the inner loop diverged: round {number}, task {names[run // finite.shape[1]]}, step "
         f"{finite.flat[run]}, rate {rate:g}, loss {first.flat[run]:.3g} at first and "
-        f"{last.flat[run]:.3g} at last; choose a "
-        "smaller --rate and continue with --resume."
+        f"{last.flat[run]:.3g} at last"
     )
 
 
