@@ -285,10 +285,17 @@ def compare(name: str, rounds: int, counts: Sequence[int]) -> dict[str, Any]:
         f"In processor time: {least:.2f}.\n"
     )
     return {
-        "width": width, "batch": batch, "steps": steps, "rounds": rounds,
-        "seconds": times, "difference": difference, "fastest_library": peer,
-        "ratio": ratio, "ratio_of_processor_time": least, "required": REQUIRED[name],
-    }  # fmt: skip
+        "width": width,
+        "batch": batch,
+        "steps": steps,
+        "rounds": rounds,
+        "seconds": times,
+        "difference": difference,
+        "fastest_library": peer,
+        "ratio": ratio,
+        "ratio_of_processor_time": least,
+        "required": REQUIRED[name],
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

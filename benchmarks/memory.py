@@ -136,8 +136,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs all cases; the exit status is 1 where checkpoints let memory grow too much."""
     options = parser(__doc__)
     options.add_argument("--steps", nargs="+", type=int, default=[100, 1000, 10_000])
-    options.add_argument("--case", nargs=2, type=int, metavar=("STEPS", "CHECKPOINT"),
-                         help="run one case in this process and print its record")  # fmt: skip
+    options.add_argument(
+        "--case",
+        nargs=2,
+        type=int,
+        metavar=("STEPS", "CHECKPOINT"),
+        help="run one case in this process and print its record",
+    )
     arguments = options.parse_args(argv)
     if arguments.case:
         print(json.dumps(case(arguments.case[0], bool(arguments.case[1]))))
@@ -156,14 +161,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     print(table(["mode", "steps", "measured MB", "planned MB", "seconds"], rows))
     grown = {
-        mode: {field: growth([c for c in cases if c["checkpoint"] == flag], f"{field}_bytes")
-               for field in ("measured", "planned")}
+        mode: {
+            field: growth([c for c in cases if c["checkpoint"] == flag], f"{field}_bytes")
+            for field in ("measured", "planned")
+        }
         for mode, flag in (("checkpoints", True), ("plain", False))
-    }  # fmt: skip
+    }
     span = f"from T = {min(arguments.steps):,} to T = {max(arguments.steps):,}"
     for mode, ratios in grown.items():
-        print(f"{mode}: {span} {ratios['measured']:.1f} times measured, {ratios['planned']:.1f} "
-              "planned")  # fmt: skip
+        print(
+            f"{mode}: {span} {ratios['measured']:.1f} times measured, {ratios['planned']:.1f} "
+            "planned"
+        )
     print(f"allowed with checkpoints from 100 to 10,000: {ALLOWED_GROWTH:.0f}")
     record["memory"] = {"cases": cases, "growth": grown, "allowed_growth": ALLOWED_GROWTH}
     finish(record, arguments.json)

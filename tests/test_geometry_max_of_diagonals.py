@@ -61,7 +61,7 @@ def test_equal_components_share_a_finite_gradient(count):
     equal = MaxOfDiagonals(jnp.tile(logs, (count, 1)))
     many = jax.jit(jax.grad(cubes))(equal).log_diagonals
     one = jax.grad(cubes)(Diagonal(logs[0])).log_diagonal
-    np.testing.assert_allclose(jnp.sum(many, axis=0), one, rtol=1e-12)
+    np.testing.assert_allclose(jnp.sum(many, axis=0), one, rtol=1e-14)
     jacobian = jax.jit(jax.jacfwd(equal.to_primal))(dual)
     np.testing.assert_allclose(jacobian, np.diag(np.exp(-2 * logs[0])), rtol=0, atol=1e-14)
 
@@ -83,7 +83,8 @@ def test_every_dual_of_a_tie_leads_back_to_it(count):
     back = jax.jit(jax.vmap(geometry.to_primal))(duals)
     np.testing.assert_allclose(back, np.broadcast_to(point, back.shape), rtol=1e-13)
     found = jax.jit(jax.vmap(geometry.weights))(duals)
-    np.testing.assert_allclose(found, weights, rtol=0, atol=1e-11)
+    # Weights near zero have no relative accuracy; a rounding of `f` moves them by 6e-15.
+    np.testing.assert_allclose(found, weights, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -129,7 +130,7 @@ def test_map_is_homogeneous(magnitude):
     logs, dual = random(0, 3, 6)
     geometry = MaxOfDiagonals(logs)
     scaled = np.asarray(invert(geometry, magnitude * dual)) / magnitude
-    np.testing.assert_allclose(scaled, invert(geometry, dual), rtol=1e-13)
+    np.testing.assert_allclose(scaled, invert(geometry, dual), rtol=1e-14)
 
 
 def test_at_the_origin_all_is_finite():
@@ -163,10 +164,11 @@ def test_second_derivatives():
 
     step = 1e-5
     weights, _, second = derivatives(0.0)
-    np.testing.assert_allclose(weights, [0.2, 0.3, 0.5], rtol=1e-13)
+    np.testing.assert_allclose(weights, [0.2, 0.3, 0.5], rtol=1e-14)
     expected = (derivatives(step)[1] - derivatives(-step)[1]) / (2 * step)
-    np.testing.assert_allclose(second, expected, rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(jax.jacfwd(jax.jacfwd(cubes)))(0.0), second, rtol=1e-10)
+    # A central difference of step 1e-5 is good to 5e-9.
+    np.testing.assert_allclose(second, expected, rtol=1e-7)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(jax.jacfwd(cubes)))(0.0), second, rtol=1e-13)
 
 
 def test_inactive_component_gets_no_gradient():
@@ -202,4 +204,4 @@ def test_like_scatters_around_one_diagonal():
     assert 0.03 < np.std(diagonals / 3.0) < 0.2
     assert abs(diagonals.mean() / 3.0 - 1) < 0.1
     level = MaxOfDiagonals.like(params, 2, 3.0, spread=0.0, key=jax.random.key(0))
-    np.testing.assert_allclose(level.diagonals["b"], 3.0, rtol=1e-6)
+    np.testing.assert_allclose(level.diagonals["b"], 3.0, rtol=4e-7)  # exp of a log in float32

@@ -106,7 +106,7 @@ def to_json(obj: Any, *, indent: int | None = None) -> str:
     >>> to_json({"bound": float("nan")})
     '{"bound": null}'
     """
-    return json.dumps(_plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _write_and_flush(path: Path, data: bytes) -> None:
@@ -131,15 +131,20 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _plain(obj: Any) -> Any:
+def plain(obj: Any) -> Any:
+    """An object in JSON's own types: lists for tuples, `None` for numbers that are not finite.
+
+    >>> plain({"bounds": (1.0, float("inf"))})
+    {'bounds': [1.0, None]}
+    """
     if isinstance(obj, dict):
-        return {str(key): _plain(value) for key, value in obj.items()}
+        return {str(key): plain(value) for key, value in obj.items()}
     if isinstance(obj, list | tuple):
-        return [_plain(value) for value in obj]
+        return [plain(value) for value in obj]
     if isinstance(obj, float):
         return float(obj) if math.isfinite(obj) else None
     if isinstance(obj, os.PathLike):
         return os.fspath(obj)
     if hasattr(obj, "tolist"):  # numpy and JAX, without importing either
-        return _plain(obj.tolist())
+        return plain(obj.tolist())
     return obj

@@ -67,8 +67,11 @@ def test_a_convex_task_with_everything_known_is_guaranteed():
     assert certificate.assumption("comparator").detail == "closed form"
     assert certificate.assumption("bounded gradients").how == "declared"
     assert [bound.name for bound in certificate.bounds] == [
-        "exact", "local norm", "Theorem 3.1", "eq. 9"
-    ]  # fmt: skip
+        "exact",
+        "local norm",
+        "Theorem 3.1",
+        "eq. 9",
+    ]
     values = np.array([bound.value for bound in certificate.bounds])
     assert np.all(np.diff(values) >= -1e-12 * values[:-1])
     for bound in certificate.bounds:
@@ -240,9 +243,12 @@ def test_a_network_in_float32_is_certified_without_a_claim():
         "out": jnp.asarray(rng.normal(size=5), jnp.float32),
     }
     certificate = certify(
-        MirrorDescent(0.3), Prior(Diagonal.like(start), start), Problem(network, Repeat(rows)),
-        steps=200, comparator="last",
-    )  # fmt: skip
+        MirrorDescent(0.3),
+        Prior(Diagonal.like(start), start),
+        Problem(network, Repeat(rows)),
+        steps=200,
+        comparator="last",
+    )
     assert certificate.status == "not claimed"
     assert failed(certificate) == ["convex losses"]
     left = certificate.bound("exact").value - certificate.unclaimed

@@ -35,9 +35,15 @@ def test_it_holds_for_the_worst_geometry_chosen_on_the_tasks(count):
     gap = size**2 / 2 * np.maximum(0, (expected - squares.mean(1)).max(1))
     displacements = jnp.asarray(np.sqrt(squares[0]))
     bound = transfer_bound(
-        Diagonal.like(jnp.zeros(6), 0.5), displacements,
-        rate=1.0, steps=1, lipschitz=1.0, radius=1.0, size=size, failure=failure,
-    )  # fmt: skip
+        Diagonal.like(jnp.zeros(6), 0.5),
+        displacements,
+        rate=1.0,
+        steps=1,
+        lipschitz=1.0,
+        radius=1.0,
+        size=size,
+        failure=failure,
+    )
     assert np.mean(gap > bound.complexity + bound.confidence) <= failure
 
 

@@ -31,10 +31,22 @@ def half_square(x, shared, batch):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     "rate",
-    [0, 0.0, -0.1, float("nan"), float("inf"), -float("inf"), jnp.array(-1.0), np.array(0.0),
-     "0.1", None, 1j, [0.1, -0.1]],
+    [
+        0,
+        0.0,
+        -0.1,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        jnp.array(-1.0),
+        np.array(0.0),
+        "0.1",
+        None,
+        1j,
+        [0.1, -0.1],
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_bad_rates_raise_naming_the_class_and_the_value(rule, rate):
     with pytest.raises(ValueError, match=rf"{rule.__name__}\.rate: expected a positive"):
         rule(rate)

@@ -13,6 +13,9 @@ from mirrax.objective import Moments, path_moments, tight_diagonal
 
 KEY = jax.random.key(0)
 
+ROUNDING = 1e-13
+"""The same sums in another order, over the steps of a run; most differ by less than 1e-15."""
+
 
 def quadratic(x, shared, data):
     del shared
@@ -55,8 +58,10 @@ def test_golden_alternation_without_limit_or_settling(golden, monkeypatch):
     rises = [bool(jnp.any(o.summary.last_loss > o.summary.first_loss)) for o in outcomes]
     sound = rises.index(True) if any(rises) else len(rises)
     assert sound >= 2
-    np.testing.assert_allclose(rows[: sound + 1], c06["diag_alternate_m2"][: sound + 1], rtol=1e-9)
-    np.testing.assert_allclose(outcomes[0].value, c06["diag_R"], rtol=1e-9)
+    np.testing.assert_allclose(
+        rows[: sound + 1], c06["diag_alternate_m2"][: sound + 1], rtol=ROUNDING
+    )
+    np.testing.assert_allclose(outcomes[0].value, c06["diag_R"], rtol=ROUNDING)
 
 
 def test_first_golden_round_is_limited_to_a_factor_of_four(golden):
@@ -66,7 +71,7 @@ def test_first_golden_round_is_limited_to_a_factor_of_four(golden):
     _, rows, _ = alternate(outer, rate, geometry, runs, 1)
     change = np.log(c06["diag_alternate_m2"][1] / c06["diag_alternate_m2"][0])
     limited = np.clip(change, -np.log(4), np.log(4))
-    np.testing.assert_allclose(np.log(rows[1] / rows[0]), limited, rtol=1e-8)
+    np.testing.assert_allclose(np.log(rows[1] / rows[0]), limited, rtol=ROUNDING)
 
 
 def test_decay_averages_logarithms_of_m(golden):
@@ -74,13 +79,16 @@ def test_decay_averages_logarithms_of_m(golden):
     whole, half = (
         alternate(
             Alternating(rate, steps, comparator="last", decay=decay, damping=3.0),
-            rate, geometry, runs, 1,
+            rate,
+            geometry,
+            runs,
+            1,
         )[1]
         for decay in (0.0, 0.5)
-    )  # fmt: skip
+    )
     change = np.log(whole[1] / whole[0])
     assert np.abs(change).max() < np.log(4)
-    np.testing.assert_allclose(np.log(half[1] / half[0]), change / 2, rtol=1e-9)
+    np.testing.assert_allclose(np.log(half[1] / half[0]), change / 2, rtol=ROUNDING)
 
 
 def test_fixed_point_is_the_closed_form_of_its_own_runs(golden):
@@ -91,13 +99,18 @@ def test_fixed_point_is_the_closed_form_of_its_own_runs(golden):
     @jax.jit
     def moments(problem, start):
         return path_moments(
-            MirrorDescent(rate), Prior(geometry, start[0]), problem, steps,
-            comparator="solution", key=KEY,
-        )[0]  # fmt: skip
+            MirrorDescent(rate),
+            Prior(geometry, start[0]),
+            problem,
+            steps,
+            comparator="solution",
+            key=KEY,
+        )[0]
 
     found = jax.vmap(moments)(runs.problems, runs.starts)
     moved, sloped = found.displacement.mean(0), found.gradient.mean(0)
-    np.testing.assert_allclose(rows[-1], rate * np.sqrt(sloped / moved), rtol=0.02)
+    # A hundred rounds leave 5e-10 of the way to the fixed point.
+    np.testing.assert_allclose(rows[-1], rate * np.sqrt(sloped / moved), rtol=1e-8)
     assert np.abs(np.log(rows[-1] / rows[-2])).max() < 0.01
 
 
@@ -121,9 +134,13 @@ def test_pooling_averages_moments_over_exchangeable_axes():
     def one(i, j):
         problem = jax.tree.map(lambda leaf: leaf[i], problems)
         return path_moments(
-            inner, Prior(first, {"w": starts["w"][i, j]}), problem, 7,
-            comparator="solution", key=KEY,
-        )[0]  # fmt: skip
+            inner,
+            Prior(first, {"w": starts["w"][i, j]}),
+            problem,
+            7,
+            comparator="solution",
+            key=KEY,
+        )[0]
 
     every = [one(i, j) for i in range(3) for j in range(2)]
     d, g = (
@@ -134,7 +151,7 @@ def test_pooling_averages_moments_over_exchangeable_axes():
     best = tight_diagonal(Moments({"w": jnp.asarray(d)}, {"w": jnp.asarray(g)}), 0.1, damping=0.1)
     limit = np.log(4) / 2
     by_hand = np.clip(best.log_diagonal["w"], -limit, limit)
-    np.testing.assert_allclose(pooled["w"], by_hand, rtol=1e-10)
+    np.testing.assert_allclose(pooled["w"], by_hand, rtol=ROUNDING)
     np.testing.assert_array_equal(pooled["w"], np.broadcast_to(pooled["w"][:1], (4, 2)))
 
 
@@ -152,7 +169,7 @@ def ones(key):
 
 
 def many_shot(rate=0.1, steps=12):
-    return ManyShot(MirrorDescent(rate), Alternating(rate, steps, decay=0.0), ones, steps)
+    return ManyShot(MirrorDescent(rate), Alternating(rate, steps, decay=0.0), ones)
 
 
 def test_divergence_halves_the_rate_responsible_and_recovers():
@@ -162,7 +179,7 @@ def test_divergence_halves_the_rate_responsible_and_recovers():
     assert float(record.summary.last_loss[0, 0]) > float(record.summary.first_loss[0, 0])
     assert not bool(record.failed) and int(state.round) == 1
     steep, flat = np.exp(-2 * np.asarray(state.geometry.log_diagonal))
-    np.testing.assert_allclose(steep, 0.5)
+    np.testing.assert_allclose(steep, 0.5, rtol=ROUNDING)
     assert 0.99 < flat <= 1
     for _ in range(6):
         state, record = learner.round(state, STEEP)
@@ -191,7 +208,9 @@ def test_non_finite_later_round_lowers_every_rate_and_goes_on():
     after, record = learner.round(state, STEEP)
     assert not bool(record.failed) and int(after.round) == 2
     assert np.all(np.isfinite(after.geometry.log_diagonal))
-    np.testing.assert_allclose(np.exp(-2 * np.asarray(after.geometry.log_diagonal)), 0.5)
+    np.testing.assert_allclose(
+        np.exp(-2 * np.asarray(after.geometry.log_diagonal)), 0.5, rtol=ROUNDING
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,10 +225,9 @@ def test_non_finite_later_round_lowers_every_rate_and_goes_on():
             lambda: Alternating(0.1, 5).init(MaxOfDiagonals.like(jnp.zeros(2), 2, key=KEY)),
             "MaxOfDiagonals; use Descent",
         ),
-        (lambda: ManyShot(MirrorDescent(0.1), Alternating(0.1, 5), ones, 0), r"ManyShot\.steps"),
-        (lambda: ManyShot(MirrorDescent(0.1), Alternating(0.1, 5), ones, 6), r"runs of 5 steps"),
+        (lambda: Alternating(0.1, 0), r"Alternating\.steps: .* got 0"),
         (
-            lambda: ManyShot(MirrorDescent(0.1), Alternating(0.1, 5), ones, 5, 0),
+            lambda: ManyShot(MirrorDescent(0.1), Alternating(0.1, 5), ones, 0),
             r"ManyShot\.visits.*0",
         ),
         (lambda: Reference(-1.0, 5), r"Reference\.rate.*-1\.0"),

@@ -30,9 +30,18 @@ def test_the_default_is_the_closed_form_from_the_identity():
 
 def test_the_papers_composition():
     learner, geometry = meta_md(
-        draw, steps=10, rate=0.1, geometry="max-of-diagonals", components=4, objective="eq10",
-        comparator="last", k=2.5, estimator="reverse", step="printed", key=KEY,
-    )  # fmt: skip
+        draw,
+        steps=10,
+        rate=0.1,
+        geometry="max-of-diagonals",
+        components=4,
+        objective="eq10",
+        comparator="last",
+        k=2.5,
+        estimator="reverse",
+        step="printed",
+        key=KEY,
+    )
     assert isinstance(geometry, MaxOfDiagonals) and geometry.components == 4
     assert isinstance(learner.outer, Descent) and isinstance(learner.inner, PreconditionedDescent)
     assert isinstance(learner.outer.objective, LipschitzRegretBound)
@@ -64,10 +73,14 @@ def test_the_closed_form_is_refused_where_there_is_none(wrong):
 def test_components_start_apart_and_depend_on_the_key():
     first, again, other = (
         meta_md(
-            draw, steps=4, rate=0.1, geometry="max-of-diagonals", estimator="direct",
+            draw,
+            steps=4,
+            rate=0.1,
+            geometry="max-of-diagonals",
+            estimator="direct",
             key=jax.random.key(seed),
         )[1].log_diagonals["w"]
         for seed in (0, 0, 1)
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other) and not np.array_equal(first[0], first[1])

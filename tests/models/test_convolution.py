@@ -51,8 +51,9 @@ def assert_close(actual, expected, dtype=np.float64):
 
 
 sizes = st.integers(1, 5)
-geometry = st.tuples(st.integers(0, 99), sizes, st.integers(5, 9), st.integers(5, 9), sizes, sizes,
-                     sizes, sizes)  # fmt: skip
+geometry = st.tuples(
+    st.integers(0, 99), sizes, st.integers(5, 9), st.integers(5, 9), sizes, sizes, sizes, sizes
+)
 paddings = st.one_of(
     st.sampled_from(["same", "valid"]),
     st.integers(0, 3),
@@ -120,8 +121,10 @@ def test_vectorised_over_kernels_and_images(axes):
         jnp.stack([pair[i] for pair in pairs]) if axis == 0 else pairs[0][i]
         for i, axis in enumerate(axes)
     ]
-    single = [[a if axis is None else a[n] for a, axis in zip(arguments, axes, strict=True)]
-              for n in range(3)]  # fmt: skip
+    single = [
+        [a if axis is None else a[n] for a, axis in zip(arguments, axes, strict=True)]
+        for n in range(3)
+    ]
     expected = jnp.stack([by_lax(*pair, "SAME") for pair in single])
     for method in METHODS:
         run = functools.partial(convolve, padding="same", method=method)

@@ -121,9 +121,12 @@ def test_lenet_by_lax():
     hidden = images
     for name, padding in (("conv_0", [(2, 2), (2, 2)]), ("conv_1", "VALID")):
         hidden = jax.lax.conv_general_dilated(
-            hidden, params[name]["weight"], (1, 1), padding,
+            hidden,
+            params[name]["weight"],
+            (1, 1),
+            padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )  # fmt: skip
+        )
         hidden = jax.nn.relu(hidden + params[name]["bias"])
         hidden = jax.lax.reduce_window(
             hidden, -np.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"

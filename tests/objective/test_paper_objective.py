@@ -163,8 +163,12 @@ def test_e5_with_the_last_point_the_infimum_is_zero_at_learning_nothing(golden):
     for scale in (1.0, 10.0, 100.0, 1000.0, 10_000.0):
         (value, summary), slope = value_and_slope(
             LipschitzRegretBound(float(c06["k"]), comparator="last"),
-            inner, c06["m"] * scale, c06["theta1"], data, steps,
-        )  # fmt: skip
+            inner,
+            c06["m"] * scale,
+            c06["theta1"],
+            data,
+            steps,
+        )
         values.append(float(value))
         stuck.append(np.asarray(frozen(summary)))
         losses.append(float(summary.last_loss.mean()))

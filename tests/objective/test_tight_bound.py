@@ -25,9 +25,13 @@ def mean_moments(rate, geometry, start, data, steps):
     def moments(task):
         problem = Problem(quadratic, Repeat(task))
         return path_moments(
-            MirrorDescent(rate), Prior(geometry, start), problem, steps,
-            comparator="last", key=KEY,
-        )[0]  # fmt: skip
+            MirrorDescent(rate),
+            Prior(geometry, start),
+            problem,
+            steps,
+            comparator="last",
+            key=KEY,
+        )[0]
 
     return jax.tree.map(lambda leaf: jnp.mean(leaf, 0), jax.vmap(moments)(data))
 

@@ -53,8 +53,13 @@ def test_the_figures_of_a_run_lie_in_its_folder(run_folder):
     written = report.write_figures(Run.read(run_folder))
     stems = {path.stem for path in written}
     assert stems == {
-        "curves", "rates", "progress", "activation-rounds", "activation-steps", "certificate",
-    }  # fmt: skip
+        "curves",
+        "rates",
+        "progress",
+        "activation-rounds",
+        "activation-steps",
+        "certificate",
+    }
     assert all(path.parent == run_folder / "figures" and path.exists() for path in written)
 
 

@@ -105,9 +105,12 @@ def test_cells_can_be_sorted_by_number(page):
 def test_every_word_of_a_file_is_escaped(run_folder, edit, tmp_path):
     def spoil(content):
         return json.loads(
-            re.sub(r'"(SGD|45 degrees|Baselines[^"]*|dense_0/bias|cpu|convexity|Lipschitz)"',
-                   lambda _: json.dumps(HOSTILE), json.dumps(content))
-        )  # fmt: skip
+            re.sub(
+                r'"(SGD|45 degrees|Baselines[^"]*|dense_0/bias|cpu|convexity|Lipschitz)"',
+                lambda _: json.dumps(HOSTILE),
+                json.dumps(content),
+            )
+        )
 
     for name in ("summary", "curves", "geometry"):
         edit(name, spoil)

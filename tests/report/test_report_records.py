@@ -112,9 +112,14 @@ def test_a_damaged_line_in_the_middle_is_numbered(run_folder):
 
 @pytest.mark.parametrize(
     "line",
-    ["3", '{"value": 1}', '{"round": "x"}', '{"round": 1, "activation": "x"}',
-     '{"round": 1, "activation_by_step": [1, 2]}'],
-)  # fmt: skip
+    [
+        "3",
+        '{"value": 1}',
+        '{"round": "x"}',
+        '{"round": 1, "activation": "x"}',
+        '{"round": 1, "activation_by_step": [1, 2]}',
+    ],
+)
 def test_a_line_that_is_no_record(run_folder, line):
     (run_folder / "metrics.jsonl").write_text(line + "\n")
     assert "line 1" in failure(run_folder)

@@ -32,6 +32,9 @@ from mirrax.tasks import ImageTask
 
 STEPS, STRIDE, SEEDS = 6, 3, 2
 
+FLOAT32 = 1e-6
+"""A few dozen roundings of float32, 6e-8 each, in a run of six steps."""
+
 
 class InThisThread:
     """Precision is a matter of the thread, so that tests keep to theirs."""
@@ -112,9 +115,7 @@ def plain_loop(optimiser, task, seed, key):
 
 def test_trials_are_those_of_a_plain_loop():
     key = jax.random.key(11)
-    methods = [
-        BASELINES["SGD"], BASELINES["Adam"], learned_method(geometry(), 0.2)
-    ]  # fmt: skip
+    methods = [BASELINES["SGD"], BASELINES["Adam"], learned_method(geometry(), 0.2)]
     decay = {"learning_rate": 0.1, "weight_decay": 0.01}
     jobs = [(0, decay), (1, decay), (2, {"rate_scale": 2.0, "momentum": 0.8})]
     plain = [
@@ -124,16 +125,24 @@ def test_trials_are_those_of_a_plain_loop():
     ]
     shares = []
     found = run_trials(
-        methods, jobs, place(), steps=STEPS, stride=STRIDE, seeds=SEEDS, key=key,
+        methods,
+        jobs,
+        place(),
+        steps=STEPS,
+        stride=STRIDE,
+        seeds=SEEDS,
+        key=key,
         advance=shares.append,
-    )  # fmt: skip
+    )
     assert np.shape(found.train_loss) == (3, 3, SEEDS, 3)
     assert abs(sum(shares) - 1) < 1e-9
     for job, task, seed in ((0, 1, 1), (1, 2, 0), (2, 2, 1)):
         curve, logs, accuracy = plain_loop(plain[job], task, seed, key)
-        np.testing.assert_allclose(found.train_loss[job, task, seed], curve, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(found.batch_log_loss[job, task, seed], logs, atol=1e-5)
-        np.testing.assert_allclose(found.test_accuracy[job, task, seed], accuracy, atol=1e-6)
+        np.testing.assert_allclose(
+            found.train_loss[job, task, seed], curve, rtol=FLOAT32, atol=FLOAT32
+        )
+        np.testing.assert_allclose(found.batch_log_loss[job, task, seed], logs, atol=FLOAT32)
+        np.testing.assert_allclose(found.test_accuracy[job, task, seed], accuracy, atol=FLOAT32)
 
 
 def test_every_method_meets_the_same_weights_and_batches_and_failures_are_infinite():
@@ -160,7 +169,7 @@ def test_a_task_is_run_alike_whichever_others_there_are():
         run_trials([BASELINES["SGD"]], [(0, values)], where, **runs)
         for where in (place().select([2]), place())
     )
-    np.testing.assert_allclose(one.train_loss[0, 0], many.train_loss[0, 2], rtol=1e-5)
+    np.testing.assert_allclose(one.train_loss[0, 0], many.train_loss[0, 2], rtol=FLOAT32)
     assert len(np.unique(many.train_loss[..., 0])) == 3 * SEEDS  # no two begin alike
 
 
@@ -182,9 +191,18 @@ def test_neither_tuning_nor_meta_training_sees_the_held_out_task(tmp_path, monke
 
     monkeypatch.setattr(_images, "load_family", lambda *_: TASKS)
     config = _images.ImageStudy(
-        held_out="1", model="mlp-4", steps=4, stride=2, rounds=2, batch=5, baselines=("SGD",),
-        control=False, seeds=1, rows=12, reference_steps=4,
-    )  # fmt: skip
+        held_out="1",
+        model="mlp-4",
+        steps=4,
+        stride=2,
+        rounds=2,
+        batch=5,
+        baselines=("SGD",),
+        control=False,
+        seeds=1,
+        rows=12,
+        reference_steps=4,
+    )
     setting = _images.prepare(config, None)
     other = TASKS[1].train_images[::-1].copy(), TASKS[1].test_images[::-1].copy()
     other = dataclasses.replace(TASKS[1], train_images=other[0], test_images=other[1])
@@ -198,9 +216,13 @@ def test_neither_tuning_nor_meta_training_sees_the_held_out_task(tmp_path, monke
         learned = _train.meta_train(one, folder, 0, QUIET)
         methods = _train.roster(one, learned.geometry)
         scores = tune(
-            methods, one.tuning(one.training),
-            steps=4, criterion="validation", seeds=1, key=jax.random.key(1),
-        )  # fmt: skip
+            methods,
+            one.tuning.select(one.training),
+            steps=4,
+            criterion="validation",
+            seeds=1,
+            key=jax.random.key(1),
+        )
         found.append(((folder / "geometry.safetensors").read_bytes(), scores))
     assert found[0][0] == found[1][0]
     for name in ("MetaMD", "SGD"):
@@ -215,7 +237,7 @@ def test_tuning_sees_no_test_image(monkeypatch):
 
     monkeypatch.setattr(_images, "load_family", lambda *_: TASKS)
     setting = _images.prepare(_images.ImageStudy(held_out="1", model="mlp-4", batch=5), None)
-    place = setting.tuning((0, 2))
+    place = setting.tuning.select((0, 2))
     for position, task in enumerate((TASKS[0], TASKS[2])):
         rows = [
             {images[position, row].tobytes() for row in np.flatnonzero(weights[position])}
@@ -225,7 +247,7 @@ def test_tuning_sees_no_test_image(monkeypatch):
         known = {image.tobytes() for image in task.train_images}
         assert train | test == known and not train & test and test
     by_loss = dataclasses.replace(setting.config, criterion="loss")
-    whole = dataclasses.replace(setting, config=by_loss).tuning((0, 2))
+    whole = dataclasses.replace(setting, config=by_loss).tuning.select((0, 2))
     np.testing.assert_array_equal(whole.test[0], setting.place.test[0][np.array([0, 2])])
 
 

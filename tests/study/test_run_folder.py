@@ -164,9 +164,16 @@ def meta_train(folder, rounds, rate=0.05):
     )
     names = [f"quadratic {i}" for i in range(3)]
     learned = learn(
-        learner, initial, quadratic(sample_quadratics(KEY, 3)), names,
-        rounds=rounds, rate=rate, folder=folder, progress=QUIET, key=KEY,
-    )  # fmt: skip
+        learner,
+        initial,
+        quadratic(sample_quadratics(KEY, 3)),
+        names,
+        rounds=rounds,
+        rate=rate,
+        folder=folder,
+        progress=QUIET,
+        key=KEY,
+    )
     save(folder / "geometry.safetensors", learned.geometry, rate=rate)
     return learned
 

@@ -85,7 +85,8 @@ def test_what_no_diagonal_can_undo(flatness, least):
     matrix, needed = steps("factor")
     assert matrix[:, 1, 1].mean() > 1 and needed > least
     matrix, needed = steps("curvature")
-    np.testing.assert_allclose(matrix[:, [0, 1], [0, 1]].mean(0), flatness, rtol=0.05)
+    # Five standard errors of the mean of 4,096 draws.
+    np.testing.assert_allclose(matrix[:, [0, 1], [0, 1]].mean(0), flatness, rtol=0.045)
     assert needed < 20
 
 

@@ -1,8 +1,9 @@
 """What a certificate says: bounds, what they rest on, and what may be claimed."""
 
 import dataclasses
-import math
 from typing import Any, Literal
+
+from .._files import plain
 
 How = Literal["construction", "declared", "measured"]
 """How an assumption is known: it is so by construction, the user says so, this run shows it."""
@@ -104,7 +105,7 @@ class RegretCertificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and words for a JSON file; `None` where a number is not finite."""
-        return {**_plain(dataclasses.asdict(self)), "status": self.status}
+        return {**plain(dataclasses.asdict(self)), "status": self.status}
 
 
 def _named(items: tuple[Any, ...], name: str) -> Any:
@@ -112,13 +113,3 @@ def _named(items: tuple[Any, ...], name: str) -> Any:
         if item.name == name:
             return item
     raise ValueError(f"name: expected one of {[item.name for item in items]}, got {name!r}.")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

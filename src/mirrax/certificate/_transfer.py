@@ -100,9 +100,7 @@ def transfer_bound(
             f"transfer_bound.geometry: expected a Diagonal, got {type(geometry).__name__}; for "
             "maxima of several diagonals Theorem 4.1 of S000 does not hold."
         )
-    numbers = {
-        "rate": rate, "steps": steps, "lipschitz": lipschitz, "radius": radius, "size": size
-    }  # fmt: skip
+    numbers = {"rate": rate, "steps": steps, "lipschitz": lipschitz, "radius": radius, "size": size}
     for name, number in numbers.items():
         if not 0 < number < math.inf:
             raise ValueError(f"transfer_bound.{name}: expected a positive number, got {number!r}.")

@@ -64,25 +64,22 @@ class ManyShot(eqx.Module):
     - `inner`: the rule that learns a task.
     - `outer`: the rule that improves the geometry.
     - `initialise`: draws initial weights, `key -> parameters`.
-    - `steps`: the length of a run.
     - `visits`: how many initial weights each task gets a round.
     """
 
     inner: AbstractInner
     outer: AbstractOuter
     initialise: Callable[[PRNGKeyArray], Primal] = eqx.field(static=True)
-    steps: int = eqx.field(static=True)
     visits: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
-        for name, value in (("steps", self.steps), ("visits", self.visits)):
-            if value < 1:
-                raise ValueError(f"ManyShot.{name}: expected at least 1, got {value!r}.")
-        if self.steps != self.outer.length:
-            raise ValueError(
-                f"ManyShot.steps: the outer rule makes runs of {self.outer.length} steps, got "
-                f"{self.steps!r}; give both the same length."
-            )
+        if self.visits < 1:
+            raise ValueError(f"ManyShot.visits: expected at least 1, got {self.visits!r}.")
+
+    @property
+    def steps(self) -> int:
+        """The length of a run: the outer rule's."""
+        return self.outer.length
 
     def init(self, geometry: AbstractGeometry, *, key: PRNGKeyArray) -> MetaState:
         """The state before the first round.

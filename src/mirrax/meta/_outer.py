@@ -217,6 +217,8 @@ class Alternating(AbstractOuter):
     def __check_init__(self):
         if not self.rate > 0:
             raise ValueError(f"Alternating.rate: expected a positive number, got {self.rate!r}.")
+        if self.steps < 1:
+            raise ValueError(f"Alternating.steps: expected at least 1, got {self.steps!r}.")
         if not 0 <= self.decay < 1:
             raise ValueError(f"Alternating.decay: expected a weight in [0, 1), got {self.decay!r}.")
 

@@ -103,7 +103,7 @@ def meta_md(
                 "'reverse'."
             )
         outer = Alternating(rate, steps, comparator, reference, decay, damping, pool)
-        return ManyShot(inner, outer, initialise, steps, visits), initial
+        return ManyShot(inner, outer, initialise, visits), initial
     worth: AbstractObjective
     if objective == "tight":
         worth = RegretBound(rate, comparator)
@@ -111,7 +111,7 @@ def meta_md(
         worth = LipschitzRegretBound(k, comparator)
     hypergradient = _estimator(estimator, steps, window)
     outer = Descent(worth, hypergradient, optax.adam(outer_rate), reference)
-    return ManyShot(inner, outer, initialise, steps, visits), initial
+    return ManyShot(inner, outer, initialise, visits), initial
 
 
 def _estimator(name: EstimatorName, steps: int, window: int) -> AbstractHypergradient:

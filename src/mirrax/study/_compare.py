@@ -173,7 +173,7 @@ def tune(
     **Arguments:**
 
     - `methods`: methods and their grids.
-    - `place`: the tasks to tune on, as `ImageSetting.tuning` prepares them.
+    - `place`: the tasks to tune on, selected from `ImageSetting.tuning`.
     - `steps`: the length of a run.
     - `criterion`: see `score`.
     - `seeds`: runs a configuration and task.

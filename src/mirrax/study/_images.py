@@ -4,6 +4,7 @@ The configuration is one dataclass, and its fields are the command line's option
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -163,18 +164,14 @@ class ImageSetting:
         shapes = jax.eval_shape(self.model.init, jax.random.key(0))
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
-    def tuning(self, tasks: Sequence[int]) -> Arena:
-        """Where methods are tuned: on these tasks, by the study's criterion.
-
-        **Arguments:**
-
-        - `tasks`: their positions.
-        """
+    @functools.cached_property
+    def tuning(self) -> Arena:
+        """Where methods are tuned by the study's criterion: all tasks, of which one is held out."""
         if self.config.criterion == "loss":
-            return self.place.select(tasks)
-        parts = [self.tasks[i].validation(seed=self.config.split) for i in tasks]
+            return self.place
+        parts = [task.validation(seed=self.config.split) for task in self.tasks]
         problems = classification(parts, self.model, self.config.batch)
-        return arena(parts, problems, self.model, self.config.rows, tasks)
+        return arena(parts, problems, self.model, self.config.rows)
 
     @property
     def reference(self) -> Reference | None:

@@ -32,6 +32,7 @@ from ._images import ImageSetting, ImageStudy, prepare
 from ._progress import Progress
 from ._streams import EVALUATE, TUNE, stream
 from ._train import hardware, meta_train, open_folder, record_of, roster
+from ._trials import Arena
 
 
 def leave_one_out(
@@ -79,7 +80,7 @@ def leave_one_out(
     shared = roster(setting, Diagonal.like(setting.template))[1:]
     left = [method for method in shared if method.name not in done["scores"]]
     if left:
-        found = _scores(setting, left, range(len(names)), seed, progress, "tuning baselines")
+        found = _scores(config, setting.tuning, left, seed, progress, "tuning baselines")
         done["scores"] |= {name: scores.tolist() for name, scores in found.items()}
         keep()
     for position, name in enumerate(names):
@@ -92,7 +93,8 @@ def leave_one_out(
             held_out=position,
         )
         ours = _learned(held, path / name, seed, budget, progress, command)
-        scores = _scores(held, [ours], held.training, seed, progress, f"tuning, {name} held out")
+        place, title = setting.tuning.select(held.training), f"tuning, {name} held out"
+        scores = _scores(config, place, [ours], seed, progress, title)
         for method in shared:
             scores[method.name] = np.array(done["scores"][method.name])[:, held.training]
         methods = [ours, *shared]
@@ -109,18 +111,17 @@ def leave_one_out(
 
 
 def _scores(
-    setting: ImageSetting,
+    config: ImageStudy,
+    place: Arena,
     methods: Sequence[Method],
-    tasks: Sequence[int],
     seed: int,
     progress: Progress,
     title: str,
 ) -> dict[str, np.ndarray]:
-    config = setting.config
     with progress.phase(title, 100) as phase:
         return tune(
             methods,
-            setting.tuning(tasks),
+            place,
             steps=config.steps,
             criterion=config.criterion,
             seeds=config.tune_seeds,

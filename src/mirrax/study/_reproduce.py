@@ -78,9 +78,13 @@ def _standing(result: Mapping[str, Any]) -> report.Table:
     found = result["against_best_baseline"]
     accuracy, loss, steps = (found[k] for k in ("accuracy", "final_loss", "steps_to_0.1"))
     rows = [
-        ("test accuracy", accuracy["rival"], f"{100 * accuracy['gain']:+.2f} points",
-         f"paired s.e. {100 * accuracy['paired_se']:.2f}"),
-    ]  # fmt: skip
+        (
+            "test accuracy",
+            accuracy["rival"],
+            f"{100 * accuracy['gain']:+.2f} points",
+            f"paired s.e. {100 * accuracy['paired_se']:.2f}",
+        ),
+    ]
     if loss:
         rows.append(("final training loss", loss["rival"], f"{loss['ratio']:.2f} times", ""))
     if steps:

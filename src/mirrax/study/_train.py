@@ -123,7 +123,7 @@ def compare_images(
         done = {"basis": basis, "rows": {}, "curves": {}, "notes": []}
     left = [method for method in methods if method.name not in done["rows"]]
     if left:
-        place = setting.tuning(setting.training)
+        place = setting.tuning.select(setting.training)
         with progress.phase("tuning", 100) as phase:
             scores = tune(
                 left,

@@ -63,13 +63,7 @@ class Arena(eqx.Module):
         return self.train[1].shape[0]
 
 
-def arena(
-    tasks: Sequence[ImageTask],
-    problems: Problem,
-    model: Model,
-    rows: int,
-    numbers: Sequence[int] | None = None,
-) -> Arena:
+def arena(tasks: Sequence[ImageTask], problems: Problem, model: Model, rows: int) -> Arena:
     """Prepares the evaluation data of a family.
 
     **Arguments:**
@@ -78,16 +72,15 @@ def arena(
     - `problems`: their problems, as `meta.classification` stacks them.
     - `model`: the network.
     - `rows`: the training loss is measured on at most this many training examples.
-    - `numbers`: the tasks' numbers in their family; 0, 1, … by default.
 
     **Returns:**
 
     The arena.
     """
-    order = jnp.asarray(range(len(tasks)) if numbers is None else numbers, int)
+    numbers = jnp.arange(len(tasks))
     train = [(t.train_images[:rows], t.train_labels[:rows]) for t in tasks]
     test = [(t.test_images, t.test_labels) for t in tasks]
-    return Arena(problems, _padded(train), _padded(test), order, model, float(tasks[0].scale))
+    return Arena(problems, _padded(train), _padded(test), numbers, model, float(tasks[0].scale))
 
 
 def _padded(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Array, Array, Array]:
