@@ -41,6 +41,46 @@ def leaf_names(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> li
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
 
 
+Layers = dict[str, dict[str, Any]]
+"""Nested dicts, layer by layer, as models have them: `{"dense_0": {"weight": …}}`."""
+
+
+def select(params: Layers, keep: Callable[[str], bool]) -> tuple[Layers, Layers]:
+    """Splits the arrays of layers in two by their names.
+
+    **Arguments:**
+
+    - `params`: nested dicts, layer by layer.
+    - `keep`: whether a name such as `dense_0/weight` belongs to the first part.
+
+    **Returns:**
+
+    The two parts, without the layers of which nothing is in them.
+
+    >>> select({"a": {"x": 1, "y": 2}, "b": {"x": 3}}, lambda name: name != "a/x")
+    ({'a': {'y': 2}, 'b': {'x': 3}}, {'a': {'x': 1}})
+    """
+
+    def part(wanted: bool) -> Layers:
+        layers = {
+            layer: {leaf: x for leaf, x in arrays.items() if keep(f"{layer}/{leaf}") == wanted}
+            for layer, arrays in params.items()
+        }
+        return {layer: arrays for layer, arrays in layers.items() if arrays}
+
+    return part(True), part(False)
+
+
+def join(first: Layers, second: Layers) -> Layers:
+    """Puts together what `select` split.
+
+    >>> join({"a": {"y": 2}}, {"a": {"x": 1}})
+    {'a': {'y': 2, 'x': 1}}
+    """
+    layers = dict.fromkeys([*first, *second])
+    return {layer: {**first.get(layer, {}), **second.get(layer, {})} for layer in layers}
+
+
 def total(function: Callable[..., Array], *trees: PyTree) -> Scalar:
     """Sums `function(leaf, ...)` over all entries of all leaves: `Σ_leaves Σ_entries f`.
 

@@ -6,10 +6,13 @@ meta-parameters, stored unconstrained.
 
 from ._base import AbstractGeometry as AbstractGeometry
 from ._base import AbstractMirrorMap as AbstractMirrorMap
+from ._base import AbstractPreconditioner as AbstractPreconditioner
+from ._base import AbstractRandomPreconditioner as AbstractRandomPreconditioner
 from ._combinators import Blockwise as Blockwise
 from ._combinators import Scaled as Scaled
 from ._diagonal import Diagonal as Diagonal
 from ._entropy import NegativeEntropy as NegativeEntropy
 from ._euclidean import Euclidean as Euclidean
 from ._max_of_diagonals import MaxOfDiagonals as MaxOfDiagonals
+from ._mask import RandomMask as RandomMask
 from ._pnorm import PNorm as PNorm

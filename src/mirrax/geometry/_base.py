@@ -11,6 +11,7 @@ import abc
 
 import equinox as eqx
 import optax.tree as vector
+from jaxtyping import PRNGKeyArray
 
 from .._tree import Dual, Primal, Scalar, dot
 
@@ -43,6 +44,36 @@ class AbstractMirrorMap(eqx.Module):
         **Returns:**
 
         The point of parameter space, a pytree of the same structure.
+        """
+
+
+class AbstractPreconditioner(eqx.Module):
+    """A linear map from gradients to directions, which need not come from any potential."""
+
+    @abc.abstractmethod
+    def apply(self, gradient: Dual) -> Primal:
+        """The direction of a gradient; `x⁺ = x − η apply(g)` is the step it belongs to.
+
+        **Arguments:**
+
+        - `gradient`: a dual vector `g`.
+
+        **Returns:**
+
+        A direction in parameter space, linear in `g`; nothing makes it one of descent.
+        """
+
+
+class AbstractRandomPreconditioner(eqx.Module):
+    """A preconditioner that is drawn anew for every task, and kept while the task is learned."""
+
+    @abc.abstractmethod
+    def draw(self, *, key: PRNGKeyArray) -> AbstractPreconditioner:
+        """The preconditioner of one task.
+
+        **Arguments:**
+
+        - `key`: randomness of the task.
         """
 
 

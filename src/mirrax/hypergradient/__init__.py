@@ -4,5 +4,6 @@ from ._base import AbstractHypergradient as AbstractHypergradient
 from ._base import EstimatorState as EstimatorState
 from ._direct import Direct as Direct
 from ._forward import Forward as Forward
+from ._pathwise import Pathwise as Pathwise
 from ._reverse import Reverse as Reverse
 from ._truncated import Truncated as Truncated

@@ -10,11 +10,32 @@ Source: Franceschi et al. 2017.
 
 import equinox as eqx
 import jax
-from jaxtyping import PRNGKeyArray
+import optax.tree as vector
+from jaxtyping import PRNGKeyArray, PyTree
 
-from .._tree import Scalar
+from .._tree import Primal, Scalar, dot
 from ..inner import AbstractInner, AbstractObjective, Prior, Problem, evaluate
 from ._base import AbstractHypergradient, EstimatorState, Part, split
+
+
+def linearised(problem: Problem) -> Problem:
+    """The problem with the loss `ℓ(x̄) + ⟨∇ℓ(x̄), x − x̄⟩`, where `x̄ = x` is held constant.
+
+    Value and gradient are those of `ℓ`, at every point; second derivatives are zero. What runs
+    along its gradients is therefore differentiated to first order.
+
+    **Arguments:**
+
+    - `problem`: the task.
+    """
+
+    def loss(params: Primal, shared: PyTree, batch: PyTree) -> Scalar:
+        here = jax.lax.stop_gradient((params, shared))
+        value, slopes = jax.value_and_grad(lambda at: problem.loss(*at, batch))(here)
+        held = jax.lax.stop_gradient((value, slopes))
+        return held[0] + dot(held[1], vector.sub((params, shared), here))
+
+    return Problem(loss, problem.batches, problem.solution, problem.query)
 
 
 class Reverse(AbstractHypergradient):
@@ -25,6 +46,7 @@ class Reverse(AbstractHypergradient):
     - `steps`: the length `T` of a run.
     - `checkpoint`: keep about `2√T` states instead of `T`, for up to twice the time.
     - `wrt`: the fields of the prior to differentiate.
+    - `first_order`: treat the gradients of the run as constants: no second derivatives.
 
     **Raises:**
 
@@ -48,6 +70,7 @@ class Reverse(AbstractHypergradient):
     steps: int = eqx.field(static=True)
     checkpoint: bool = eqx.field(static=True, default=False)
     wrt: tuple[Part, ...] = eqx.field(static=True, default=("geometry",))
+    first_order: bool = eqx.field(static=True, default=False)
 
     def estimate(
         self,
@@ -59,9 +82,10 @@ class Reverse(AbstractHypergradient):
         *,
         key: PRNGKeyArray,
     ) -> tuple[Scalar, Prior, EstimatorState]:
-        """The value and its exact derivative."""
+        """The value and its derivative, exact unless `first_order`."""
         del state
         learned, complete = split(prior, self.wrt)
+        problem = linearised(problem) if self.first_order else problem
 
         def worth(part: Prior):
             return evaluate(

@@ -16,6 +16,7 @@ from ._descent import MirrorDescent as MirrorDescent
 from ._descent import PreconditionedDescent as PreconditionedDescent
 from ._descent import Rate as Rate
 from ._descent import Step as Step
+from ._learned_update import LearnedUpdate as LearnedUpdate
 from ._problem import Prior as Prior
 from ._problem import Problem as Problem
 from ._unroll import AbstractObjective as AbstractObjective

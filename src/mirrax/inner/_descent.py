@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax.tree as vector
 from jax.core import Tracer
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from .._tree import Dual, Primal, Scalar
-from ..geometry import AbstractGeometry
+from ..geometry import AbstractGeometry, AbstractMirrorMap, AbstractPreconditioner
 from ._problem import Prior, Problem
 
 Rate: TypeAlias = float | Scalar | Callable[[Int[Array, ""]], Any]
@@ -39,7 +39,8 @@ def as_rate(rate: Any, owner: str) -> Any:
     return jnp.asarray(rate, float)
 
 
-def _rate_at(rate: Any, count: Array) -> Array:
+def rate_at(rate: Any, count: Array) -> Array:
+    """A rate or schedule at a step's number."""
     value = rate(count) if callable(rate) else rate
     return jnp.asarray(value)
 
@@ -53,7 +54,8 @@ def _close(first: Primal, second: Primal) -> Array:
     return jnp.all(jnp.stack(jax.tree.leaves(jax.tree.map(near, first, second))))
 
 
-def _subtract_scaled(base: Any, rate: Array, direction: Any) -> Any:
+def subtract_scaled(base: Any, rate: Array, direction: Any) -> Any:
+    """`base − rate · direction`, in the type of the direction."""
     return jax.tree.map(lambda b, d: b - rate.astype(d.dtype) * d, base, direction)
 
 
@@ -73,11 +75,13 @@ class InnerState(eqx.Module):
     - `primal`: the parameters.
     - `dual`: their dual point, or `None` for rules that have none.
     - `count`: how many steps have been made.
+    - `memory`: whatever else a rule remembers between steps.
     """
 
     primal: Primal
     dual: Dual | None
     count: Int[Array, ""]
+    memory: PyTree[Any] = None
 
 
 class AbstractInner(eqx.Module):
@@ -147,18 +151,29 @@ class AbstractInner(eqx.Module):
         """
 
 
-def _measure(prior: Prior, problem: Problem, state: InnerState, key: PRNGKeyArray) -> Step:
+def mirror_map(owner: str, prior: Prior) -> AbstractMirrorMap:
+    """The prior's mirror map, for rules that cannot do without one."""
+    if not isinstance(prior.geometry, AbstractMirrorMap):
+        raise ValueError(
+            f"{owner}: prior.geometry must be a mirror map, got {type(prior.geometry).__name__}; "
+            "use PreconditionedDescent for a preconditioner."
+        )
+    return prior.geometry
+
+
+def measure(prior: Prior, problem: Problem, state: InnerState, key: PRNGKeyArray) -> Step:
+    """The loss and gradient of a step's batch, at the point where the rule stands."""
     batch = problem.batches.draw(state.count, key=key)
     loss, gradient = jax.value_and_grad(problem.loss)(state.primal, prior.shared, batch)
     return Step(state.primal, gradient, loss)
 
 
 def _dual_step(
-    rate: Any, prior: Prior, problem: Problem, state: InnerState, key: PRNGKeyArray
+    owner: str, rate: Any, prior: Prior, problem: Problem, state: InnerState, key: PRNGKeyArray
 ) -> tuple[InnerState, Step]:
-    record = _measure(prior, problem, state, key)
-    dual = _subtract_scaled(state.dual, _rate_at(rate, state.count), record.gradient)
-    primal = prior.geometry.to_primal(dual)
+    record = measure(prior, problem, state, key)
+    dual = subtract_scaled(state.dual, rate_at(rate, state.count), record.gradient)
+    primal = mirror_map(owner, prior).to_primal(dual)
     return InnerState(primal, dual, state.count + 1), record
 
 
@@ -191,28 +206,29 @@ class MirrorDescent(AbstractInner):
 
     def init(self, prior: Prior) -> InnerState:
         """At the start and its dual."""
-        return InnerState(prior.start, prior.geometry.to_dual(prior.start), jnp.zeros((), int))
+        dual = mirror_map("MirrorDescent", prior).to_dual(prior.start)
+        return InnerState(prior.start, dual, jnp.zeros((), int))
 
     def step(
         self, prior: Prior, problem: Problem, state: InnerState, *, key: PRNGKeyArray
     ) -> tuple[InnerState, Step]:
         """A step in the dual, then back."""
-        return _dual_step(self.rate, prior, problem, state, key)
+        return _dual_step("MirrorDescent", self.rate, prior, problem, state, key)
 
     def image(self, prior: Prior, state: InnerState) -> Primal:
         """`∇ψ*` of the dual."""
-        return prior.geometry.to_primal(state.dual)
+        return mirror_map("MirrorDescent", prior).to_primal(state.dual)
 
     def hold(self, prior: Prior, state: InnerState) -> InnerState:
         """Holds the parameters; the dual moves with the geometry as `∇ψ(x)` does.
 
         If the geometry is no longer the one the state was made with, the dual is `∇ψ(x)` anew.
         """
-        held = jax.lax.stop_gradient(state)
-        moving = prior.geometry.to_dual(held.primal)
+        held, geometry = jax.lax.stop_gradient(state), mirror_map("MirrorDescent", prior)
+        moving = geometry.to_dual(held.primal)
         still = jax.lax.stop_gradient(moving)
         # Where the map is set-valued, the run's own dual is more than ∇ψ(x) can say.
-        own = _close(prior.geometry.to_primal(held.dual), held.primal)
+        own = _close(geometry.to_primal(held.dual), held.primal)
         value = jax.tree.map(lambda a, b: jnp.where(own, a, b), held.dual, still)
         dual = vector.add(jax.lax.stop_gradient(value), vector.sub(moving, still))
         return InnerState(held.primal, dual, held.count)
@@ -242,38 +258,44 @@ class DualDescent(AbstractInner):
 
     def init(self, prior: Prior) -> InnerState:
         """At the dual start and its image."""
-        primal = prior.geometry.to_primal(prior.start)
+        primal = mirror_map("DualDescent", prior).to_primal(prior.start)
         return InnerState(primal, prior.start, jnp.zeros((), int))
 
     def step(
         self, prior: Prior, problem: Problem, state: InnerState, *, key: PRNGKeyArray
     ) -> tuple[InnerState, Step]:
         """A step in the dual, then back."""
-        return _dual_step(self.rate, prior, problem, state, key)
+        return _dual_step("DualDescent", self.rate, prior, problem, state, key)
 
     def image(self, prior: Prior, state: InnerState) -> Primal:
         """The map's image of the dual."""
-        return prior.geometry.to_primal(state.dual)
+        return mirror_map("DualDescent", prior).to_primal(state.dual)
 
     def hold(self, prior: Prior, state: InnerState) -> InnerState:
         """Holds the dual; the parameters move with the map."""
         held = jax.lax.stop_gradient(state)
-        return InnerState(prior.geometry.to_primal(held.dual), held.dual, held.count)
+        primal = mirror_map("DualDescent", prior).to_primal(held.dual)
+        return InnerState(primal, held.dual, held.count)
 
 
-def _potential(prior: Prior) -> AbstractGeometry:
-    if not isinstance(prior.geometry, AbstractGeometry):
-        raise ValueError(
-            "PreconditionedDescent: prior.geometry must be a geometry with a potential, got "
-            f"{type(prior.geometry).__name__}; use DualDescent for a mirror map."
-        )
-    return prior.geometry
+def _direction(prior: Prior, primal: Primal, gradient: Dual) -> Primal:
+    """What the prior's geometry makes of a gradient."""
+    geometry = prior.geometry
+    if isinstance(geometry, AbstractPreconditioner):
+        return geometry.apply(gradient)
+    if isinstance(geometry, AbstractGeometry):
+        return geometry.inverse_hessian(primal, gradient)
+    raise ValueError(
+        "PreconditionedDescent: prior.geometry must be a geometry with a potential or a "
+        f"preconditioner, got {type(geometry).__name__}; use DualDescent for a mirror map, and "
+        "Prior.drawn for a random preconditioner."
+    )
 
 
 class PreconditionedDescent(AbstractInner):
-    r"""`x_{t+1} = x_t − η [∇²ψ(x_t)]⁻¹ g_t`, the mirror step linearised at the old point.
+    r"""`x_{t+1} = x_t − η P g_t` with a preconditioner `P`, or `P = [∇²ψ(x_t)]⁻¹` of a geometry.
 
-    For quadratic potentials it *is* mirror descent. For `MaxOfDiagonals` it is the printed step of
+    For a geometry it is the mirror step linearised at the old point. For quadratic potentials it *is* mirror descent. For `MaxOfDiagonals` it is the printed step of
     S000 eq. 7–8, which keeps no dual and is a mirror step only while the largest component stays
     the same (error E6).
 
@@ -283,8 +305,8 @@ class PreconditionedDescent(AbstractInner):
 
     **Raises:**
 
-    - `ValueError`: if `rate` is not positive and finite, or the prior's geometry has no
-      closed-form inverse Hessian.
+    - `ValueError`: if `rate` is not positive and finite, or the prior's geometry is neither a
+      preconditioner nor has a closed-form inverse Hessian.
 
     >>> from mirrax.geometry import Euclidean
     >>> from mirrax.inner import Prior
@@ -299,16 +321,15 @@ class PreconditionedDescent(AbstractInner):
 
     def init(self, prior: Prior) -> InnerState:
         """At the start."""
-        _potential(prior)
         return InnerState(prior.start, None, jnp.zeros((), int))
 
     def step(
         self, prior: Prior, problem: Problem, state: InnerState, *, key: PRNGKeyArray
     ) -> tuple[InnerState, Step]:
         """A step along the preconditioned gradient."""
-        record = _measure(prior, problem, state, key)
-        direction = _potential(prior).inverse_hessian(state.primal, record.gradient)
-        primal = _subtract_scaled(state.primal, _rate_at(self.rate, state.count), direction)
+        record = measure(prior, problem, state, key)
+        direction = _direction(prior, state.primal, record.gradient)
+        primal = subtract_scaled(state.primal, rate_at(self.rate, state.count), direction)
         return InnerState(primal, None, state.count + 1), record
 
     def hold(self, prior: Prior, state: InnerState) -> InnerState:

@@ -22,6 +22,14 @@ from ._scan import repeat
 
 Accumulator = TypeVar("Accumulator")
 
+_DRAWING = 2**32 - 2
+"""A number no step of a run has: runs draw step `t` from `fold_in(key, t)`."""
+
+
+def drawn(prior: Prior, key: PRNGKeyArray) -> Prior:
+    """The prior of the run whose randomness is `key`, see `Prior.drawn`."""
+    return prior.drawn(key=jax.random.fold_in(key, _DRAWING))
+
 
 class Trajectory(eqx.Module):
     """A whole run of `T` steps.
@@ -199,6 +207,7 @@ def unroll(
     def body(state: InnerState, _: None) -> tuple[InnerState, Step]:
         return inner.step(prior, problem, state, key=jax.random.fold_in(key, state.count))
 
+    prior = drawn(prior, key)
     last, records = lax.scan(body, inner.init(prior), None, length=steps)
     primal = jax.tree.map(
         lambda run, end: jnp.concatenate([run, end[None]]), records.primal, last.primal
@@ -230,6 +239,7 @@ def evaluate(
 
     The value, and a summary of the run.
     """
+    prior = drawn(prior, key)
     begin = inner.init(prior)
     dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
 

@@ -1,0 +1,118 @@
+r"""Along the path: what one step from every point of a run is worth, the points held constant.
+
+With the iterates `θ_0, …, θ_T` of a run as constants, WarpGrad minimises over the warp `Ω`
+`(1/(T+1)) Σ_i ℓ(θ_i − η ∇ℓ(θ_i; support; Ω); query; Ω)`: memory does not grow with the run, and no
+derivative passes through more than one step. The start follows Leap, which shortens paths:
+`Σ_i (θ_i − θ_{i+1})/‖θ_i − θ_{i+1}‖`.
+Sources: WarpGrad, Flennerhag et al. 2020, eq. 8–10; Leap, Flennerhag et al. 2019; spec A4. The
+published code's exact mode loses the graph of the inner gradient, which is `first_order` here.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax.tree as vector
+from jaxtyping import PRNGKeyArray
+
+from .._tree import Primal, Scalar
+from ..inner import (
+    AbstractInner,
+    AbstractObjective,
+    Prior,
+    Problem,
+    RunSummary,
+    Trajectory,
+    evaluate,
+    unroll,
+)
+from ._base import AbstractHypergradient, EstimatorState, Part, split
+from ._reverse import linearised
+
+
+class Pathwise(AbstractHypergradient):
+    """Differentiates `ahead` steps from each point of a run, and moves the start along the path.
+
+    The derivative with respect to `start` is Leap's, whatever the objective; those with respect to
+    `geometry` and `shared` are exact for the points held constant.
+
+    **Arguments:**
+
+    - `steps`: the length `T` of a run.
+    - `wrt`: the fields of the prior to differentiate.
+    - `ahead`: how many steps are made from each point; 0 judges the points themselves.
+    - `first_order`: treat the gradients of those steps as constants.
+
+    **Raises:**
+
+    - `ValueError`: if `steps` is not positive, `ahead` is negative or `wrt` names no field of the
+      prior.
+
+    >>> Pathwise(steps=5).ahead
+    1
+    """
+
+    steps: int = eqx.field(static=True)
+    wrt: tuple[Part, ...] = eqx.field(static=True, default=("start", "shared"))
+    ahead: int = eqx.field(static=True, default=1)
+    first_order: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        if self.ahead < 0:
+            raise ValueError(f"Pathwise.ahead: expected at least 0, got {self.ahead!r}.")
+
+    def estimate(
+        self,
+        objective: AbstractObjective,
+        inner: AbstractInner,
+        prior: Prior,
+        problem: Problem,
+        state: EstimatorState,
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Scalar, Prior, EstimatorState]:
+        """The mean value over the points, and its derivative."""
+        del state
+        run = jax.lax.stop_gradient(unroll(inner, prior, problem, self.steps, key=key))
+        seen = linearised(problem) if self.first_order else problem
+
+        def at(point: Primal) -> tuple[Scalar, Prior]:
+            here = Prior(prior.geometry, point, prior.shared)
+            learned, complete = split(here, tuple(part for part in self.wrt if part != "start"))
+
+            def worth(part: Prior) -> Scalar:
+                return evaluate(objective, inner, complete(part), seen, self.ahead, key=key)[0]
+
+            return jax.value_and_grad(worth)(learned)
+
+        # One point after another: side by side they need the memory the method is to save.
+        values, grads = jax.lax.map(at, run.primal)
+        value, grad = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (values, grads))
+        if "start" in self.wrt:
+            grad = Prior(grad.geometry, leap(run), grad.shared)
+        return value, grad, EstimatorState(_summary(run, self.steps))
+
+
+def leap(run: Trajectory) -> Primal:
+    r"""`Σ_i (θ_i − θ_{i+1})/‖θ_i − θ_{i+1}‖`, the norm taken over all parameters.
+
+    **Arguments:**
+
+    - `run`: a trajectory; steps of no length count for nothing.
+
+    **Returns:**
+
+    A direction shaped like the parameters: against the path's steps, each of length one.
+    """
+    steps = jax.tree.map(lambda leaf: leaf[:-1] - leaf[1:], run.primal)
+    lengths = jax.vmap(vector.norm)(steps)
+    weights = jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0)
+    return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), steps)
+
+
+def _summary(run: Trajectory, steps: int) -> RunSummary:
+    def observe(summary: RunSummary, step):
+        loss, count = step
+        return summary.observe(loss, count, steps), None
+
+    begin = RunSummary.empty(run.losses.dtype)
+    return jax.lax.scan(observe, begin, (run.losses, jnp.arange(steps)))[0]
