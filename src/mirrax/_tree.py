@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -79,6 +80,22 @@ def join(first: Layers, second: Layers) -> Layers:
     """
     layers = dict.fromkeys([*first, *second])
     return {layer: {**first.get(layer, {}), **second.get(layer, {})} for layer in layers}
+
+
+def choose(condition: Array, first: PyTree, second: PyTree) -> PyTree:
+    """`first` where the condition holds, else `second`, leaf by leaf.
+
+    Leaves that are no numbers (keys, static values) come from `first`; they must be equal in both.
+
+    >>> choose(jnp.array(False), {"a": jnp.array(1)}, {"a": jnp.array(2)})["a"].item()
+    2
+    """
+
+    def one(a: Any, b: Any) -> Any:
+        number = eqx.is_array(a) and not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+        return jnp.where(condition, a, b) if number else a
+
+    return jax.tree.map(one, first, second)
 
 
 def total(function: Callable[..., Array], *trees: PyTree) -> Scalar:

@@ -2,6 +2,7 @@
 
 from ._base import AbstractHypergradient as AbstractHypergradient
 from ._base import EstimatorState as EstimatorState
+from ._base import split as split
 from ._direct import Direct as Direct
 from ._forward import Forward as Forward
 from ._pathwise import Pathwise as Pathwise

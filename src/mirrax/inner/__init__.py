@@ -22,6 +22,7 @@ from ._problem import Problem as Problem
 from ._unroll import AbstractObjective as AbstractObjective
 from ._unroll import RunSummary as RunSummary
 from ._unroll import Trajectory as Trajectory
+from ._unroll import drawn as drawn
 from ._unroll import evaluate as evaluate
 from ._unroll import fold as fold
 from ._unroll import unroll as unroll

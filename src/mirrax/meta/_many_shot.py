@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from .._tree import Primal, Scalar
+from .._tree import Primal, Scalar, choose
 from ..geometry import AbstractGeometry, MaxOfDiagonals
 from ..inner import AbstractInner, Prior, Problem, RunSummary, Step, fold
 from ..objective import frozen
@@ -122,7 +122,7 @@ class ManyShot(eqx.Module):
         sound = jnp.all(outcome.summary.finite_steps >= self.steps)
         failed = ~sound & (jnp.asarray(not self.outer.recovers) | (state.round == 0))
         after = MetaState(geometry, outer, state.round + 1, state.key)
-        state_after = _choose(~failed, after, state)
+        state_after = choose(~failed, after, state)
         record = RoundRecord(
             outcome.value,
             outcome.summary,
@@ -148,16 +148,3 @@ class ManyShot(eqx.Module):
             return fold(self.inner, prior, problem, self.steps, mark, blank, key=key)[1]
 
         return jnp.mean(runs.map(active), axis=(0, 1))
-
-
-def _choose(condition: Array, first: PyTree, second: PyTree) -> PyTree:
-    """`first` where the condition holds, else `second`; static leaves come from `first`."""
-
-    def choose(a, b):
-        if not eqx.is_array(a):
-            return a
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            return a
-        return jnp.where(condition, a, b)
-
-    return jax.tree.map(choose, first, second)

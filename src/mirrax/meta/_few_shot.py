@@ -1,0 +1,235 @@
+r"""The few-shot learner: learn a prior from many small tasks, `min Σ_t ℓ(x_K(prior; S_t); Q_t)`.
+
+A meta-step draws a few episodes on the device, estimates the hypergradient of each in one
+vectorised program, and moves the prior along their mean. The randomness of step `s` is
+`fold_in(key, s)`, so a run that is stopped and resumed is the same run to the bit.
+Sources: MAML, Finn, Abbeel and Levine 2017; S004 eq. 5; spec A0.
+"""
+
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+import optax.tree as vector
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from .._tree import Scalar, choose
+from ..hypergradient import AbstractHypergradient, split
+from ..inner import AbstractInner, AbstractObjective, Prior, RunSummary, Step, drawn, fold
+from ..models import Model, accuracy, cross_entropy
+from ..tasks import Episodes
+from ._episodic import Statistics, episode_problem, logits_of
+from ._sharding import spread
+
+
+class FewShotState(eqx.Module):
+    """Where meta-training stands; everything a resumed run needs.
+
+    **Arguments:**
+
+    - `prior`: what has been learned.
+    - `outer`: the outer optimiser's state.
+    - `step`: how many meta-steps have been made.
+    - `key`: randomness of the whole run.
+    """
+
+    prior: Prior
+    outer: PyTree[Array]
+    step: Int[Array, ""]
+    key: PRNGKeyArray
+
+
+class StepRecord(eqx.Module):
+    """What one meta-step showed.
+
+    **Arguments:**
+
+    - `value`: the objective at the prior the step started from, averaged over tasks.
+    - `summary`: summaries of the inner runs, averaged over tasks.
+    - `gradient_norm`: norm of the mean hypergradient, before anything is done to it.
+    - `failed`: whether it was not finite and the state was left as it was.
+    """
+
+    value: Scalar
+    summary: RunSummary
+    gradient_norm: Scalar
+    failed: Bool[Array, ""]
+
+
+class Scores(eqx.Module):
+    """How a prior adapts to tasks, one row a task.
+
+    **Arguments:**
+
+    - `query_loss`, `query_accuracy`: on the query set after the last step.
+    - `support_loss`, `gradient_norm`: on the support set after `k = 0, …, K` steps.
+    """
+
+    query_loss: Float[Array, " tasks"]
+    query_accuracy: Float[Array, " tasks"]
+    support_loss: Float[Array, "tasks points"]
+    gradient_norm: Float[Array, "tasks points"]
+
+
+class FewShot(eqx.Module):
+    r"""Meta-learns a prior over steps of a few tasks each.
+
+    **Arguments:**
+
+    - `model`: the network.
+    - `inner`: the rule that learns a task.
+    - `objective`: what a run is worth.
+    - `estimator`: how to differentiate it; its `steps` are those of a run.
+    - `optimiser`: the outer optimiser, over the parts of the prior that `estimator.wrt` names.
+    - `tasks`: tasks a meta-step.
+    - `statistics`: whose batch statistics normalise query images.
+    - `devices`: over how many devices the tasks of a step are spread; a divisor of `tasks`.
+
+    **Raises:**
+
+    - `ValueError`: if `tasks` is not positive, or `devices` does not divide it or are not there.
+    """
+
+    model: Model = eqx.field(static=True)
+    inner: AbstractInner
+    objective: AbstractObjective
+    estimator: AbstractHypergradient
+    optimiser: optax.GradientTransformation = eqx.field(static=True)
+    tasks: int = eqx.field(static=True, default=4)
+    statistics: Statistics = eqx.field(static=True, default="query")
+    devices: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        if self.tasks < 1:
+            raise ValueError(f"FewShot.tasks: expected at least 1, got {self.tasks!r}.")
+        if self.devices < 1 or self.tasks % self.devices or self.devices > jax.device_count():
+            raise ValueError(
+                f"FewShot.devices: expected a divisor of the {self.tasks} tasks, at most the "
+                f"{jax.device_count()} devices there are, got {self.devices!r}."
+            )
+
+    @property
+    def steps(self) -> int:
+        """The length of a run: the estimator's."""
+        return self.estimator.steps
+
+    def init(self, prior: Prior, *, key: PRNGKeyArray) -> FewShotState:
+        """The state before the first meta-step.
+
+        **Arguments:**
+
+        - `prior`: the initial prior.
+        - `key`: randomness of the whole run.
+        """
+        learned, _ = split(prior, self.estimator.wrt)
+        return FewShotState(prior, self.optimiser.init(learned), jnp.zeros((), int), key)
+
+    @eqx.filter_jit
+    def run(
+        self, state: FewShotState, episodes: Episodes, length: int
+    ) -> tuple[FewShotState, StepRecord]:
+        """Makes meta-steps in one compiled loop.
+
+        A step whose value or hypergradient is not finite leaves the state as it was, and so do
+        those behind it: `state.step` then says how many were made.
+
+        **Arguments:**
+
+        - `state`: where meta-training stands.
+        - `episodes`: where tasks are drawn from.
+        - `length`: how many steps; each length is compiled once.
+
+        **Returns:**
+
+        The state, and records with a leading axis of steps.
+        """
+
+        dynamic, static = eqx.partition(state, eqx.is_array)
+
+        def body(carry: PyTree, _: None) -> tuple[PyTree, StepRecord]:
+            after, record = self._step(eqx.combine(carry, static), episodes)
+            return eqx.filter(after, eqx.is_array), record
+
+        end, records = lax.scan(body, dynamic, None, length=length)
+        return eqx.combine(end, static), records
+
+    def _step(self, state: FewShotState, episodes: Episodes) -> tuple[FewShotState, StepRecord]:
+        prior = state.prior
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), self.tasks)
+
+        def one(key: PRNGKeyArray) -> tuple[Scalar, Prior, RunSummary]:
+            draw_key, run_key = jax.random.split(key)
+            episode = episodes.draw(key=draw_key)
+            problem = episode_problem(episode, self.model, self.statistics)
+            begin = self.estimator.init(self.inner, prior)
+            value, grad, after = self.estimator.estimate(
+                self.objective, self.inner, prior, problem, begin, key=run_key
+            )
+            return value, grad, after.summary
+
+        value, grad, summary = jax.tree.map(
+            functools.partial(jnp.mean, axis=0), jax.vmap(one)(spread(keys, self.devices))
+        )
+        learned, complete = split(prior, self.estimator.wrt)
+        updates, outer = self.optimiser.update(grad, state.outer, learned)
+        norm = vector.norm(grad)
+        sound = jnp.isfinite(value) & jnp.isfinite(norm)
+        moved = complete(eqx.apply_updates(learned, updates))
+        after = FewShotState(moved, outer, state.step + 1, state.key)
+        return choose(sound, after, state), StepRecord(value, summary, norm, ~sound)
+
+    @eqx.filter_jit
+    def evaluate(
+        self,
+        prior: Prior,
+        episodes: Episodes,
+        count: int,
+        *,
+        steps: int | None = None,
+        key: PRNGKeyArray,
+    ) -> Scores:
+        """Learns tasks from a prior and judges the result; task `i` depends on the key alone.
+
+        **Arguments:**
+
+        - `prior`: what has been learned.
+        - `episodes`: where tasks are drawn from.
+        - `count`: how many tasks, a multiple of `tasks`.
+        - `steps`: steps a task; those of meta-training by default.
+        - `key`: which tasks.
+
+        **Returns:**
+
+        One score a task.
+        """
+        length = self.steps if steps is None else steps
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+        judge = functools.partial(self._judge, prior, episodes, length)
+        return lax.map(judge, keys, batch_size=self.tasks)
+
+    def _judge(
+        self, prior: Prior, episodes: Episodes, length: int, key: PRNGKeyArray
+    ) -> Scores:
+        draw_key, run_key = jax.random.split(key)
+        problem = episode_problem(episodes.draw(key=draw_key), self.model, self.statistics)
+        prior = drawn(prior, run_key)
+        begin = self.inner.init(prior)
+        blank = jnp.zeros(length + 1, jnp.result_type(*jax.tree.leaves(begin.primal)))
+
+        def note(curves: tuple[Array, Array], step: Step, count: Any) -> tuple[Array, Array]:
+            losses, norms = curves
+            return losses.at[count].set(step.loss), norms.at[count].set(vector.norm(step.gradient))
+
+        end, curves = fold(
+            self.inner, prior, problem, length, note, (blank, blank), key=run_key, state=begin
+        )
+        # A step further, for the loss and gradient at the point the last step led to.
+        _, last = self.inner.step(prior, problem, end, key=run_key)
+        losses, norms = note(curves, last, length)
+        logits = logits_of(self.model, end.primal, prior.shared, problem.query)
+        labels = problem.query[1]
+        return Scores(cross_entropy(logits, labels), accuracy(logits, labels), losses, norms)

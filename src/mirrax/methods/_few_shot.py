@@ -1,0 +1,197 @@
+r"""What few-shot methods have in common, and the register in which each enters its name.
+
+A method is a function `(protocol, *, key, …) -> (learner, prior)`. The protocol is the same for
+every method of a comparison; what a method learns, adapts and minimises is its own.
+"""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Protocol as Interface
+from typing import TypeVar
+
+import optax
+import optax.tree as vector
+from jaxtyping import PRNGKeyArray, PyTree
+
+from .._errors import ConfigError, nearest
+from .._tree import Layers, select
+from ..hypergradient import AbstractHypergradient, Reverse
+from ..inner import AbstractInner, AbstractObjective, Prior
+from ..meta import FewShot, Statistics
+from ..models import Model, Warp
+from ..objective import ValidationLoss
+
+
+class Network(Interface):
+    """Builds the network of a study, with warp layers where a method has them."""
+
+    def __call__(self, *, warp: Warp | None = None, head_warp: bool = False) -> Model:
+        """The network."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What all methods of a comparison share.
+
+    **Arguments:**
+
+    - `network`: builds the network, `network(warp=…, head_warp=…) -> Model`.
+    - `optimiser`: the outer optimiser.
+    - `steps`: inner steps a task, `K`.
+    - `rate`: the inner step size `α`, in units of the mean cross-entropy.
+    - `tasks`: tasks a meta-step.
+    - `statistics`: whose batch statistics normalise query images.
+    - `devices`: over how many devices the tasks are spread.
+    """
+
+    network: Network
+    optimiser: optax.GradientTransformation
+    steps: int = 5
+    rate: float = 0.01
+    tasks: int = 4
+    statistics: Statistics = "query"
+    devices: int = 1
+
+    def learner(
+        self,
+        model: Model,
+        inner: AbstractInner,
+        *,
+        wrt: tuple[str, ...] = ("start",),
+        objective: AbstractObjective | None = None,
+        estimator: AbstractHypergradient | None = None,
+        optimiser: optax.GradientTransformation | None = None,
+    ) -> FewShot:
+        """The learner of this protocol with a method's own parts.
+
+        **Arguments:**
+
+        - `model`, `inner`: the network and the rule.
+        - `wrt`: the parts of the prior that are learned.
+        - `objective`: the validation loss by default.
+        - `estimator`: reverse mode through the whole run by default.
+        - `optimiser`: the protocol's by default.
+        """
+        return FewShot(
+            model,
+            inner,
+            ValidationLoss() if objective is None else objective,
+            Reverse(self.steps, wrt=wrt) if estimator is None else estimator,  # type: ignore[arg-type]
+            self.optimiser if optimiser is None else optimiser,
+            self.tasks,
+            self.statistics,
+            self.devices,
+        )
+
+
+Method = Callable[..., tuple[FewShot, Prior]]
+"""`(protocol, *, key, …) -> (learner, prior)`."""
+
+FEW_SHOT: dict[str, Method] = {}
+"""Every few-shot method by name."""
+
+Registered = TypeVar("Registered", bound=Method)
+
+
+def few_shot(method: Registered) -> Registered:
+    """Enters a method in the register under its own name.
+
+    **Arguments:**
+
+    - `method`: the function.
+    """
+    FEW_SHOT[method.__name__] = method
+    return method
+
+
+def find_method(name: str) -> Method:
+    """The few-shot method of a name, or of another module.
+
+    **Arguments:**
+
+    - `name`: such as `"maml"`; or `module:function` for one that is not of this library.
+
+    **Raises:**
+
+    - `ConfigError`: if there is none.
+
+    >>> find_method("mamal")
+    Traceback (most recent call last):
+    ...
+    mirrax._errors.ConfigError: no few-shot method 'mamal'. Did you mean 'maml'? ...
+    """
+    if name in FEW_SHOT:
+        return FEW_SHOT[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise ConfigError(
+            f"no few-shot method {name!r}.{nearest(name, FEW_SHOT)} Known are "
+            f"{', '.join(FEW_SHOT)}; one of your own is module:function."
+        )
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"no few-shot method {name!r}: {error}; is its folder in PYTHONPATH?"
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"{name!r} is no function (protocol, *, key) -> (learner, prior).")
+    return found
+
+
+def options_of(method: Method) -> tuple[str, ...]:
+    """The names of a method's own options, which are its keywords besides `key`.
+
+    >>> from mirrax.methods import maml
+    >>> options_of(maml)
+    ('first_order',)
+    """
+    keywords = inspect.signature(method).parameters.values()
+    return tuple(k.name for k in keywords if k.kind is k.KEYWORD_ONLY and k.name != "key")
+
+
+def scaled(
+    optimiser: optax.GradientTransformation, *, geometry: float
+) -> optax.GradientTransformation:
+    """The outer optimiser with the updates of the geometry multiplied by a number.
+
+    **Arguments:**
+
+    - `optimiser`: over priors.
+    - `geometry`: the factor.
+    """
+
+    def rescale(updates: Prior, params: PyTree) -> Prior:
+        del params
+        moved = vector.scale(geometry, updates.geometry)
+        return Prior(moved, updates.start, updates.shared)
+
+    return optax.chain(optimiser, optax.stateless(rescale))  # type: ignore[arg-type]
+
+
+def initial(
+    model: Model, key: PRNGKeyArray, adapted: Callable[[str], bool] = lambda name: True
+) -> tuple[Layers, Layers | None]:
+    """Initial parameters: those that a task adapts, and the others (`None` if there are none).
+
+    **Arguments:**
+
+    - `model`: the network.
+    - `key`: randomness of the parameters.
+    - `adapted`: whether a task adapts the parameters of a name; all by default.
+    """
+    start, shared = select(model.init(key), adapted)
+    return start, shared or None
+
+
+def is_warp(name: str) -> bool:
+    """Whether a parameter belongs to a warp layer, which no task adapts."""
+    return "warp" in name
+
+
+def is_norm(name: str) -> bool:
+    """Whether a parameter belongs to a normalisation."""
+    return name.startswith("norm_")
