@@ -1,0 +1,243 @@
+r"""The few-shot studies: learn a prior on many small tasks, and try it on classes never seen.
+
+Every method of a study has the same network, inner steps, outer optimiser, episodes and number of
+meta-steps; what it learns is its own. The configuration is one dataclass, and its fields are the
+command line's options.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Literal
+
+import jax
+import optax
+
+from .._errors import ConfigError
+from ..meta import FewShot, Statistics
+from ..inner import Prior
+from ..methods import Protocol, find_method, options_of
+from ..models import Model, Warp, build
+from ..tasks import (
+    Episodes,
+    FewShotFamily,
+    ImageClasses,
+    cifar_fs,
+    fc100,
+    glyphs,
+    mini_imagenet,
+    omniglot,
+)
+from ._config import between, positive
+
+FewShotFamilyName = Literal["glyphs", "omniglot", "cifar-fs", "fc100", "mini-imagenet"]
+
+_STANDARD_QUERIES = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotStudy:
+    """A comparison of few-shot methods on one family of classes.
+
+    **Arguments:**
+
+    - `family`: where classes come from.
+    - `split`: of Omniglot's characters, see `mirrax.tasks.omniglot`.
+    - `method`: the method whose prior is kept, `convex_potential` by default; see
+      `mirrax.methods`, or `module:function` for one of your own.
+    - `baselines`: methods it is compared with.
+    - `way`, `shot`: classes of a task, and support images a class.
+    - `protocol`: query images a class of validation and test tasks: 15 (`standard`), or as many as
+      support images (`official`, as in the code of S004). Meta-training always has 15.
+    - `statistics`: whose batch statistics normalise query images: those of the query set
+      (transductive, as in the published codes) or of the support set.
+    - `model`: the network, by name.
+    - `steps`, `rate`: inner steps, and their size in units of the mean cross-entropy.
+    - `meta_steps`, `tasks`: outer steps, and tasks a step.
+    - `optimiser`, `outer_rate`, `decay`, `clip`: the outer loop: Adam, or SGD with Nesterov
+      momentum 0.9 and weight decay 1e-4; its rate, constant, falling along a cosine, or by ten
+      every third of the steps; the largest norm of a hypergradient, 0 for none.
+    - `first_order`, `warp`, `penalty`, `variant`: options of the methods that have them.
+    - `rotations`: whether quarter turns of a class are classes of their own in meta-training.
+    - `stride`, `validate_every`, `validation_tasks`: steps a compiled call, steps between
+      validations, and tasks of each; the prior that is best there is kept.
+    - `test_tasks`, `curve_tasks`, `curve_steps`: tasks of the test, and tasks and steps of the
+      curves of adaptation.
+    - `seeds`: runs a method. All are tested on the same tasks.
+    """
+
+    family: FewShotFamilyName = "glyphs"
+    split: Literal["vinyals", "background"] = "vinyals"
+    method: str = "convex_potential"
+    baselines: tuple[str, ...] = ("maml", "meta_sgd", "meta_curvature")
+    way: int = 5
+    shot: int = 1
+    protocol: Literal["standard", "official"] = "standard"
+    statistics: Statistics = "query"
+    model: str = "conv4-32"
+    steps: int = 5
+    rate: float = 0.1
+    meta_steps: int = 300
+    tasks: int = 4
+    optimiser: Literal["adam", "nesterov"] = "adam"
+    outer_rate: float = 1e-3
+    decay: Literal["none", "cosine", "step"] = "none"
+    clip: float = 10.0
+    first_order: bool = False
+    warp: Warp = "spatial"
+    penalty: float = 0.01
+    variant: Literal["paper", "official"] = "paper"
+    rotations: bool = False
+    stride: int = 10
+    validate_every: int = 100
+    validation_tasks: int = 100
+    test_tasks: int = 600
+    curve_tasks: int = 200
+    curve_steps: int = 10
+    seeds: int = 1
+
+    def __post_init__(self):
+        """Checks every number and name."""
+        positive(self, "shot", "steps", "rate", "meta_steps", "tasks", "outer_rate", "stride")
+        positive(self, "validate_every", "validation_tasks", "test_tasks", "seeds")
+        positive(self, "curve_tasks", "curve_steps")
+        between(self, "way", 2, 1000)
+        between(self, "clip", 0, 1e6)
+        between(self, "penalty", 0, 1e6)
+        for name, unit in (
+            ("meta_steps", "stride"),
+            ("validate_every", "stride"),
+            ("validation_tasks", "tasks"),
+            ("test_tasks", "tasks"),
+            ("curve_tasks", "tasks"),
+        ):
+            if getattr(self, name) % getattr(self, unit):
+                raise ConfigError(
+                    f"--{name.replace('_', '-')}: expected a multiple of --{unit} "
+                    f"({getattr(self, unit)}), got {getattr(self, name)!r}."
+                )
+        for name in self.methods:
+            find_method(name)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The method and its baselines, each once."""
+        return tuple(dict.fromkeys((self.method, *self.baselines)))
+
+    @property
+    def test_queries(self) -> int:
+        """Query images a class of validation and test tasks."""
+        return self.shot if self.protocol == "official" else _STANDARD_QUERIES
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotSetting:
+    """A study made concrete: classes on the device, episodes, and the network."""
+
+    config: FewShotStudy
+    family: FewShotFamily
+
+    @functools.cached_property
+    def training(self) -> Episodes:
+        """Episodes of meta-training."""
+        return self._episodes(self.family.train, _STANDARD_QUERIES, self.config.rotations)
+
+    @functools.cached_property
+    def validation(self) -> Episodes:
+        """Episodes on which the best prior is chosen."""
+        return self._episodes(self.family.validation, self.config.test_queries, False)
+
+    @functools.cached_property
+    def test(self) -> Episodes:
+        """Episodes of the test."""
+        return self._episodes(self.family.test, self.config.test_queries, False)
+
+    def _episodes(self, classes: ImageClasses, query: int, rotations: bool) -> Episodes:
+        c = self.config
+        return classes.episodes(c.way, c.shot, query, rotations=rotations)
+
+    def network(self, *, warp: Warp | None = None, head_warp: bool = False) -> Model:
+        """The network of the study, with warp layers where a method has them."""
+        shape = self.family.train.images.shape[2:]
+        return build(self.config.model, shape, self.config.way, warp=warp, head_warp=head_warp)
+
+    @functools.cached_property
+    def protocol(self) -> Protocol:
+        """What all methods share."""
+        c = self.config
+        devices = max(n for n in range(1, jax.device_count() + 1) if c.tasks % n == 0)
+        return Protocol(
+            self.network, outer_optimiser(c), c.steps, c.rate, c.tasks, c.statistics, devices
+        )
+
+    def compose(self, method: str, seed: int) -> tuple[FewShot, Prior]:
+        """A method's learner, and the prior it starts from.
+
+        **Arguments:**
+
+        - `method`: its name.
+        - `seed`: seed of the initial parameters; equal seeds give all methods the same network.
+        """
+        function = find_method(method)
+        known = {field.name for field in dataclasses.fields(self.config)}
+        options = {n: getattr(self.config, n) for n in options_of(function) if n in known}
+        return function(self.protocol, key=jax.random.key(seed), **options)
+
+
+def outer_optimiser(config: FewShotStudy) -> optax.GradientTransformation:
+    """The outer optimiser of a study.
+
+    **Arguments:**
+
+    - `config`: the study.
+    """
+    rate, steps = config.outer_rate, config.meta_steps
+    schedules = {
+        "none": rate,
+        "cosine": optax.cosine_decay_schedule(rate, steps),
+        "step": optax.exponential_decay(rate, max(1, steps // 3), 0.1, staircase=True),
+    }
+    schedule = schedules[config.decay]
+    clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+    if config.optimiser == "adam":
+        return optax.chain(clip, optax.adam(schedule))
+    momentum = optax.sgd(schedule, momentum=0.9, nesterov=True)
+    return optax.chain(clip, optax.add_decayed_weights(1e-4), momentum)
+
+
+def load_classes(config: FewShotStudy, data: Path | None) -> FewShotFamily:
+    """The classes of a study.
+
+    **Arguments:**
+
+    - `config`: the study.
+    - `data`: the folder of data sets, for those that are not embedded.
+
+    **Raises:**
+
+    - `DataError`: if data are missing or damaged.
+    """
+    if config.family == "glyphs":
+        return glyphs()
+    if config.family == "omniglot":
+        return omniglot(data, split=config.split)
+    readers = {"cifar-fs": cifar_fs, "fc100": fc100, "mini-imagenet": mini_imagenet}
+    return readers[config.family](data)
+
+
+def prepare_few_shot(config: FewShotStudy, data: Path | None) -> FewShotSetting:
+    """Loads a study's classes, and checks that every method can be composed of them.
+
+    **Arguments:**
+
+    - `config`: the study.
+    - `data`: the folder of data sets, or `None` for the environment's.
+
+    **Raises:**
+
+    - `ConfigError`, `DataError`: if a name is unknown, data are missing or damaged, or tasks need
+      more classes or images than there are.
+    """
+    setting = FewShotSetting(config, load_classes(config, data))
+    _ = setting.training, setting.validation, setting.test
+    return setting

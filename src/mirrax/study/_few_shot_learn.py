@@ -1,0 +1,160 @@
+r"""Meta-training of one few-shot method from one seed; a killed run continues to the bit."""
+
+import dataclasses
+import time
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._errors import ConfigError, NumericalError
+from .._tree import choose
+from ..inner import Prior
+from ..meta import FewShot, FewShotState, Scores, StepRecord
+from ._few_shot import FewShotSetting
+from ._folder import RunFolder
+from ._progress import Phase
+from ._streams import META, VALIDATE, stream
+
+
+class Standing(eqx.Module):
+    """Where the meta-training of a method stands, and the best prior so far on validation.
+
+    **Arguments:**
+
+    - `state`: the learner's state.
+    - `best`, `accuracy`, `step`: the best prior, its validation accuracy, and when it was found.
+    """
+
+    state: FewShotState
+    best: Prior
+    accuracy: Float[Array, ""]
+    step: Int[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """A learned prior, and how it was come by."""
+
+    learner: FewShot
+    standing: Standing
+    metrics: list[dict[str, Any]]
+
+
+def learn_prior(
+    setting: FewShotSetting, method: str, seed: int, folder: RunFolder, phase: Phase
+) -> Learned:
+    """Makes the meta-steps that are left, keeping metrics and checkpoints.
+
+    **Arguments:**
+
+    - `setting`: the study.
+    - `method`: the method's name.
+    - `seed`: seed of this run.
+    - `folder`: where to write, and to resume from.
+    - `phase`: where to show progress, one unit a meta-step.
+
+    **Raises:**
+
+    - `ConfigError`: if more steps are made already.
+    - `NumericalError`: if a value or hypergradient is not finite; names method and step. The
+      checkpoint before it stays.
+    """
+    config = setting.config
+    learner, prior = setting.compose(method, seed)
+    fresh = Standing(
+        learner.init(prior, key=stream(seed, META)), prior, jnp.array(-1.0), jnp.array(0)
+    )
+    standing, warnings = folder.load_checkpoint(fresh)
+    for warning in warnings:
+        phase.advance(warning, 0)
+    made = int(standing.state.step)
+    if made > config.meta_steps:
+        raise ConfigError(
+            f"--meta-steps: {method} has made {made} steps already, got {config.meta_steps}; ask "
+            "for at least as many, or start another run with --out."
+        )
+    metrics = folder.truncate_metrics(made)
+    phase.advance(method, made)
+    while made < config.meta_steps:
+        clock = time.perf_counter()
+        state, records = learner.run(standing.state, setting.training, config.stride)
+        records = jax.tree.map(np.asarray, records)
+        _check(records, made, method)
+        made += config.stride
+        line = _metrics(records, made - config.stride, time.perf_counter() - clock)
+        standing = Standing(state, standing.best, standing.accuracy, standing.step)
+        if made % config.validate_every == 0 or made == config.meta_steps:
+            standing, line["validation_accuracy"] = _validated(learner, standing, setting)
+            folder.append_metrics(line)
+            folder.save_checkpoint(standing, made)
+        else:
+            folder.append_metrics(line)
+        metrics.append(line)
+        phase.advance(f"{method}  loss {line['value']:.3f}", config.stride)
+    return Learned(learner, standing, metrics)
+
+
+def judge(
+    learner: FewShot,
+    prior: Prior,
+    episodes: Any,
+    count: int,
+    *,
+    key: jax.Array,
+    steps: int | None = None,
+) -> Scores:
+    """Scores of a prior as numpy arrays, see `FewShot.evaluate`.
+
+    **Arguments:**
+
+    - `learner`, `prior`, `episodes`, `count`, `key`, `steps`: as there.
+    """
+    found = learner.evaluate(prior, episodes, count, steps=steps, key=key)
+    return jax.tree.map(np.asarray, found)
+
+
+def _validated(
+    learner: FewShot, standing: Standing, setting: FewShotSetting
+) -> tuple[Standing, float]:
+    """The standing after validation: the better of the best prior so far and the current one."""
+    state = standing.state
+    # One set of validation tasks for all methods and seeds: their noise is no ground for a choice.
+    scores = judge(
+        learner,
+        state.prior,
+        setting.validation,
+        setting.config.validation_tasks,
+        key=stream(0, VALIDATE),
+    )
+    accuracy = float(np.mean(scores.query_accuracy))
+    better = jnp.asarray(accuracy) > standing.accuracy
+    here = (state.prior, jnp.asarray(accuracy, standing.accuracy.dtype), state.step)
+    best = choose(better, here, (standing.best, standing.accuracy, standing.step))
+    return Standing(state, *best), accuracy
+
+
+def _check(records: StepRecord, made: int, method: str) -> None:
+    if not records.failed.any():
+        return
+    first = int(records.failed.argmax())
+    raise NumericalError(
+        f"the outer loop diverged: {method}, meta-step {made + first}, loss "
+        f"{records.value[first]:.3g}, hypergradient norm {records.gradient_norm[first]:.3g}; "
+        "choose a smaller --rate or --outer-rate and continue with --resume."
+    )
+
+
+def _metrics(records: StepRecord, first: int, seconds: float) -> dict[str, Any]:
+    return {
+        "round": first,
+        "steps": len(records.value),
+        "value": float(records.value.mean()),
+        "first_loss": float(records.summary.first_loss.mean()),
+        "last_loss": float(records.summary.last_loss.mean()),
+        "gradient_norm": float(records.gradient_norm.mean()),
+        "seconds": round(seconds, 4),
+    }
