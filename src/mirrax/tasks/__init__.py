@@ -1,9 +1,11 @@
 """Families of tasks: quadratics, rotated digits, diverse digits, and the readers of their files."""
 
 from ._catalogue import SOURCES as SOURCES
-from ._catalogue import DataFile as DataFile
-from ._catalogue import Edition as Edition
-from ._catalogue import Source as Source
+from ._classes import FewShotFamily as FewShotFamily
+from ._classes import ImageClasses as ImageClasses
+from ._editions import DataFile as DataFile
+from ._editions import Edition as Edition
+from ._editions import Source as Source
 from ._diverse_digits import DIVERSE_DIGITS as DIVERSE_DIGITS
 from ._diverse_digits import diverse_digits as diverse_digits
 from ._fetch import fetch as fetch
@@ -26,3 +28,5 @@ from ._types import check as check
 from ._types import check_family as check_family
 from ._usps import read_usps_h5 as read_usps_h5
 from ._usps import read_usps_text as read_usps_text
+from ._episodes import Episode as Episode
+from ._episodes import Episodes as Episodes

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._errors import DataError
 from .._files import explain
-from ._catalogue import DataFile, Source
+from ._editions import DataFile, Source
 from ._sources import Folder, Verified, data_folder, find_files, find_source, verify
 
 
@@ -28,8 +28,8 @@ def fetch(name: str, folder: Folder = None, *, progress: Any = False) -> tuple[V
 
     **Raises:**
 
-    - `DataError`: no network, another checksum, or a disk that cannot be written; no half-written
-        file is left.
+    - `DataError`: a set that nobody serves, no network, another checksum, or a disk that cannot be
+        written; no half-written file is left.
 
     >>> fetch("mnist", "nowhere")
     Traceback (most recent call last):
@@ -37,6 +37,9 @@ def fetch(name: str, folder: Folder = None, *, progress: Any = False) -> tuple[V
     mirrax._errors.DataError: data folder nowhere does not exist; ...
     """
     source, root = find_source(name), data_folder(folder)
+    if not source.base:
+        by_hand = _by_hand(source, root / source.folders[0])
+        raise DataError(f"{source.title} is not served for download; {by_hand}")
     edition = source.editions[0]
     present = find_files(source, edition, root)
     for file in edition.files:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from .._errors import DataError
-from ._catalogue import Edition
+from ._editions import Edition
 from ._idx import read_idx
-from ._sources import Folder, Located, locate, verify_file
+from ._sources import Folder, Located, find_source, locate, verify_located
 from ._svhn import read_svhn
 from ._types import ImageTask
 from ._usps import read_usps_h5, read_usps_text
@@ -34,18 +34,22 @@ def load_images(name: str, folder: Folder = None) -> ImageTask:
 
     **Raises:**
 
-    - `DataError`: one line for an unknown name, missing or unreadable files, another checksum,
-        another format, or counts, shapes and labels other than published.
+    - `DataError`: one line for an unknown name, a set of episodes, missing or unreadable files,
+        another checksum, another format, or counts, shapes and labels other than published.
 
     >>> load_images("mnist", "nowhere")
     Traceback (most recent call last):
         ...
     mirrax._errors.DataError: data folder nowhere does not exist; ...
     """
+    if any(edition.per_class for edition in find_source(name).editions):
+        raise DataError(
+            f"{find_source(name).title} is read in episodes, not as one task; use"
+            " mirrax.tasks.omniglot, cifar_fs, fc100 or mini_imagenet"
+        )
     located = locate(name, folder)
     source, edition = located.source, located.edition
-    for file in edition.files:
-        verify_file(located.paths[file.role], file, source)
+    verify_located(located)
     test = _read(located, "test")
     _check_part(located, "test", test, edition.test)
     if edition.split:

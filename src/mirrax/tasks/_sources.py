@@ -12,7 +12,8 @@ from pathlib import Path
 
 from .._errors import DataError, nearest
 from ._bytes import open_bytes, unreadable
-from ._catalogue import SOURCES, DataFile, Edition, Source
+from ._catalogue import SOURCES
+from ._editions import DataFile, Edition, Source
 
 _VARIABLE = "MIRRAX_DATA"
 _CHUNK = 1 << 20
@@ -191,7 +192,11 @@ def verify(name: str, folder: Folder = None) -> tuple[Verified, ...]:
         ...
     mirrax._errors.DataError: data folder nowhere does not exist; ...
     """
-    located = locate(name, folder)
+    return verify_located(locate(name, folder))
+
+
+def verify_located(located: Located) -> tuple[Verified, ...]:
+    """Compares every file of a located data set with its published checksum, as `verify`."""
     files = located.edition.files
     return tuple(verify_file(located.paths[file.role], file, located.source) for file in files)
 
@@ -214,6 +219,8 @@ def verify_file(path: Path, file: DataFile, source: Source) -> Verified:
 
     - `DataError`: unreadable, cut short, damaged, or another checksum.
     """
+    if file.name.endswith("/"):
+        return Verified(path, 0, "a folder: structure and counts are checked on loading")
     try:
         size, published = path.stat().st_size, path.name == file.name
         digest = _file_digest(path, file)
@@ -231,9 +238,10 @@ def verify_file(path: Path, file: DataFile, source: Source) -> Verified:
         return Verified(path, size, "SHA-256 of the uncompressed content matches")
     cut = published and file.size is not None and size < file.size
     state = f"cut short ({size:,} of {file.size:,} bytes)" if cut else "not the published file"
+    served = source.base and file in source.editions[0].files
     raise DataError(
         f"{path} is {state}: its checksum is {digest[:12]}…, not {expected[:12]}…; delete it and"
-        f" get it again from {source.base}{file.name}"
+        f" get it again{f' from {source.base}{file.name}' if served else ''}"
     )
 
 
@@ -243,7 +251,8 @@ def find_files(source: Source, edition: Edition, root: Path) -> dict[str, Path]:
     for file in edition.files:
         names = [file.name, file.name.removesuffix(".gz")]
         candidates = (root / below / name for name in names for below in source.folders)
-        path = next((candidate for candidate in candidates if candidate.is_file()), None)
+        there = Path.is_dir if file.name.endswith("/") else Path.is_file
+        path = next(filter(there, candidates), None)
         if path is not None:
             paths[file.role] = path
     return paths
@@ -254,11 +263,11 @@ def _missing_line(source: Source, found: list[dict[str, Path]], root: Path) -> s
     for edition, paths in zip(source.editions, found, strict=True):
         lacks.append(_listed([file.name for file in edition.files if file.role not in paths]))
     instead = "".join(f" (or {names})" for names in lacks[1:] if names not in lacks[0])
+    by_command = f"run `mirrax data {source.name} --fetch`, or " if source.base else ""
     places = ", ".join(f"{below}/" for below in source.folders if below != ".")
     return (
-        f"{source.title} is missing {lacks[0]}{instead} in {root} (looked in {places}); run"
-        f" `mirrax data {source.name} --fetch`, or get it from {source.site} into"
-        f" {root / source.folders[0]}"
+        f"{source.title} is missing {lacks[0]}{instead} in {root} (looked in {places});"
+        f" {by_command}get it from {source.site} into {root / source.folders[0]}"
     )
 
 
