@@ -1,4 +1,4 @@
-"""Geometries: potentials ψ, mirror maps ∇ψ and ∇ψ*, Bregman divergences D_ψ.
+"""Geometries: potentials ψ, mirror maps ∇ψ and ∇ψ*, Bregman divergences D_ψ; preconditioners.
 
 A geometry knows no step size, no loss and no time. Its inexact array leaves are its
 meta-parameters, stored unconstrained.
@@ -6,6 +6,7 @@ meta-parameters, stored unconstrained.
 
 from ._base import AbstractGeometry as AbstractGeometry
 from ._base import AbstractMirrorMap as AbstractMirrorMap
+from ._base import AbstractPreconditioner as AbstractPreconditioner
 from ._combinators import Blockwise as Blockwise
 from ._combinators import Scaled as Scaled
 from ._diagonal import Diagonal as Diagonal
@@ -13,3 +14,5 @@ from ._entropy import NegativeEntropy as NegativeEntropy
 from ._euclidean import Euclidean as Euclidean
 from ._max_of_diagonals import MaxOfDiagonals as MaxOfDiagonals
 from ._pnorm import PNorm as PNorm
+from ._preconditioners import KroneckerUpdate as KroneckerUpdate
+from ._preconditioners import ModeProducts as ModeProducts
