@@ -1,4 +1,4 @@
-"""Geometries: potentials ψ, mirror maps ∇ψ and ∇ψ*, Bregman divergences D_ψ.
+"""Geometries: potentials ψ, mirror maps ∇ψ and ∇ψ*, Bregman divergences D_ψ; preconditioners.
 
 A geometry knows no step size, no loss and no time. Its inexact array leaves are its
 meta-parameters, stored unconstrained.
@@ -16,3 +16,5 @@ from ._euclidean import Euclidean as Euclidean
 from ._max_of_diagonals import MaxOfDiagonals as MaxOfDiagonals
 from ._mask import RandomMask as RandomMask
 from ._pnorm import PNorm as PNorm
+from ._preconditioners import KroneckerUpdate as KroneckerUpdate
+from ._preconditioners import ModeProducts as ModeProducts

@@ -4,7 +4,7 @@ A mirror map carries points of parameter space to a dual space and back. A geome
 that comes from a convex potential: `to_dual = ∇ψ` and `to_primal = ∇ψ*`, with the Bregman
 divergence `D(x‖y) = ψ(x) − ψ(y) − ⟨∇ψ(y), x − y⟩`. Not every mirror map has a potential (a map has
 one only if its Jacobian is symmetric), so the two are different types: what needs a divergence
-asks for an `AbstractGeometry`.
+asks for an `AbstractGeometry`. A preconditioner is less than either: a linear map of gradients.
 """
 
 import abc
@@ -14,6 +14,40 @@ import optax.tree as vector
 from jaxtyping import PRNGKeyArray
 
 from .._tree import Dual, Primal, Scalar, dot
+
+
+class AbstractPreconditioner(eqx.Module):
+    """A linear map `P` from gradients to directions, for steps `x⁺ = x − η P g`.
+
+    `P` may be indefinite and depends on no point: it need not be the inverse Hessian of anything,
+    so a run that uses it is in general no mirror descent.
+    """
+
+    @abc.abstractmethod
+    def apply(self, gradient: Dual) -> Primal:
+        """The direction `P g`.
+
+        **Arguments:**
+
+        - `gradient`: a dual vector `g`.
+
+        **Returns:**
+
+        A direction in parameter space, linear in `g`, a pytree of the same structure.
+        """
+
+
+class AbstractRandomPreconditioner(eqx.Module):
+    """A preconditioner that is drawn anew for every task, and kept while the task is learned."""
+
+    @abc.abstractmethod
+    def draw(self, *, key: PRNGKeyArray) -> AbstractPreconditioner:
+        """The preconditioner of one task.
+
+        **Arguments:**
+
+        - `key`: randomness of the task.
+        """
 
 
 class AbstractMirrorMap(eqx.Module):
@@ -44,36 +78,6 @@ class AbstractMirrorMap(eqx.Module):
         **Returns:**
 
         The point of parameter space, a pytree of the same structure.
-        """
-
-
-class AbstractPreconditioner(eqx.Module):
-    """A linear map from gradients to directions, which need not come from any potential."""
-
-    @abc.abstractmethod
-    def apply(self, gradient: Dual) -> Primal:
-        """The direction of a gradient; `x⁺ = x − η apply(g)` is the step it belongs to.
-
-        **Arguments:**
-
-        - `gradient`: a dual vector `g`.
-
-        **Returns:**
-
-        A direction in parameter space, linear in `g`; nothing makes it one of descent.
-        """
-
-
-class AbstractRandomPreconditioner(eqx.Module):
-    """A preconditioner that is drawn anew for every task, and kept while the task is learned."""
-
-    @abc.abstractmethod
-    def draw(self, *, key: PRNGKeyArray) -> AbstractPreconditioner:
-        """The preconditioner of one task.
-
-        **Arguments:**
-
-        - `key`: randomness of the task.
         """
 
 
