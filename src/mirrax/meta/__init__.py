@@ -1,5 +1,13 @@
-"""The outer loop: geometries learned from families of tasks."""
+"""The outer loop: geometries and other priors learned from families of tasks."""
 
+from ._episodic import Statistics as Statistics
+from ._episodic import episode_loss as episode_loss
+from ._episodic import episode_problem as episode_problem
+from ._episodic import logits_of as logits_of
+from ._few_shot import FewShot as FewShot
+from ._few_shot import FewShotState as FewShotState
+from ._few_shot import Scores as Scores
+from ._few_shot import StepRecord as StepRecord
 from ._many_shot import ManyShot as ManyShot
 from ._many_shot import MetaState as MetaState
 from ._many_shot import RoundRecord as RoundRecord
