@@ -13,7 +13,17 @@ from mirrax._tree import leaf_names
 from mirrax.models import NAMES, build, lenet5, linear, mlp
 
 SHAPE = (28, 28, 1)
-COUNTS = {"linear": 7850, "mlp-128-64": 109386, "mlp-256-128": 235146, "lenet5": 61706}
+COUNTS = {
+    "linear": 7850,
+    "mlp-128-64": 109386,
+    "mlp-256-128": 235146,
+    "lenet5": 61706,
+    "conv4-32": 28938,
+    "conv4-64": 112586,
+    "conv4-128": 446474,
+}
+HE = [name for name in NAMES if not name.startswith("conv4")]
+"""Models with He's initial values and without batch statistics; test_conv4.py has the others."""
 KEY = jax.random.key(0)
 
 
@@ -51,14 +61,6 @@ class TestEveryModel:
         assert model.leaf_shapes == dict(zip(leaf_names(params), drawn_shapes, strict=True))
         model.check(params)
 
-    def test_initial_values_keep_the_size_of_signals(self, name):
-        """`U(-√(6/fan_in), √(6/fan_in))` of variance `2/fan_in`; biases at zero."""
-        for layer in drawn(name)[1].values():
-            bound = (6 / np.prod(layer["weight"].shape[:-1])) ** 0.5
-            assert 0.95 * bound < np.abs(layer["weight"]).max() <= bound
-            assert abs(float(np.var(layer["weight"])) / (bound**2 / 3) - 1) < 0.25
-            assert not np.any(layer["bias"])
-
     def test_keys_decide_and_layers_differ(self, name):
         model, params = drawn(name)
         same, other = jax.jit(model.init)(KEY), jax.jit(model.init)(jax.random.key(1))
@@ -76,13 +78,6 @@ class TestEveryModel:
         assert logits.dtype == dtype
         assert np.isfinite(logits).all()
 
-    def test_examples_do_not_see_each_other(self, name):
-        model, params = drawn(name)
-        images = jnp.asarray(np.random.default_rng(0).uniform(size=(3, *SHAPE)))
-        apply = jax.jit(model.apply)
-        single = jnp.concatenate([apply(params, image[None]) for image in images])
-        np.testing.assert_allclose(apply(params, images), single, atol=1e-12)
-
     def test_bytes_are_refused(self, name):
         model, params = drawn(name)
         with pytest.raises(ValueError, match="multiply the raw pixels by the task's scale"):
@@ -92,6 +87,24 @@ class TestEveryModel:
         model, params = drawn(name)
         with pytest.raises(ValueError, match=r"\(batch, 28, 28, 1\), got \(2, 8, 8, 1\)"):
             model.apply(params, jnp.zeros((2, 8, 8, 1)))
+
+
+@pytest.mark.parametrize("name", HE)
+class TestHeModels:
+    def test_initial_values_keep_the_size_of_signals(self, name):
+        """`U(-√(6/fan_in), √(6/fan_in))` of variance `2/fan_in`; biases at zero."""
+        for layer in drawn(name)[1].values():
+            bound = (6 / np.prod(layer["weight"].shape[:-1])) ** 0.5
+            assert 0.95 * bound < np.abs(layer["weight"]).max() <= bound
+            assert abs(float(np.var(layer["weight"])) / (bound**2 / 3) - 1) < 0.25
+            assert not np.any(layer["bias"])
+
+    def test_examples_do_not_see_each_other(self, name):
+        model, params = drawn(name)
+        images = jnp.asarray(np.random.default_rng(0).uniform(size=(3, *SHAPE)))
+        apply = jax.jit(model.apply)
+        single = jnp.concatenate([apply(params, image[None]) for image in images])
+        np.testing.assert_allclose(apply(params, images), single, atol=1e-12)
 
 
 def test_a_linear_model_is_a_product():

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._checks import image_shape, images_like, positive
 from ._convolution import convolve
-from ._layers import dense, init_layers, roles_of
+from ._layers import blocks_of, dense, init_layers, roles_of
 from ._model import Model, Parameters
 from ._pooling import max_pool
 
@@ -22,8 +22,8 @@ def lenet5(input_shape: tuple[int, ...], classes: int) -> Model:
 
     Pooling takes the maximum over 2×2 windows, not the original's scaled average: maximum and
     ReLU commute, so pooling comes first and the ReLU sees a quarter of the entries, with the same
-    values. Every convolution and dense layer has a bias; initial values are PyTorch's defaults,
-    `U(−1/√fan_in, 1/√fan_in)`.
+    values. Every convolution and dense layer has a bias. Weights start as
+    `U(−√(6/fan_in), √(6/fan_in))` (He et al., 2015), biases at zero.
 
     **Arguments:**
 
@@ -62,8 +62,12 @@ def lenet5(input_shape: tuple[int, ...], classes: int) -> Model:
         return init_layers(key, shapes)
 
     def apply(
-        params: Parameters, images: Float[Array, "batch height width channels"]
+        params: Parameters,
+        images: Float[Array, "batch height width channels"],
+        *,
+        reference: int | None = None,
     ) -> Float[Array, "batch classes"]:
+        del reference  # no batch statistics
         hidden = images_like("lenet5", shape, images, params["conv_0"]["weight"])
         for name, padding in (("conv_0", 2), ("conv_1", 0)):
             layer = params[name]
@@ -74,4 +78,4 @@ def lenet5(input_shape: tuple[int, ...], classes: int) -> Model:
             hidden = jax.nn.relu(dense(params[name], hidden))
         return dense(params["dense_2"], hidden)
 
-    return Model("lenet5", init, apply, roles_of(shapes))
+    return Model("lenet5", init, apply, roles_of(shapes), blocks_of(shapes))

@@ -6,15 +6,15 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._checks import image_shape, images_like, positive
-from ._layers import dense, init_layers, roles_of
+from ._layers import blocks_of, dense, init_layers, roles_of
 from ._model import Model, Parameters
 
 
 def mlp(input_shape: tuple[int, ...], widths: Sequence[int], classes: int) -> Model:
     r"""A perceptron on flattened images with one hidden ReLU layer for each width.
 
-    `h_0 = vec(x)`, `h_{k+1} = max(h_k W_k + b_k, 0)`, `logits = h_K W_K + b_K`. Initial values are
-    drawn as PyTorch's `nn.Linear` does: `U(−1/√fan_in, 1/√fan_in)` for weights and biases.
+    `h_0 = vec(x)`, `h_{k+1} = max(h_k W_k + b_k, 0)`, `logits = h_K W_K + b_K`. Weights start as
+    `U(−√(6/fan_in), √(6/fan_in))` (He et al., 2015), biases at zero.
 
     **Arguments:**
 
@@ -62,12 +62,16 @@ def perceptron(
         return init_layers(key, shapes)
 
     def apply(
-        params: Parameters, images: Float[Array, "batch height width channels"]
+        params: Parameters,
+        images: Float[Array, "batch height width channels"],
+        *,
+        reference: int | None = None,
     ) -> Float[Array, "batch classes"]:
+        del reference  # no batch statistics
         images = images_like(name, shape, images, params["dense_0"]["weight"])
         hidden = images.reshape(len(images), -1)
         for i in range(last):
             hidden = jax.nn.relu(dense(params[f"dense_{i}"], hidden))
         return dense(params[f"dense_{last}"], hidden)
 
-    return Model(name, init, apply, roles_of(shapes))
+    return Model(name, init, apply, roles_of(shapes), blocks_of(shapes))

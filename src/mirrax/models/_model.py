@@ -8,7 +8,7 @@ or a Kronecker geometry can tell inputs from outputs without guessing from shape
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,24 @@ Parameters = dict[str, dict[str, Any]]
 Roles = dict[str, dict[str, tuple[str, ...]]]
 """As `Parameters`, with one tuple of axis roles for each array."""
 
+Blocks = tuple[tuple[str, ...], ...]
+"""Names of leaves in the order of computation, grouped into blocks."""
+
+
+class Apply(Protocol):
+    """`logits = apply(θ, images)`, with batch statistics of the first `reference` images."""
+
+    def __call__(
+        self,
+        params: Parameters,
+        images: Float[Array, "batch height width channels"],
+        /,
+        *,
+        reference: int | None = None,
+    ) -> Float[Array, "batch classes"]:
+        """Logits of every image."""
+        ...
+
 
 # Compared by identity: closures have no other equality, and a model can be a static argument.
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,8 +51,10 @@ class Model:
     - `name`: what `build` calls it, such as `mlp-128-64`.
     - `init`: draws parameters from a key.
     - `apply`: maps parameters and images `(batch, height, width, channels)` to logits
-      `(batch, classes)`.
+      `(batch, classes)`; with `reference=n`, batch statistics are those of the first `n` images,
+      else of the whole batch. Models without batch statistics ignore it.
     - `roles`: for every leaf its axes' roles, out of `height`, `width`, `in`, `out`.
+    - `blocks`: names of leaves in the order of computation, one tuple a block of layers.
 
     >>> import jax
     >>> from mirrax.models import linear
@@ -43,12 +63,15 @@ class Model:
     650
     >>> model.leaf_shapes
     {'dense_0/bias': (10,), 'dense_0/weight': (64, 10)}
+    >>> model.blocks
+    (('dense_0/weight', 'dense_0/bias'),)
     """
 
     name: str
     init: Callable[[PRNGKeyArray], Parameters]
-    apply: Callable[[Parameters, Float[Array, "batch height width channels"]], Array]
+    apply: Apply
     roles: Roles
+    blocks: Blocks
 
     @property
     def shapes(self) -> PyTree[jax.ShapeDtypeStruct]:

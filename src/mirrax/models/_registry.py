@@ -3,12 +3,15 @@
 import re
 
 from .._errors import ConfigError, nearest
+from ._conv4 import conv4
 from ._lenet import lenet5
 from ._linear import linear
 from ._mlp import mlp
 from ._model import Model
 
-NAMES = ("linear", "mlp-128-64", "mlp-256-128", "lenet5")
+_CONV4 = {f"conv4-{filters}": filters for filters in (32, 64, 128)}
+
+NAMES = ("linear", "mlp-128-64", "mlp-256-128", "lenet5", *_CONV4)
 """The models that recipes use; `build` also takes `mlp-W1-W2-…` with any other widths."""
 
 
@@ -17,7 +20,8 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> Model:
 
     **Arguments:**
 
-    - `name`: `linear`, `lenet5`, or `mlp-` and the widths of the hidden layers joined with `-`.
+    - `name`: `linear`, `lenet5`, `conv4-32`, `conv4-64`, `conv4-128`, or `mlp-` and the widths of
+      the hidden layers joined with `-`.
     - `image_shape`: `(height, width, channels)` of one image.
     - `classes`: number of logits.
 
@@ -41,6 +45,8 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> Model:
         return linear(image_shape, classes)
     if name == "lenet5":
         return lenet5(image_shape, classes)
+    if name in _CONV4:
+        return conv4(image_shape, classes, filters=_CONV4[name])
     if re.fullmatch(r"mlp(-[1-9][0-9]{0,6})+", name):
         return mlp(image_shape, [int(width) for width in name.split("-")[1:]], classes)
     raise ConfigError(
