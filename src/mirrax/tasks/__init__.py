@@ -13,6 +13,8 @@ from ._editions import Source as Source
 from ._episodes import Episode as Episode
 from ._episodes import Episodes as Episodes
 from ._fetch import fetch as fetch
+from ._glyphs import FACES as FACES
+from ._glyphs import glyphs as glyphs
 from ._idx import read_idx as read_idx
 from ._load import load_images as load_images
 from ._mini_imagenet import mini_imagenet as mini_imagenet
