@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from .._errors import ConfigError
+from .._errors import ConfigError, DataError
 from ._classes import FewShotFamily, ImageClasses
 
 FACES = (
@@ -48,9 +48,9 @@ FACES = (
 """The faces of matplotlib that have letters, neighbours as different as may be."""
 
 _SIDE = 28
-_FINE = 3  # pixels are averages of 3×3
+_FINE = 2  # pixels are averages of 2×2
 _INK = 20  # of 28 pixels: the longer side of an undistorted character
-_EM = 60  # pixels of a rendered em, near what the ink fills of the fine grid
+_EM = 40  # pixels of a rendered em, near what the ink fills of the fine grid
 _ANGLE, _SHEAR, _SHIFT = math.radians(12), 0.2, 1.5
 _SCALES = 0.8, 1.05
 _FEWEST_FACES = 6
@@ -79,15 +79,17 @@ def glyphs(seed: int = 0, faces: Sequence[str] = FACES, variants: int = 20) -> F
 
     **Raises:**
 
-    - `ConfigError`: no face, an unknown face, or no variant.
+    - `ConfigError`: no face, an unknown face, no variant, or a negative seed.
+    - `DataError`: matplotlib's fonts are not there.
 
     >>> glyphs(faces=["Helvetica"])
     Traceback (most recent call last):
         ...
     mirrax._errors.ConfigError: glyphs: no face 'Helvetica'; known are DejaVuSans, ...
     """
-    if variants < 1:
-        raise ConfigError(f"glyphs: variants is {variants}; at least 1 is needed")
+    for field, value, least in (("seed", seed, 0), ("variants", variants, 1)):
+        if value < least:
+            raise ConfigError(f"glyphs: {field} is {value}; at least {least} is needed")
     if not faces or len(set(faces)) < len(faces):
         raise ConfigError(f"glyphs: faces is {list(faces)}; distinct names are needed")
     for face in faces:
@@ -116,7 +118,13 @@ def _distinct(faces: tuple[str, ...]) -> _Bitmaps:
 
     folder = Path(get_data_path(), "fonts", "ttf")
     paths = {face: str(folder / f"{face}.ttf") for face in faces}
-    maps = {face: FT2Font(path).get_charmap().keys() for face, path in paths.items()}
+    try:
+        maps = {face: FT2Font(path).get_charmap().keys() for face, path in paths.items()}
+    except OSError as error:
+        raise DataError(
+            f"glyphs: cannot read matplotlib's fonts in {folder}: {error.strerror or error};"
+            " install matplotlib again, with its data"
+        ) from error
     everywhere = collections.Counter(itertools.chain.from_iterable(maps.values()))
     enough = min(_FEWEST_FACES, len(faces))
     codes = sorted(code for code, n in everywhere.items() if n >= enough and _is_glyph(chr(code)))
@@ -184,21 +192,23 @@ def _first_of_alike(bitmaps: Mapping[str, Mapping[str, Any]], faces: Sequence[st
 def _variants(character: str, bitmaps: list[Any], seed: int, variants: int) -> np.ndarray:
     """Distorted images of a character, `(variants, 28, 28)`, its faces in turn."""
     rng = np.random.default_rng([seed, ord(character)])
-    images = np.empty((variants, _SIDE, _SIDE), np.uint8)
-    for image, bitmap in zip(images, itertools.cycle(bitmaps), strict=False):
-        angle, shear = rng.uniform(-_ANGLE, _ANGLE), rng.uniform(-_SHEAR, _SHEAR)
-        rotation = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-        matrix = np.array(rotation) @ [[1, shear], [0, 1]] * rng.uniform(*_SCALES, 2)
-        image[:] = _placed(bitmap, matrix, rng.uniform(-_SHIFT, _SHIFT, 2))
-    return images
+    angle, shear = rng.uniform(-1, 1, (2, variants)) * [[_ANGLE], [_SHEAR]]
+    one, zero = np.ones(variants), np.zeros(variants)
+    rotations = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shears = np.array([[one, shear], [zero, one]])
+    scales = rng.uniform(*_SCALES, (variants, 1, 2))
+    matrices = np.einsum("ijn,jkn->nik", rotations, shears) * scales
+    shifts = rng.uniform(-_SHIFT, _SHIFT, (variants, 2))
+    maps = zip(itertools.cycle(bitmaps), np.linalg.inv(matrices), shifts, strict=False)
+    return np.stack([np.asarray(_placed(*each)) for each in maps])
 
 
-def _placed(bitmap: Any, matrix: np.ndarray, shift: np.ndarray) -> Any:
-    """A bitmap brought to size, mapped by `x ↦ matrix x + shift` about the centre, as 28×28."""
+def _placed(bitmap: Any, inverse: np.ndarray, shift: np.ndarray) -> Any:
+    """A bitmap brought to size, then mapped about the centre: output `x` reads `A⁻¹ (x − t)`."""
     from PIL import Image
 
     fine = _SIDE * _FINE
-    inverse = np.linalg.inv(matrix) * (max(bitmap.size) - 2) / (_INK * _FINE)
+    inverse = inverse * ((max(bitmap.size) - 2) / (_INK * _FINE))
     offset = np.array(bitmap.size) / 2 - inverse @ (fine / 2 + _FINE * shift)
     coefficients = (*inverse[0], offset[0], *inverse[1], offset[1])
     bilinear = Image.Resampling.BILINEAR
