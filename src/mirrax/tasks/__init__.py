@@ -1,16 +1,24 @@
 """Families of tasks: quadratics, rotated digits, diverse digits, and the readers of their files."""
 
 from ._catalogue import SOURCES as SOURCES
+from ._cifar import cifar_fs as cifar_fs
+from ._cifar import fc100 as fc100
 from ._classes import FewShotFamily as FewShotFamily
 from ._classes import ImageClasses as ImageClasses
+from ._diverse_digits import DIVERSE_DIGITS as DIVERSE_DIGITS
+from ._diverse_digits import diverse_digits as diverse_digits
 from ._editions import DataFile as DataFile
 from ._editions import Edition as Edition
 from ._editions import Source as Source
-from ._diverse_digits import DIVERSE_DIGITS as DIVERSE_DIGITS
-from ._diverse_digits import diverse_digits as diverse_digits
+from ._episodes import Episode as Episode
+from ._episodes import Episodes as Episodes
 from ._fetch import fetch as fetch
+from ._glyphs import FACES as FACES
+from ._glyphs import glyphs as glyphs
 from ._idx import read_idx as read_idx
 from ._load import load_images as load_images
+from ._mini_imagenet import mini_imagenet as mini_imagenet
+from ._omniglot import omniglot as omniglot
 from ._quadratics import QuadraticTask as QuadraticTask
 from ._quadratics import sample_quadratics as sample_quadratics
 from ._rotations import ANGLES as ANGLES
@@ -28,5 +36,3 @@ from ._types import check as check
 from ._types import check_family as check_family
 from ._usps import read_usps_h5 as read_usps_h5
 from ._usps import read_usps_text as read_usps_text
-from ._episodes import Episode as Episode
-from ._episodes import Episodes as Episodes

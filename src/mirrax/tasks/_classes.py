@@ -5,8 +5,8 @@ shows classes that meta-training never saw (Vinyals et al. 2016, §4; Ravi and L
 """
 
 import dataclasses
-import itertools
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -124,20 +124,40 @@ class FewShotFamily:
 
     def __post_init__(self) -> None:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        for (first, one), (second, other) in itertools.combinations(parts.items(), 2):
-            taken = set(one.class_names)
-            twice = next((name for name in other.class_names if name in taken), None)
-            if twice is not None:
+        check_disjoint(
+            f"FewShotFamily {self.name!r}",
+            {part: classes.class_names for part, classes in parts.items()},
+        )
+        needed = self.train.image_shape, self.train.scale
+        for part, classes in parts.items():
+            if (classes.image_shape, classes.scale) != needed:
                 raise DataError(
-                    f"FewShotFamily {self.name!r}: class {twice!r} is in {first} and in {second};"
-                    " a class may be in one part only"
+                    f"FewShotFamily {self.name!r}: train has images of shape and scale {needed},"
+                    f" {part} {(classes.image_shape, classes.scale)}; all parts must agree"
                 )
-            kinds = [(part.image_shape, part.scale) for part in (one, other)]
-            if kinds[0] != kinds[1]:
+
+
+def check_disjoint(what: str, split: Mapping[str, Sequence[str]]) -> None:
+    """Checks that no class is in two parts of a split, or twice in one.
+
+    **Arguments:**
+
+    - `what`: what errors call the split.
+    - `split`: part to names of classes.
+
+    **Raises:**
+
+    - `DataError`: naming the class and both parts.
+    """
+    part_of: dict[str, str] = {}
+    for part, names in split.items():
+        for name in names:
+            if name in part_of:
                 raise DataError(
-                    f"FewShotFamily {self.name!r}: {first} has images of shape and scale"
-                    f" {kinds[0]}, {second} {kinds[1]}; all parts must agree"
+                    f"{what}: class {name!r} is in {part_of[name]} and in {part}; a class may be in"
+                    " one part only"
                 )
+            part_of[name] = part
 
 
 def _check(classes: ImageClasses) -> None:

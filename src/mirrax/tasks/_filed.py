@@ -1,0 +1,171 @@
+"""Image files filed by class, `…/class/image.png`, in a folder or a zip alike.
+
+Nothing is extracted and nothing is trusted: every image states its size before it is decoded.
+"""
+
+import contextlib
+import io
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from .._errors import DataError
+from ._bytes import unreadable
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_MOST_BYTES = 1 << 20  # of one file; a noisy 84×84 image has 20 kB
+
+
+class FiledImages:
+    """The images of a folder or a zip.
+
+    **Arguments:**
+
+    - `name`: what errors call it.
+    - `entries`: every file and folder in it, folders with a `/` at the end.
+    - `archive`: the zip; `None` where `name` is a folder.
+
+    **Raises:**
+
+    - `DataError`: a folder without images, or no image at all.
+    """
+
+    def __init__(self, name: str, entries: Iterable[str], archive: zipfile.ZipFile | None) -> None:
+        self.name, self._archive = name, archive
+        seen = [entry for entry in entries if not _is_hidden(entry)]
+        self.paths = sorted(path for path in seen if path.lower().endswith(_SUFFIXES))
+        if not self.paths:
+            raise DataError(f"{name} holds no image ({', '.join(_SUFFIXES)}); get it again")
+        filled = {str(parent) for path in self.paths for parent in PurePosixPath(path).parents}
+        empty = [entry for entry in seen if entry.endswith("/") and entry[:-1] not in filled]
+        if empty:
+            raise DataError(f"{name}: folder {empty[0]} holds no image; get it again")
+
+    def read(self, path: str, shape: tuple[int, int, int]) -> np.ndarray:
+        """Decodes one image.
+
+        **Arguments:**
+
+        - `path`: one of `paths`.
+        - `shape`: the height, width and channels it must have; one channel is grey.
+
+        **Returns:**
+
+        `shape`, uint8.
+
+        **Raises:**
+
+        - `DataError`: unreadable, damaged, or of another size.
+        """
+        from PIL import Image
+
+        data = self._bytes(path)
+        try:
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                size = image.height, image.width
+                if size == shape[:2]:
+                    grey_or_colour = image.convert("L" if shape[2] == 1 else "RGB")
+                    return np.asarray(grey_or_colour).reshape(shape)
+        except Exception as error:  # a damaged file makes the decoders fail in a dozen ways
+            raise DataError(
+                f"{self.name}: {path} is no image or is damaged; get it again"
+            ) from error
+        raise DataError(
+            f"{self.name}: {path} is of {size[0]} × {size[1]} pixels; all images must be of"
+            f" {shape[0]} × {shape[1]}, as published"
+        )
+
+    def _bytes(self, path: str) -> bytes:
+        try:
+            with self._open(path) as stream:
+                data = stream.read(_MOST_BYTES + 1)
+        except Exception as error:  # zipfile and its decompressors fail in many ways as well
+            raise DataError(f"{self.name}: cannot read {path} ({error}); get it again") from error
+        if len(data) > _MOST_BYTES:
+            raise DataError(f"{self.name}: {path} is too large for an image of the set")
+        return data
+
+    def _open(self, path: str) -> contextlib.AbstractContextManager:
+        return self._archive.open(path) if self._archive else Path(self.name, path).open("rb")
+
+
+Entry = tuple[FiledImages, str]
+
+
+@contextlib.contextmanager
+def open_images(path: Path) -> Iterator[FiledImages]:
+    """Opens a folder or a zip of images.
+
+    **Arguments:**
+
+    - `path`: the folder or zip.
+
+    **Returns:**
+
+    A context manager that gives `FiledImages`.
+
+    **Raises:**
+
+    - `DataError`: unreadable, not a zip or one cut short, a folder without images, or no image.
+    """
+    name = os.fspath(path)
+    if path.is_dir():
+        yield FiledImages(name, _walk(path), None)
+        return
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{name} is no zip or is cut short ({error}); get it again") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    with archive:
+        yield FiledImages(name, archive.namelist(), archive)
+
+
+def file_by_class(filed: Iterable[FiledImages], levels: int = 1) -> dict[str, list[Entry]]:
+    """Gathers images by the folders they lie in.
+
+    **Arguments:**
+
+    - `filed`: where they are; a class may be in several.
+    - `levels`: of how many folders above the image the class name is made.
+
+    **Returns:**
+
+    Class to its images, classes and images in the order of their names.
+
+    **Raises:**
+
+    - `DataError`: an image that lies in too few folders.
+    """
+    entries: dict[str, list[Entry]] = {}
+    for images in filed:
+        for path in images.paths:
+            folders = path.split("/")[:-1][-levels:]
+            if len(folders) < levels:
+                raise DataError(f"{images.name}: {path} is not filed by class; get it again")
+            entries.setdefault("/".join(folders), []).append((images, path))
+    return dict(sorted(entries.items()))
+
+
+def read_entries(entries: Sequence[Entry], shape: tuple[int, int, int]) -> np.ndarray:
+    """Decodes the images of a class, `(n, *shape)`, uint8."""
+    stacked = np.empty((len(entries), *shape), np.uint8)
+    for row, (images, path) in zip(stacked, entries, strict=True):
+        row[:] = images.read(path, shape)
+    return stacked
+
+
+def _is_hidden(entry: str) -> bool:
+    return any(part.startswith((".", "__")) for part in entry.split("/"))
+
+
+def _walk(root: Path) -> Iterator[str]:
+    for folder, below, files in os.walk(root):
+        relative = Path(folder).relative_to(root).as_posix()
+        prefix = "" if relative == "." else f"{relative}/"
+        yield from (f"{prefix}{name}/" for name in below)
+        yield from (f"{prefix}{name}" for name in files)

@@ -1,0 +1,92 @@
+"""miniImageNet: 100 classes of ImageNet, 600 images each, of 84×84 pixels.
+
+Vinyals et al. 2016, with the classes of Ravi and Larochelle, *Optimization as a model for few-shot
+learning*, 2017: 64 for training, 16 for validation, 20 for testing. They publish the names of the
+images; nobody may publish the images.
+"""
+
+import contextlib
+import csv
+from pathlib import Path, PurePosixPath
+
+from .._errors import DataError
+from ._bytes import open_bytes
+from ._classes import FewShotFamily
+from ._few_shot import assemble
+from ._filed import Entry, FiledImages, file_by_class, open_images, read_entries
+from ._sources import Folder, locate, verify_located
+
+_PARTS = ("train", "validation", "test")
+_HEADER = ["filename", "label"]
+
+
+def mini_imagenet(folder: Folder = None) -> FewShotFamily:
+    """Reads miniImageNet, from images and the csv that file them, or from images filed by class.
+
+    **Arguments:**
+
+    - `folder`: the folder of data sets; the environment variable `MIRRAX_DATA` by default.
+
+    **Returns:**
+
+    A `FewShotFamily`: images `(classes, 600, 84, 84, 3)`, scale 1/255, 1.3 GB in all; where fewer
+    images a class are there, its `note` says so.
+
+    **Raises:**
+
+    - `DataError`: missing files, another checksum, a csv of another form, an image that is damaged,
+        not listed, filed where the csv does not say, or not of 84 × 84 pixels, a class in two
+        parts, or another number of images.
+
+    >>> mini_imagenet("nowhere")
+    Traceback (most recent call last):
+        ...
+    mirrax._errors.DataError: data folder nowhere does not exist; ...
+    """
+    located = locate("mini-imagenet", folder)
+    verify_located(located)
+    paths = located.paths
+    with contextlib.ExitStack() as stack:
+        if located.edition.reader == "listed":
+            listed = {part: _read_csv(paths[part]) for part in _PARTS}
+            split = {part: sorted(set(rows.values())) for part, rows in listed.items()}
+            images = stack.enter_context(open_images(paths["images"]))
+            entries = _file_by_list(images, listed)
+        else:
+            filed = {part: stack.enter_context(open_images(paths[part])) for part in _PARTS}
+            split = {part: list(file_by_class([images])) for part, images in filed.items()}
+            entries = file_by_class(filed.values())
+        counts = {name: len(images) for name, images in entries.items()}
+        shape = located.source.image_shape
+        return assemble(
+            "mini-imagenet", located, split, counts, lambda name: read_entries(entries[name], shape)
+        )
+
+
+def _read_csv(path: Path) -> dict[str, str]:
+    """File name to class."""
+    with open_bytes(path) as source:
+        data = source.take_at_most(source.most)
+    try:
+        header, *rows = csv.reader(data.decode("utf-8-sig").splitlines())
+        if header != _HEADER or not rows or any(len(row) != len(_HEADER) for row in rows):
+            raise ValueError(f"the header is {','.join(header)!r}, or a line has not two fields")
+    except (ValueError, csv.Error) as error:
+        needed = f"{','.join(_HEADER)} and a line an image"
+        raise DataError(f"{path} is not a list of images ({needed}): {error}") from error
+    return {name: label for name, label in rows}
+
+
+def _file_by_list(images: FiledImages, listed: dict[str, dict[str, str]]) -> dict[str, list[Entry]]:
+    """Gathers images by the class their name is listed with; folders, where any, must agree."""
+    label_of = {name: label for rows in listed.values() for name, label in rows.items()}
+    entries: dict[str, list[Entry]] = {}
+    for path in images.paths:
+        *folders, name = PurePosixPath(path).parts
+        label = label_of.get(name)
+        if label is None:
+            raise DataError(f"{images.name}: image {path} is not listed in the csv; remove it")
+        if len(folders) > 1 and folders[-1] != label:
+            raise DataError(f"{images.name}: {path} is of class {label} by the csv; get it again")
+        entries.setdefault(label, []).append((images, path))
+    return entries
