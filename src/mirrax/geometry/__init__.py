@@ -13,8 +13,8 @@ from ._combinators import Scaled as Scaled
 from ._diagonal import Diagonal as Diagonal
 from ._entropy import NegativeEntropy as NegativeEntropy
 from ._euclidean import Euclidean as Euclidean
-from ._max_of_diagonals import MaxOfDiagonals as MaxOfDiagonals
 from ._mask import RandomMask as RandomMask
+from ._max_of_diagonals import MaxOfDiagonals as MaxOfDiagonals
 from ._pnorm import PNorm as PNorm
 from ._preconditioners import KroneckerUpdate as KroneckerUpdate
 from ._preconditioners import ModeProducts as ModeProducts

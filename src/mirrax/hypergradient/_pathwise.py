@@ -73,23 +73,51 @@ class Pathwise(AbstractHypergradient):
         """The mean value over the points, and its derivative."""
         del state
         run = jax.lax.stop_gradient(unroll(inner, prior, problem, self.steps, key=key))
+        wrt = tuple(part for part in self.wrt if part != "start")
         seen = linearised(problem) if self.first_order else problem
-
-        def at(point: Primal) -> tuple[Scalar, Prior]:
-            here = Prior(prior.geometry, point, prior.shared)
-            learned, complete = split(here, tuple(part for part in self.wrt if part != "start"))
-
-            def worth(part: Prior) -> Scalar:
-                return evaluate(objective, inner, complete(part), seen, self.ahead, key=key)[0]
-
-            return jax.value_and_grad(worth)(learned)
-
-        # One point after another: side by side they need the memory the method is to save.
-        values, grads = jax.lax.map(at, run.primal)
-        value, grad = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (values, grads))
+        value, grad = along(objective, inner, prior, seen, run.primal, self.ahead, wrt, key=key)
         if "start" in self.wrt:
             grad = Prior(grad.geometry, leap(run), grad.shared)
         return value, grad, EstimatorState(_summary(run, self.steps))
+
+
+def along(
+    objective: AbstractObjective,
+    inner: AbstractInner,
+    prior: Prior,
+    problem: Problem,
+    points: Primal,
+    ahead: int,
+    wrt: tuple[Part, ...],
+    *,
+    key: PRNGKeyArray,
+) -> tuple[Scalar, Prior]:
+    """The mean over points of what a run of `ahead` steps from each is worth, and its derivative.
+
+    **Arguments:**
+
+    - `objective`, `inner`, `prior`, `problem`: what is run, and what it is worth.
+    - `points`: parameters with a leading axis, held constant.
+    - `ahead`: how many steps are made from each.
+    - `wrt`: the fields of the prior to differentiate.
+    - `key`: randomness of the runs.
+
+    **Returns:**
+
+    The value, and the derivative as `AbstractHypergradient.estimate` returns it.
+    """
+
+    def at(point: Primal) -> tuple[Scalar, Prior]:
+        learned, complete = split(Prior(prior.geometry, point, prior.shared), wrt)
+
+        def worth(part: Prior) -> Scalar:
+            return evaluate(objective, inner, complete(part), problem, ahead, key=key)[0]
+
+        return jax.value_and_grad(worth)(learned)
+
+    # One point after another: side by side they need the memory the method is to save.
+    values, grads = jax.lax.map(at, points)
+    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (values, grads))
 
 
 def leap(run: Trajectory) -> Primal:

@@ -15,8 +15,16 @@ from jaxtyping import PRNGKeyArray
 
 from .._tree import Scalar, dot
 from ..geometry import AbstractPreconditioner
-from ._descent import AbstractInner, InnerState, Rate, Step, as_rate, measure, rate_at
-from ._descent import subtract_scaled
+from ._descent import (
+    AbstractInner,
+    InnerState,
+    Rate,
+    Step,
+    as_rate,
+    measure,
+    rate_at,
+    subtract_scaled,
+)
 from ._problem import Prior, Problem
 
 

@@ -147,7 +147,6 @@ class FewShot(eqx.Module):
 
         The state, and records with a leading axis of steps.
         """
-
         dynamic, static = eqx.partition(state, eqx.is_array)
 
         def body(carry: PyTree, _: None) -> tuple[PyTree, StepRecord]:
@@ -211,9 +210,7 @@ class FewShot(eqx.Module):
         judge = functools.partial(self._judge, prior, episodes, length)
         return lax.map(judge, keys, batch_size=self.tasks)
 
-    def _judge(
-        self, prior: Prior, episodes: Episodes, length: int, key: PRNGKeyArray
-    ) -> Scores:
+    def _judge(self, prior: Prior, episodes: Episodes, length: int, key: PRNGKeyArray) -> Scores:
         draw_key, run_key = jax.random.split(key)
         problem = episode_problem(episodes.draw(key=draw_key), self.model, self.statistics)
         prior = drawn(prior, run_key)

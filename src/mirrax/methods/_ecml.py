@@ -18,9 +18,7 @@ from ._few_shot import Protocol, few_shot, initial
 
 
 @few_shot
-def ecml(
-    protocol: Protocol, *, penalty: float = 0.01, key: PRNGKeyArray
-) -> tuple[FewShot, Prior]:
+def ecml(protocol: Protocol, *, penalty: float = 0.01, key: PRNGKeyArray) -> tuple[FewShot, Prior]:
     """MAML with a penalty on the condition of the head's adaptation (reconstruction).
 
     **Arguments:**
@@ -43,6 +41,8 @@ def _residuals(model: Model):
 
     def residual(params: Layers, shared: PyTree, batch: tuple[Array, Array]) -> Array:
         logits = logits_of(model, params, shared, batch)
-        return jax.nn.softmax(logits) - jax.nn.one_hot(batch[1], logits.shape[1], dtype=logits.dtype)
+        return jax.nn.softmax(logits) - jax.nn.one_hot(
+            batch[1], logits.shape[1], dtype=logits.dtype
+        )
 
     return residual

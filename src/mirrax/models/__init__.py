@@ -4,6 +4,7 @@ A model knows no task, no loss geometry and no training loop. `build` looks one 
 convolution that all of them share is chosen for the backend behind `convolve`.
 """
 
+from ._conv4 import Warp as Warp
 from ._conv4 import conv4 as conv4
 from ._convolution import convolve as convolve
 from ._lenet import lenet5 as lenet5

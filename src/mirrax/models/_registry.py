@@ -3,7 +3,7 @@
 import re
 
 from .._errors import ConfigError, nearest
-from ._conv4 import conv4
+from ._conv4 import Warp, conv4
 from ._lenet import lenet5
 from ._linear import linear
 from ._mlp import mlp
@@ -15,7 +15,14 @@ NAMES = ("linear", "mlp-128-64", "mlp-256-128", "lenet5", *_CONV4)
 """The models that recipes use; `build` also takes `mlp-W1-W2-…` with any other widths."""
 
 
-def build(name: str, image_shape: tuple[int, ...], classes: int) -> Model:
+def build(
+    name: str,
+    image_shape: tuple[int, ...],
+    classes: int,
+    *,
+    warp: Warp | None = None,
+    head_warp: bool = False,
+) -> Model:
     r"""Builds a model by its name.
 
     **Arguments:**
@@ -24,6 +31,7 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> Model:
       the hidden layers joined with `-`.
     - `image_shape`: `(height, width, channels)` of one image.
     - `classes`: number of logits.
+    - `warp`, `head_warp`: warp layers, see `conv4`; other models have none.
 
     **Returns:**
 
@@ -31,7 +39,8 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> Model:
 
     **Raises:**
 
-    - `ConfigError`: if no model has this name; the nearest names are given.
+    - `ConfigError`: if no model has this name; the nearest names are given; or if warp layers
+      are asked for where there are none.
     - `ValueError`: if the model cannot take images of this shape.
 
     >>> build("mlp-256-128", (28, 28, 1), 10).count
@@ -41,12 +50,17 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> Model:
     ...
     mirrax._errors.ConfigError: unknown model 'lenet'. Did you mean 'lenet5'? ...
     """
+    if name in _CONV4:
+        return conv4(image_shape, classes, filters=_CONV4[name], warp=warp, head_warp=head_warp)
+    if warp is not None or head_warp:
+        raise ConfigError(
+            f"model {name!r} has no warp layers; choose one of {', '.join(_CONV4)}, or a method "
+            "without warps."
+        )
     if name == "linear":
         return linear(image_shape, classes)
     if name == "lenet5":
         return lenet5(image_shape, classes)
-    if name in _CONV4:
-        return conv4(image_shape, classes, filters=_CONV4[name])
     if re.fullmatch(r"mlp(-[1-9][0-9]{0,6})+", name):
         return mlp(image_shape, [int(width) for width in name.split("-")[1:]], classes)
     raise ConfigError(

@@ -8,14 +8,14 @@ command line's options.
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import optax
 
 from .._errors import ConfigError
-from ..meta import FewShot, Statistics
 from ..inner import Prior
+from ..meta import FewShot, Statistics
 from ..methods import Protocol, find_method, options_of
 from ..models import Model, Warp, build
 from ..tasks import (
@@ -65,6 +65,12 @@ class FewShotStudy:
       curves of adaptation.
     - `seeds`: runs a method. All are tested on the same tasks.
     """
+
+    changeable: ClassVar[frozenset[str]] = frozenset(
+        ("method", "baselines", "seeds", "meta_steps", "stride")
+        + ("test_tasks", "curve_tasks", "curve_steps")
+    )
+    """Fields that may change while a run is under way; others would make it another run."""
 
     family: FewShotFamilyName = "glyphs"
     split: Literal["vinyals", "background"] = "vinyals"

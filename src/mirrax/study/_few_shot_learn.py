@@ -37,11 +37,12 @@ class Standing(eqx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """A learned prior, and how it was come by."""
+    """A learned prior, how it was come by, and what went wrong after it was found."""
 
     learner: FewShot
     standing: Standing
     metrics: list[dict[str, Any]]
+    trouble: str | None = None
 
 
 def learn_prior(
@@ -60,8 +61,8 @@ def learn_prior(
     **Raises:**
 
     - `ConfigError`: if more steps are made already.
-    - `NumericalError`: if a value or hypergradient is not finite; names method and step. The
-      checkpoint before it stays.
+    - `NumericalError`: if a value or hypergradient is not finite before any validation; names
+      method and step. Later, the best prior found until then is returned with the trouble.
     """
     config = setting.config
     learner, prior = setting.compose(method, seed)
@@ -83,7 +84,13 @@ def learn_prior(
         clock = time.perf_counter()
         state, records = learner.run(standing.state, setting.training, config.stride)
         records = jax.tree.map(np.asarray, records)
-        _check(records, made, method)
+        trouble = _divergence(records, made, method)
+        if trouble and int(standing.step) == 0:
+            raise NumericalError(
+                f"{trouble}; start another run with a smaller --rate or --outer-rate."
+            )
+        if trouble:
+            return Learned(learner, standing, metrics, trouble)
         made += config.stride
         line = _metrics(records, made - config.stride, time.perf_counter() - clock)
         standing = Standing(state, standing.best, standing.accuracy, standing.step)
@@ -137,14 +144,14 @@ def _validated(
     return Standing(state, *best), accuracy
 
 
-def _check(records: StepRecord, made: int, method: str) -> None:
+def _divergence(records: StepRecord, made: int, method: str) -> str | None:
+    """Names the first meta-step that failed, if one did."""
     if not records.failed.any():
-        return
+        return None
     first = int(records.failed.argmax())
-    raise NumericalError(
+    return (
         f"the outer loop diverged: {method}, meta-step {made + first}, loss "
-        f"{records.value[first]:.3g}, hypergradient norm {records.gradient_norm[first]:.3g}; "
-        "choose a smaller --rate or --outer-rate and continue with --resume."
+        f"{records.value[first]:.3g}, hypergradient norm {records.gradient_norm[first]:.3g}"
     )
 
 

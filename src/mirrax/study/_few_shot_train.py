@@ -9,14 +9,15 @@ import jax
 import numpy as np
 
 from .. import deploy, report
+from .._errors import NumericalError
 from .._files import write_json
 from ..hypergradient import split
-from ._describe import hardware
 from ._few_shot import FewShotSetting
 from ._few_shot_learn import Learned, judge, learn_prior
 from ._folder import RunFolder
 from ._progress import Progress
 from ._streams import CURVES, EVALUATE, SEEN, stream
+from ._train import hardware
 
 _Z95 = 1.959963984540054  # the normal quantile of a 95% interval
 
@@ -40,10 +41,17 @@ def train_few_shot(
     begun = time.perf_counter()
     config = setting.config
     runs: dict[str, list[dict[str, Any]]] = {}
+    notes = [setting.family.note] if setting.family.note else []
     for method in config.methods:
-        for number in range(seed, seed + config.seeds):
-            found = _run(setting, method, number, folder, progress, keep=number == seed)
-            runs.setdefault(method, []).append(found)
+        try:
+            runs[method] = [
+                _run(setting, method, number, folder, progress, keep=number == seed)
+                for number in range(seed, seed + config.seeds)
+            ]
+        except NumericalError as error:
+            if method == config.method:
+                raise
+            notes.append(f"{method} is left out: {error}")
     summary = {
         "recipe": config.family,
         "kind": "few-shot",
@@ -65,7 +73,7 @@ def train_few_shot(
         "wall_seconds": round(time.perf_counter() - begun, 2),
         "hardware": hardware(),
         "methods": [_pooled(method, found) for method, found in runs.items()],
-        "notes": [setting.family.note] if setting.family.note else [],
+        "notes": [*notes, *_troubles(runs)],
     }
     write_json(folder / "summary.json", summary)
     report.write_figures(report.Run.read(folder.path))
@@ -92,6 +100,8 @@ def _run(
         phase.advance("testing", 0)
         result = {"basis": basis, "method": method, "seed": seed, **_result(setting, learned)}
     best = learned.standing.best
+    if learned.trouble:
+        result["trouble"] = learned.trouble
     place.save_tree("prior.safetensors", best, {"kind": "prior", "method": method, "seed": seed})
     if keep and method == setting.config.method and deploy.storable(best.geometry):
         deploy.save(
@@ -105,6 +115,16 @@ def _run(
     return result
 
 
+def _troubles(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """One line for each run that diverged after its best prior was found."""
+    return [
+        f"Seed {run['seed']}: {run['trouble']}; its best prior until then was tested."
+        for found in runs.values()
+        for run in found
+        if "trouble" in run
+    ]
+
+
 def _basis(setting: FewShotSetting, method: str) -> dict[str, Any]:
     """What the figures of a method depend on; a result made with anything else is made again."""
     fields = dict(vars(setting.config))
@@ -116,9 +136,7 @@ def _basis(setting: FewShotSetting, method: str) -> dict[str, Any]:
 def _result(setting: FewShotSetting, learned: Learned) -> dict[str, Any]:
     """The test of a prior, and the course of its meta-training, as plain numbers."""
     config, prior = setting.config, learned.standing.best
-    test = judge(
-        learned.learner, prior, setting.test, config.test_tasks, key=stream(0, EVALUATE)
-    )
+    test = judge(learned.learner, prior, setting.test, config.test_tasks, key=stream(0, EVALUATE))
     seen = judge(
         learned.learner, prior, setting.training, config.validation_tasks, key=stream(0, SEEN)
     )

@@ -112,8 +112,8 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether a round of meta-training is behind it."""
-        return bool(self._checkpoints())
+        """Whether a round of meta-training is behind it, or behind a part of it."""
+        return any(self.path.rglob("checkpoints/round-*.safetensors"))
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -166,6 +166,49 @@ class RunFolder:
         write_atomically(path, b"".join(line + b"\n" for line in kept))
         return records
 
+    def part(self, name: str, record: Mapping[str, Any]) -> "RunFolder":
+        """A folder within this one for a part of the run, made or opened.
+
+        **Arguments:**
+
+        - `name`: its path within this folder.
+        - `record`: what its `config.json` holds.
+
+        **Raises:**
+
+        - `ConfigError`: if it was made for something else.
+        """
+        part = RunFolder(self / name)
+        if not (part / "config.json").exists():
+            return RunFolder.create(part.path, record)
+        found = part.read_json("config.json") or {}
+        for field, value in record.items():
+            if found.get(field) != value:
+                raise ConfigError(
+                    f"{part.path} has checkpoints of {field} {found.get(field)!r}, not {value!r}; "
+                    "choose another --out."
+                )
+        return part
+
+    def save_tree(self, name: str, tree: PyTree, metadata: Mapping[str, Any]) -> None:
+        """Writes the arrays of a tree to one file, with a checksum."""
+        write_archive(self / name, _to_arrays(tree), metadata)
+
+    def load_tree(self, name: str, like: PyTree) -> PyTree:
+        """Reads what `save_tree` wrote.
+
+        **Arguments:**
+
+        - `name`: the file.
+        - `like`: a tree of the same structure.
+
+        **Raises:**
+
+        - `ArtifactError`: if the file is missing, damaged, or of another structure.
+        """
+        arrays, _ = read_archive(self / name)
+        return _from_arrays(arrays, like, self / name)
+
     def _checkpoints(self) -> list[tuple[int, Path]]:
         found = []
         for path in (self / "checkpoints").glob("round-*.safetensors"):
@@ -176,11 +219,8 @@ class RunFolder:
 
     def save_checkpoint(self, state: PyTree, rounds: int) -> None:
         """Writes the state after a number of rounds, and removes the oldest checkpoints."""
-        write_archive(
-            self / "checkpoints" / f"round-{rounds:06d}.safetensors",
-            _to_arrays(state),
-            {"kind": "checkpoint", "rounds": rounds},
-        )
+        name = f"checkpoints/round-{rounds:06d}.safetensors"
+        self.save_tree(name, state, {"kind": "checkpoint", "rounds": rounds})
         for _, path in self._checkpoints()[:-_KEPT]:
             path.unlink(missing_ok=True)
 

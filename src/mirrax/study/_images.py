@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,12 @@ class ImageStudy:
     - `stride`: curves are measured every so many steps.
     - `rows`: the training loss is measured on at most this many training examples.
     """
+
+    changeable: ClassVar[frozenset[str]] = frozenset(
+        ("rate", "outer_rate", "rounds", "decay", "damping", "baselines", "control", "grid")
+        + ("criterion", "seeds", "tune_seeds", "stride", "rows")
+    )
+    """Fields that may change while a run is under way; others would make it another run."""
 
     family: Family = "rotated-digits"
     held_out: str = "45"

@@ -9,7 +9,7 @@ Everything runs in float64, because float32 cannot resolve such gradients.
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -53,6 +53,11 @@ class QuadraticStudy:
     - `limit`: the number of steps after which a run counts as not converged.
     - `rates`: configurations every method may try, at most 15.
     """
+
+    changeable: ClassVar[frozenset[str]] = frozenset(
+        ("rate", "rounds", "decay", "tolerance", "limit", "rates")
+    )
+    """Fields that may change while a run is under way; others would make it another run."""
 
     flatness: tuple[float, ...] = (5.0, 0.5)
     law: Literal["curvature", "factor"] = "curvature"

@@ -6,10 +6,10 @@ from typing import Any
 
 from .._errors import ConfigError, nearest
 from ._config import Budget
+from ._few_shot import FewShotStudy
 from ._images import ImageStudy
+from ._kinds import Study
 from ._quadratics import QuadraticStudy
-
-Study = ImageStudy | QuadraticStudy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,30 @@ _MNIST = {
 }
 _MNIST_PAPER = {"steps": 2000, "rounds": 10, "tune_seeds": 3}
 
+_FEW_SHOT_SMOKE = {
+    "meta_steps": 20,
+    "validate_every": 10,
+    "validation_tasks": 8,
+    "test_tasks": 20,
+    "curve_tasks": 8,
+    "baselines": ("maml",),
+    "model": "conv4-8",
+    "seeds": 1,
+}
+_FEW_SHOT_PAPER = {
+    "meta_steps": 60_000,
+    "validate_every": 2_000,
+    "validation_tasks": 1_000,
+    "test_tasks": 1_000,
+    "curve_tasks": 1_000,
+    "model": "conv4-64",
+}
+
+
+def _few_shot(about: str, *needs: str, **fields: Any) -> Recipe:
+    return Recipe(about, FewShotStudy(**fields), _FEW_SHOT_SMOKE, _FEW_SHOT_PAPER, needs)
+
+
 RECIPES: dict[str, Recipe] = {
     "rotated-digits": Recipe(
         "scikit-learn's handwritten digits in six rotations; embedded, minutes on a laptop",
@@ -110,6 +134,37 @@ RECIPES: dict[str, Recipe] = {
         "2-D quadratics with flatness means (20, 0.02) (S000 Fig. 1, bottom)",
         QuadraticStudy(flatness=(20.0, 0.02)),
         {"tasks": 8, "held_out": 8, "limit": 2000, "rates": 5},
+    ),
+    "few-shot-glyphs": _few_shot(
+        "few-shot classification of characters from matplotlib's fonts; embedded, minutes"
+    ),
+    "omniglot": _few_shot(
+        "few-shot classification of handwritten characters (S004)",
+        "omniglot",
+        family="omniglot",
+        rotations=True,
+        model="conv4-64",
+        meta_steps=2000,
+        validate_every=200,
+        test_tasks=1000,
+    ),
+    "cifar-fs": _few_shot(
+        "few-shot classification of CIFAR-100's classes, CIFAR-FS split",
+        "cifar-100",
+        family="cifar-fs",
+        meta_steps=1000,
+    ),
+    "fc100": _few_shot(
+        "few-shot classification of CIFAR-100's classes, FC100 split by superclass",
+        "cifar-100",
+        family="fc100",
+        meta_steps=1000,
+    ),
+    "mini-imagenet": _few_shot(
+        "few-shot classification of miniImageNet (S004 Table 1)",
+        "mini-imagenet",
+        family="mini-imagenet",
+        meta_steps=1000,
     ),
 }
 

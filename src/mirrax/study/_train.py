@@ -250,12 +250,6 @@ def open_folder(
     return folder
 
 
-_CHANGEABLE = {
-    *("rate", "outer_rate", "rounds", "decay", "damping", "baselines", "control", "grid"),
-    *("criterion", "seeds", "tune_seeds", "stride", "rows", "tolerance", "limit", "rates"),
-}
-"""Fields that may change while a run is under way; others would make it another run."""
-
 _DECIDING = ("criterion", "seeds", "tune_seeds", "stride", "rows", "grid", "rate")
 """Fields on which, besides the geometry, the figures of a comparison depend."""
 
@@ -275,7 +269,7 @@ def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> None:
     """
     fields = {k: _plain(v) for k, v in dataclasses.asdict(config).items()}
     changed = {name for name, value in fields.items() if record["fields"].get(name) != value}
-    fixed = sorted(changed - _CHANGEABLE)
+    fixed = sorted(changed - config.changeable)
     if folder.begun and fixed:
         raise ConfigError(
             f"{option(fixed[0])}: cannot change once meta-training has begun; "

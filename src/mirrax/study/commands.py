@@ -77,14 +77,15 @@ def _print_list(console: "Console", recipes: Any, reproductions: Any, data: Any)
 
 def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
     """Runs a recipe in its folder."""
+    from ._cache import keep_compiled
     from ._config import from_record, override
     from ._folder import RunFolder
-    from ._images import ImageStudy, prepare
+    from ._kinds import kind_of
     from ._progress import Progress
-    from ._quadratics import QuadraticStudy, train_quadratics
     from ._recipes import find_recipe
-    from ._train import record_of, revise, train_images
+    from ._train import record_of, revise
 
+    keep_compiled()
     recipe = find_recipe(options.recipe)
     path = options.out or Path("runs") / options.recipe
     if options.resume:
@@ -95,15 +96,15 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
                 "name that recipe, or another --out."
             )
         config = override(from_record(type(recipe.config), record["fields"]), rest)
-        seed = record["seed"]
-        setting = prepare(config, options.data) if isinstance(config, ImageStudy) else None
+        seed, kind = record["seed"], kind_of(config)
+        setting = kind.prepare(config, options.data)
         revise(folder, record, config)
     else:
         config = override(recipe.at(options.budget), rest)
-        seed = options.seed
+        seed, kind = options.seed, kind_of(config)
         RunFolder.check_new(path)
         # Data first: where they are missing, no folder is left behind.
-        setting = prepare(config, options.data) if isinstance(config, ImageStudy) else None
+        setting = kind.prepare(config, options.data)
         folder = RunFolder.create(
             path,
             record_of(
@@ -111,15 +112,13 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
             ),
         )
     console = _console(options)
-    progress = Progress(console)
-    if setting is not None:
-        summary = train_images(setting, folder, seed, progress)
-    else:
-        assert isinstance(config, QuadraticStudy)
-        summary = train_quadratics(config, folder, seed, progress)
-    _show(console, summary)
-    console.print(f"Results are in {path}. Use the geometry in your own loop:\n")
-    console.print(_THREE_LINES.format(path=path / "geometry.safetensors"), style="bold")
+    summary = kind.train(setting, folder, seed, Progress(console))
+    for table in kind.tables(summary):
+        console.print(table)
+    console.print(f"Results are in {path}.")
+    if (folder / "geometry.safetensors").exists():
+        console.print("Use the geometry in your own loop:\n")
+        console.print(_THREE_LINES.format(path=path / "geometry.safetensors"), style="bold")
     return summary
 
 
@@ -127,12 +126,6 @@ _THREE_LINES = """\
   optimiser = mirrax.deploy.to_optax("{path}")
   updates, state = optimiser.update(gradients, state, params)
   params = optax.apply_updates(params, updates)"""
-
-
-def _show(console: "Console", summary: dict[str, Any]) -> None:
-    console.print(report.comparison_table(summary))
-    if summary.get("certificate"):
-        console.print(report.certificate_table(summary["certificate"]))
 
 
 def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+r"""The kinds of studies: how each is prepared, run and shown."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import report
+from ._few_shot import FewShotStudy, prepare_few_shot
+from ._few_shot_train import train_few_shot
+from ._folder import RunFolder
+from ._images import ImageStudy, prepare
+from ._progress import Progress
+from ._quadratics import QuadraticStudy, train_quadratics
+from ._train import train_images
+
+Study = ImageStudy | QuadraticStudy | FewShotStudy
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What the command line needs to know of a kind of study.
+
+    **Arguments:**
+
+    - `prepare`: loads its data, `(config, data) -> setting`; fails before a folder is made.
+    - `train`: runs it, `(setting, folder, seed, progress) -> summary`.
+    - `tables`: its summary as tables.
+    """
+
+    prepare: Callable[[Any, Path | None], Any]
+    train: Callable[[Any, RunFolder, int, Progress], dict[str, Any]]
+    tables: Callable[[Mapping[str, Any]], list[report.Table]]
+
+
+def _compared(summary: Mapping[str, Any]) -> list[report.Table]:
+    tables = [report.comparison_table(summary)]
+    if summary.get("certificate"):
+        tables.append(report.certificate_table(summary["certificate"]))
+    return tables
+
+
+def _adapted(summary: Mapping[str, Any]) -> list[report.Table]:
+    return [report.few_shot_table(summary)]
+
+
+def _as_it_is(config: QuadraticStudy, data: Path | None) -> QuadraticStudy:
+    """Quadratics are drawn, not loaded."""
+    del data
+    return config
+
+
+_KINDS: dict[type, Kind] = {
+    ImageStudy: Kind(prepare, train_images, _compared),
+    QuadraticStudy: Kind(_as_it_is, train_quadratics, _compared),
+    FewShotStudy: Kind(prepare_few_shot, train_few_shot, _adapted),
+}
+
+
+def kind_of(config: Study) -> Kind:
+    """The kind of a study.
+
+    **Arguments:**
+
+    - `config`: its configuration.
+    """
+    return _KINDS[type(config)]
