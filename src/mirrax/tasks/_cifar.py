@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
@@ -134,7 +134,7 @@ def _open_part(located: Located, part: str) -> Iterator[ByteSource]:
         raise DataError(f"{os.fspath(path)} is damaged ({reason}); get it again") from error
 
 
-def _member(archive: tarfile.TarFile, name: str, path: Path) -> IO[bytes]:
+def _member(archive: tarfile.TarFile, name: str, path: Path) -> Any:
     try:
         stream = archive.extractfile(name)
     except KeyError:
