@@ -1,7 +1,10 @@
 """Writes small files in exactly the published formats, from the formats' descriptions alone."""
 
 import gzip
+import io
 import struct
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -60,4 +63,48 @@ def write_svhn(path: Path, images: np.ndarray, digits: np.ndarray) -> Path:
     labels = np.where(digits == 0, 10, digits).astype(np.uint8)[:, None]
     variables = {"X": images.transpose(1, 2, 3, 0), "y": labels}
     scipy.io.savemat(path, variables, do_compression=True)
+    return path
+
+
+def image_bytes(image: np.ndarray, kind: str = "PNG") -> bytes:
+    """A 1-bit PNG of booleans, an RGB one of `(h, w, 3)` bytes, or a JPEG."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, kind)
+    return stream.getvalue()
+
+
+def write_filed(path: Path, files: dict[str, bytes]) -> Path:
+    """A zip where the name says so, else a folder; names that end in `/` are empty folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return path
+    for name, data in files.items():
+        target = path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            target.mkdir()
+        else:
+            target.write_bytes(data)
+    return path
+
+
+def cifar_records(coarse: np.ndarray, fine: np.ndarray, images: np.ndarray) -> bytes:
+    """`coarse fine`, then 1,024 bytes each of red, green and blue, a record an image."""
+    planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    return np.column_stack([coarse, fine, planes]).astype(np.uint8).tobytes()
+
+
+def write_cifar_tar(path: Path, parts: dict[str, bytes]) -> Path:
+    """`cifar-100-binary/train.bin` and `test.bin` in a gzipped tar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for part, data in parts.items():
+            member = tarfile.TarInfo(f"cifar-100-binary/{part}.bin")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
     return path

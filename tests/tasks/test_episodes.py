@@ -14,7 +14,7 @@ CLASSES, PER_CLASS = 7, 9
 PADDING = 255
 
 
-def numbered(counts=None, classes=CLASSES) -> Episodes | tuple:
+def numbered(counts=None, classes=CLASSES) -> tuple[np.ndarray, np.ndarray]:
     """Images of which the first pixel is the class and the second the member, the others zero."""
     counts = np.full(classes, PER_CLASS) if counts is None else np.asarray(counts)
     images = np.zeros((classes, PER_CLASS, 3, 3, 2), np.uint8)

@@ -73,7 +73,7 @@ def test_classes_are_unlike_in_a_common_face():
     means = stacked(family).mean(axis=1).reshape(len(characters(family)), -1)
     correlations = np.corrcoef(means) - np.eye(len(means))
     # 0.88 is what single images may have; means over distortions are smoother, never identical.
-    assert correlations.max() < 0.99
+    assert correlations.max() < 0.98
 
 
 def test_a_nearest_mean_tells_classes_apart(family):
@@ -82,7 +82,7 @@ def test_a_nearest_mean_tells_classes_apart(family):
     means = images[:, ::2].mean(axis=1)
     distances = (means**2).sum(-1) - 2 * images[:, 1::2] @ means.T
     right = distances.argmin(-1) == np.arange(len(means))[:, None]
-    assert right.mean() > 0.3  # chance is below 0.01
+    assert right.mean() > 0.4  # chance is below 0.01
 
 
 def test_equal_seeds_give_equal_images():

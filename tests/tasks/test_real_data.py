@@ -1,5 +1,6 @@
 """The published files themselves, against figures published or counted independently."""
 
+import json
 import subprocess
 import sys
 
@@ -7,7 +8,18 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from mirrax.tasks import check_family, diverse_digits, load_images, missing, rotated_mnist, verify
+from mirrax.tasks import (
+    check_family,
+    cifar_fs,
+    diverse_digits,
+    fc100,
+    load_images,
+    mini_imagenet,
+    missing,
+    omniglot,
+    rotated_mnist,
+    verify,
+)
 
 pytestmark = pytest.mark.needs_data
 
@@ -59,10 +71,75 @@ def test_usps(real_data):
     assert task.train_images.min() == 0 and task.train_images.max() == 1
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "usps"])
+FEW_SHOT = ["omniglot", "cifar-100", "mini-imagenet"]
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "usps", *FEW_SHOT])
 def test_checksums(real_data, name):
     need(real_data, name)
     assert all("matches" in file.evidence for file in verify(name, real_data))
+
+
+def filed_split(real_data, below: str) -> dict[str, list]:
+    """The split as torchmeta's files have it."""
+    folder = real_data / "splits" / below
+    if not folder.is_dir():
+        pytest.skip(f"no splits/{below} in the data folder")
+    files = {"train": "train", "validation": "val", "test": "test"}
+    return {part: json.loads((folder / f"{name}.json").read_text()) for part, name in files.items()}
+
+
+def names_of(family) -> dict[str, set[str]]:
+    return {p: set(getattr(family, p).class_names) for p in ("train", "validation", "test")}
+
+
+def test_omniglot(real_data):
+    need(real_data, "omniglot")
+    family = omniglot(real_data)
+    filed = {
+        part: {
+            f"{alphabet}/{character}"
+            for alphabets in content.values()
+            for alphabet, characters in alphabets.items()
+            for character in characters
+        }
+        for part, content in filed_split(real_data, "omniglot").items()
+    }
+    assert names_of(family) == filed
+    assert family.train.images.shape == (1028, 20, 28, 28, 1)
+    # Ink is the rarer of the two; each image has some.
+    images = np.concatenate([family.train.images, family.validation.images, family.test.images])
+    assert 0.04 < images.mean() / 255 < 0.12
+    assert images.reshape(-1, 28 * 28).max(axis=1).min() > 100
+    distinct = {image.tobytes() for image in images.reshape(-1, 28 * 28)}
+    assert len(distinct) > 32_000  # of 32,460; a few are drawn alike
+
+
+def test_splits_of_cifar(real_data):
+    need(real_data, "cifar-100")
+    bertinetto, oreshkin = cifar_fs(real_data), fc100(real_data)
+    filed = filed_split(real_data, "cifar100/cifar-fs")
+    assert names_of(bertinetto) == {
+        part: {name for _, name in names} for part, names in filed.items()
+    }
+    above = {name: superclass for names in filed.values() for superclass, name in names}
+    for part, superclasses in filed_split(real_data, "cifar100/fc100").items():
+        assert {above[name] for name in names_of(oreshkin)[part]} == set(superclasses)
+    images = bertinetto.train.images / 255
+    assert images.shape[2:] == (32, 32, 3)
+    # The published means of the channels, .5071 .4865 .4409, are of all 100 classes.
+    assert np.abs(images.mean(axis=(0, 1, 2, 3)) - [0.507, 0.487, 0.441]).max() < 0.02
+
+
+def test_mini_imagenet(real_data):
+    need(real_data, "mini-imagenet")
+    family = mini_imagenet(real_data)
+    parts = family.train, family.validation, family.test
+    assert [len(part.class_names) for part in parts] == [64, 16, 20]
+    assert "n01532829" in family.train.class_names and "n01930112" in family.test.class_names
+    means = family.train.images.mean(axis=(0, 1, 2, 3), dtype=np.float64) / 255
+    # Of all 600 images a class: .47099 .45027 .40530; a sixth of them is within their noise.
+    assert np.abs(means - [0.47099, 0.45027, 0.40530]).max() < 0.01
 
 
 @pytest.mark.parametrize("angle", [15, 45, 75])

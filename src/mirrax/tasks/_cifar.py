@@ -8,8 +8,10 @@ run what the file says.
 import contextlib
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,11 +129,12 @@ def _open_part(located: Located, part: str) -> Iterator[ByteSource]:
     try:
         with tarfile.open(path) as archive, _member(archive, name, path) as stream:
             yield ByteSource(stream, f"{os.fspath(path)} ({name})")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{os.fspath(path)} is damaged ({error}); get it again") from error
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{os.fspath(path)} is damaged ({reason}); get it again") from error
 
 
-def _member(archive: tarfile.TarFile, name: str, path: Path):
+def _member(archive: tarfile.TarFile, name: str, path: Path) -> Any:
     try:
         stream = archive.extractfile(name)
     except KeyError:

@@ -10,6 +10,8 @@
 The names of the two splits agree with the files of torchmeta (MIT).
 """
 
+from collections.abc import Sequence
+
 from ._few_shot import Split
 
 _MEMBERS = {
@@ -56,7 +58,7 @@ _FC100_TEST = """
 """
 
 
-def _split(validation: list[str], test: list[str]) -> Split:
+def _split(validation: Sequence[str], test: Sequence[str]) -> Split:
     train = [name for name in CLASSES if name not in {*validation, *test}]
     return {"train": train, "validation": validation, "test": test}
 

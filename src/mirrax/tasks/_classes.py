@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from .._errors import DataError
@@ -81,16 +82,8 @@ class ImageClasses:
         """
         size = self.image_shape[:2]
         check_episodes(self.counts, size, way, shot, query, rotations, self.class_names)
-        # The fields' converters move the arrays.
-        return Episodes(
-            self.images,  # pyright: ignore[reportArgumentType]
-            self.counts,  # pyright: ignore[reportArgumentType]
-            way,
-            shot,
-            query,
-            self.scale,
-            rotations,
-        )
+        images, counts = jnp.asarray(self.images), jnp.asarray(self.counts)
+        return Episodes(images, counts, way, shot, query, self.scale, rotations)
 
 
 @dataclasses.dataclass(frozen=True)

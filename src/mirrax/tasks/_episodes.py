@@ -6,8 +6,9 @@ others its query `Q` (Vinyals et al., *Matching networks for one shot learning*,
 rotations, each class is four, one a quarter turn (Santoro et al., *Meta-learning with
 memory-augmented neural networks*, 2016, §4.1).
 
-Choosing `k` of `n` uniformly is taking the `k` largest of `n` independent uniform numbers. One
-call of the generator gives all numbers of an episode: compiling it is most of what a draw costs.
+Choosing `k` of `n` uniformly is taking the `k` largest of `n` independent uniform numbers; ties,
+one in 2²³ a pair, go to the first. One call of the generator gives all numbers of an episode:
+compiling it is most of what a draw costs.
 """
 
 from collections.abc import Sequence

@@ -45,9 +45,9 @@ def assemble(
     where = f"{title} in {next(iter(located.paths.values())).parent}"
     check_disjoint(f"{where}: its split", split)
     known = {label for labels in split.values() for label in labels}
-    for label in known - counts.keys():
+    for label in sorted(known - counts.keys()):
         raise DataError(f"{where} lacks class {label!r} of the split; get it again")
-    for label in counts.keys() - known:
+    for label in sorted(counts.keys() - known):
         raise DataError(
             f"{where} has class {label!r}, which is in no part of the split;"
             f"{nearest(label, known)} Remove it, or get the set again"

@@ -155,7 +155,7 @@ def _renderer(path: str) -> Callable[[str], Any]:
     font = ImageFont.truetype(path, _EM, layout_engine=ImageFont.Layout.BASIC)
 
     def render(character: str) -> Any:
-        mask = font.getmask(character, mode="L")
+        mask: Any = font.getmask(character, mode="L")
         if 0 in mask.size:
             return None
         image = Image.frombytes("L", mask.size, bytes(mask))
