@@ -1,4 +1,4 @@
-"""Conv4 against goldens of other codes, a plain second writing, and the laws of batch statistics."""
+"""Conv4 against goldens of other codes, a plain second writing, and laws of batch statistics."""
 
 import functools
 
@@ -41,13 +41,8 @@ def leaves(reference, prefix, model):
 
 def task(reference):
     """Support and query of a golden: images NHWC, and labels."""
-    return tuple(
-        (
-            jnp.asarray(reference[f"x{part}"]).transpose(0, 2, 3, 1),
-            jnp.asarray(reference[f"y{part}"]),
-        )
-        for part in "sq"
-    )
+    arrays = {name: jnp.asarray(reference[name]) for name in ("xs", "ys", "xq", "yq")}
+    return tuple((arrays[f"x{s}"].transpose(0, 2, 3, 1), arrays[f"y{s}"]) for s in "sq")
 
 
 def loss(model, params, batch):
@@ -253,7 +248,9 @@ def test_gradients_by_finite_differences():
         energy(jax.tree.map(lambda x, d, h=h: x + h * d, params, direction)) for h in (1e-6, -1e-6)
     ]
     grads = jax.jit(jax.grad(energy))(params)
-    exact = sum(jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (grads, direction))))
+    exact = sum(
+        jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (grads, direction)), strict=True)
+    )
     np.testing.assert_allclose((moved[0] - moved[1]) / 2e-6, exact, rtol=1e-6)
 
 
@@ -261,7 +258,7 @@ def test_gradients_by_finite_differences():
 def test_a_bias_in_front_of_batch_statistics_has_gradient_zero(warp):
     model = conv4((16, 16, 1), 2, filters=3, warp=warp)
     params, images = disturbed(model), drawn(4, 16, 16, 1)
-    grads = jax.grad(lambda p: jnp.sum(model.apply(p, images) ** 2))(params)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, images) ** 2)))(params)
     for i in range(4):
         assert not np.any(grads[f"conv_{i}"]["bias"])
         assert np.any(grads[f"conv_{i}"]["weight"])
@@ -271,7 +268,7 @@ def test_a_bias_under_a_spatial_warp_matters():
     """Zeros around the image are not the bias, so a spatial warp sees its edge."""
     model = conv4((16, 16, 1), 2, filters=3, warp="spatial")
     params, images = disturbed(model), drawn(4, 16, 16, 1)
-    grads = jax.grad(lambda p: jnp.sum(model.apply(p, images) ** 2))(params)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, images) ** 2)))(params)
     assert all(np.any(grads[f"conv_{i}"]["bias"]) for i in range(4))
 
 
@@ -344,7 +341,8 @@ def test_the_start_is_pytorchs(filters):
         assert 0.95 * bound < np.abs(weight).max() <= bound
         # 288 to 36,864 uniform numbers: the variance is known to 0.9/√288 = 5% (one deviation).
         assert abs(np.var(weight) / (bound**2 / 3) - 1) < 0.2
-        assert 0.5 * bound < np.abs(bias).max() <= bound
+        # Five biases at the least: one draw in 243 has all of them below a third of the bound.
+        assert bound / 3 < np.abs(bias).max() <= bound
         assert np.unique(bias).size == bias.size
 
 
