@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ._format import printable
@@ -26,6 +26,8 @@ class Column:
     - `label`: its heading, with the unit in brackets.
     - `numeric`: whether its cells are numbers (set to the right, sortable as numbers).
     - `aside`: whether a narrow terminal may show it under the table instead.
+    - `spread`: what the ± of its cells is called in JSON: a standard error, `"se"`, or the
+        half-width of a 95% interval, `"ci95"`.
 
     >>> Column("loss", "Final training loss", numeric=True).label
     'Final training loss'
@@ -35,6 +37,7 @@ class Column:
     label: str
     numeric: bool = False
     aside: bool = False
+    spread: str = "se"
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ class Cell:
 
     - `text`: what is shown.
     - `value`: the number or word that is sorted by; `None` sorts last.
-    - `spread`: the standard error of `value`, if known.
+    - `spread`: the uncertainty of `value`, if known; the column says of which kind.
     - `best`: whether the cell is set in bold.
+    - `mark`: a sign in front of the text, which a note under the table explains.
 
     >>> Cell("97.4", 97.4, best=True).best
     True
@@ -56,6 +60,12 @@ class Cell:
     value: float | str | None = None
     spread: float | None = None
     best: bool = False
+    mark: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The text after its mark."""
+        return f"{self.mark} {self.text}" if self.mark else self.text
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ class Table:
         marked = any(cell.best for row in self.rows for cell in row)
         lines = [[printable(c.label) for c in self.columns]]
         for row in self.rows:
-            lines.append([printable(c.text) + ("*" if c.best else "") for c in row])
+            lines.append([printable(c.shown) + ("*" if c.best else "") for c in row])
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         lines.insert(1, ["-" * width for width in widths])
         body = [self._align(line, widths) for line in lines]
@@ -168,8 +178,9 @@ class Table:
                 width=given,
             )
         for row in self.rows:
-            cells = (row[i] for i in kept)
-            table.add_row(*(Text(printable(c.text), style="bold" if c.best else "") for c in cells))
+            cells = [row[i] for i in kept]
+            styles = ("bold" if cell.best else "" for cell in cells)
+            table.add_row(*map(Text, (printable(cell.shown) for cell in cells), styles))
         return table
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
@@ -190,7 +201,7 @@ class Table:
         rule = "| " + " | ".join("---:" if c.numeric else ":---" for c in self.columns) + " |"
         lines = [f"**{_escape(self.title)}**", "", head, rule]
         for row in self.rows:
-            cells = (f"**{_escape(c.text)}**" if c.best else _escape(c.text) for c in row)
+            cells = (f"**{_escape(c.shown)}**" if c.best else _escape(c.shown) for c in row)
             lines.append("| " + " | ".join(cells) + " |")
         for note in self.notes:
             lines += ["", _escape(note)]
@@ -202,7 +213,8 @@ class Table:
         **Returns:**
 
         `{"title", "columns", "rows", "notes"}`; a numeric cell is
-        `{"mean", "se", "best", "text"}`, any other its text.
+        `{"mean", "se" or "ci95", "best", "text"}`, with `"mark"` where there is one; any other
+        cell is its text.
 
         >>> Table("T", (Column("a", "A"),), ((Cell("x"),),)).json()["rows"]
         [{'a': 'x'}]
@@ -221,7 +233,7 @@ class Table:
         """Characters that each column takes with its gap: by its cells, or by its longest word."""
         widths = []
         for i in kept:
-            texts = [row[i].text for row in self.rows]
+            texts = [row[i].shown for row in self.rows]
             glued = [text.replace(" ±", "_±") for text in [*texts, self.columns[i].label]]
             parts = [word for text in glued for word in text.split()]
             # A heading may be broken between words; a cell is better left whole.
@@ -247,7 +259,7 @@ class Table:
     def _asides(self) -> list[str]:
         """What the `aside` columns hold, one line a row."""
         return [
-            f"{column.label}, {row[0].text}: {cell.text}"
+            f"{column.label}, {row[0].text}: {cell.shown}"
             for row in self.rows
             for cell, column in zip(row, self.columns, strict=True)
             if column.aside and cell.text
@@ -284,11 +296,42 @@ def mark_best(cells: list[Cell], better: str | None) -> list[Cell]:
     top = max(values) if better == "higher" else min(values)
     shown = {c.text.split(" ±")[0] for c in cells if c.value == top}
     return [
-        Cell(c.text, c.value, c.spread, best=c.text.split(" ±")[0] in shown)
-        if isinstance(c.value, float)
-        else c
+        replace(c, best=c.text.split(" ±")[0] in shown) if isinstance(c.value, float) else c
         for c in cells
     ]
+
+
+def mark_overlap(cells: list[Cell], mark: str) -> list[Cell]:
+    r"""Marks the cells whose interval `value ± spread` meets that of a best cell.
+
+    $|m - m_*| \le c + c_*$ for means $m$ and half-widths $c$. Overlap is weaker than a test: it
+    says that the two intervals leave the order open, not that there is no difference.
+
+    **Arguments:**
+
+    - `cells`: the column after `mark_best`; cells without an interval are never marked.
+    - `mark`: the sign.
+
+    **Returns:**
+
+    The column with `mark` set on cells that are not best themselves.
+
+    >>> cells = [Cell("5", 5.0, 1.0, best=True), Cell("4", 4.0, 0.5), Cell("1", 1.0, 0.5)]
+    >>> [c.mark for c in mark_overlap(cells, "†")]
+    ['', '†', '']
+    """
+    tops = [c for c in cells if c.best]
+
+    def open_to(cell: Cell) -> bool:
+        return not cell.best and any(_overlap(cell, top) for top in tops)
+
+    return [replace(c, mark=mark) if open_to(c) else c for c in cells]
+
+
+def _overlap(one: Cell, two: Cell) -> bool:
+    sizes = (one.value, one.spread, two.value, two.spread)
+    a, da, b, db = (v if isinstance(v, float | int) else None for v in sizes)
+    return None not in (a, da, b, db) and abs(a - b) <= da + db  # type: ignore[operator]
 
 
 def printable_lines(lines: Iterable[str]) -> str:
@@ -319,4 +362,5 @@ def _escape(text: str) -> str:
 def _cell_json(column: Column, cell: Cell) -> Any:
     if not column.numeric:
         return cell.text
-    return {"mean": cell.value, "se": cell.spread, "best": cell.best, "text": cell.text}
+    found = {"mean": cell.value, column.spread: cell.spread, "best": cell.best}
+    return {**found, **({"mark": cell.mark} if cell.mark else {}), "text": cell.text}
