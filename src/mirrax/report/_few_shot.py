@@ -7,10 +7,12 @@ interval of the mean.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ._checks import few_shot
 from ._format import ABSENT, clean, decimals, estimate, finite, number
+from ._marks import mark_best, mark_overlap
 from ._paper import S004_TABLE1
-from ._table import Cell, Column, Table, mark_best, mark_overlap
-from ._tables import estimate_cell, percent, side_by_side
+from ._table import Cell, Column, Table
+from ._tables import comparison_table, estimate_cell, percent, side_by_side
 
 _OPEN = "†"
 _CI95 = "the half-width of a 95% interval of the mean"
@@ -93,30 +95,40 @@ def few_shot_table(summary: Mapping[str, Any]) -> Table:
     rows = list(summary.get("methods") or ())
     columns = [Column("method", "Method")]
     body = [[Cell(label, label) for label in (method_label(row.get("method")) for row in rows)]]
+    accuracies = mark_overlap(mark_best(_accuracies(rows), "higher"), _OPEN)
     for column, cells in (
-        (
-            Column("test_accuracy", "Test accuracy (%)", numeric=True, spread="ci95"),
-            mark_overlap(mark_best(_accuracies(rows), "higher"), _OPEN),
-        ),
-        (Column("query_loss", "Query loss", numeric=True, spread="ci95"), _losses(rows, "query")),
-        (
-            Column("train_loss", "Training loss", numeric=True, spread="ci95"),
-            _losses(rows, "train"),
-        ),
-        (Column("learned", "Learned numbers", numeric=True), _plain(rows, "learned", 0)),
-        (
-            Column("seconds_per_step", "Seconds a meta-step", numeric=True),
-            _plain(rows, "seconds_per_step"),
-        ),
+        (Column("test_accuracy", "Test accuracy (%)", True, spread="ci95"), accuracies),
+        (_loss_column("query_loss", "Query loss"), _losses(rows, "query_loss")),
+        (_loss_column("train_loss", "Training loss"), _losses(rows, "train_loss")),
+        (Column("learned", "Learned numbers", True), _plain(rows, "learned", 0)),
+        (Column("seconds_per_step", "Seconds a meta-step", True), _plain(rows, "seconds_per_step")),
     ):
         if any(cell.value is not None for cell in cells):
             columns.append(column)
             body.append(cells)
-    marked = body[1] if len(body) > 1 and columns[1].key == "test_accuracy" else []
-    notes = [protocol_line(summary), _reading(marked), _meanings([c.key for c in columns])]
+    notes = [protocol_line(summary), _reading(accuracies), _meanings([c.key for c in columns])]
     notes += [clean(note) for note in summary.get("notes") or ()]
     table_rows = tuple(zip(*body, strict=True))
     return Table(_title(summary), tuple(columns), table_rows, tuple(filter(None, notes)))
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table | None:
+    """What a run compared, whichever its kind.
+
+    **Arguments:**
+
+    - `summary`: the content of `summary.json`.
+
+    **Returns:**
+
+    The table of `few_shot_table` or `comparison_table`; `None` where nothing was compared.
+
+    >>> summary_table({"recipe": "quadratics"}) is None
+    True
+    """
+    if few_shot(summary):
+        return few_shot_table(summary)
+    return comparison_table(summary) if summary.get("comparison") else None
 
 
 def few_shot_side_by_side(
@@ -238,8 +250,12 @@ def _accuracies(rows: Sequence[Mapping[str, Any]]) -> list[Cell]:
     return cells
 
 
-def _losses(rows: Sequence[Mapping[str, Any]], kind: str) -> list[Cell]:
-    entries = [estimate(row.get(f"{kind}_loss"), "ci95") for row in rows]
+def _loss_column(key: str, label: str) -> Column:
+    return Column(key, label, numeric=True, brief=True, spread="ci95")
+
+
+def _losses(rows: Sequence[Mapping[str, Any]], key: str) -> list[Cell]:
+    entries = [estimate(row.get(key), "ci95") for row in rows]
     places = decimals((mean for mean, _ in entries), at_most=4)
     return [estimate_cell(entry, places) for entry in entries]
 

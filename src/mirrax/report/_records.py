@@ -79,7 +79,8 @@ class Run:
                 "`mirrax train` wrote."
             )
         rounds, notes = _read_metrics(folder / "metrics.jsonl")
-        summary = _read_json(folder / "summary.json", check_summary, "compare")
+        again = "resume" if config["recipe"].startswith("few-shot") else "compare"
+        summary = _read_json(folder / "summary.json", check_summary, again)
         curves = _read_json(folder / "curves.json", check_curves, "compare")
         geometry = _read_json(folder / "geometry.json", check_geometry, "resume")
         if not rounds and not few_shot(summary):

@@ -26,6 +26,7 @@ class Column:
     - `label`: its heading, with the unit in brackets.
     - `numeric`: whether its cells are numbers (set to the right, sortable as numbers).
     - `aside`: whether a narrow terminal may show it under the table instead.
+    - `brief`: whether a narrow terminal may leave out the ± of its cells.
     - `spread`: what the ± of its cells is called in JSON: a standard error, `"se"`, or the
         half-width of a 95% interval, `"ci95"`.
 
@@ -37,6 +38,7 @@ class Column:
     label: str
     numeric: bool = False
     aside: bool = False
+    brief: bool = False
     spread: str = "se"
 
 
@@ -142,7 +144,7 @@ class Table:
         **Arguments:**
 
         - `width`: characters there are. Where the table is wider, `aside` columns move into the
-            notes, one line a row.
+            notes, one line a row; where that is not enough, `brief` columns lose their ±.
 
         **Returns:**
 
@@ -159,6 +161,8 @@ class Table:
         if width is not None and sum(self._widths(kept)) > width + _GAP:
             kept = [i for i in kept if not self.columns[i].aside]
             notes += self._asides()
+            if any(c.brief for c in self.columns) and sum(self._widths(kept)) > width + _GAP:
+                return self._shortened().rich(width)
         table = RichTable(
             title=Text(self.title, style="bold"),
             caption=Text(printable_lines(notes)) if notes else None,
@@ -229,32 +233,46 @@ class Table:
             "notes": list(self.notes),
         }
 
-    def _widths(self, kept: list[int], words: bool = False) -> list[int]:
-        """Characters that each column takes with its gap: by its cells, or by its longest word."""
+    def _widths(self, kept: list[int], whole: str = "cells") -> list[int]:
+        """Characters that each column takes with its gap if words, cells or headings are whole."""
         widths = []
         for i in kept:
-            texts = [row[i].shown for row in self.rows]
-            glued = [text.replace(" ±", "_±") for text in [*texts, self.columns[i].label]]
-            parts = [word for text in glued for word in text.split()]
-            # A heading may be broken between words; a cell is better left whole.
-            longest = max(map(len, parts), default=1)
-            widths.append((longest if words else max([longest, *map(len, texts)])) + _GAP)
+            label, texts = self.columns[i].label, [row[i].shown for row in self.rows]
+            parts = [word for text in [*texts, label] for word in _unbroken(text).split()]
+            left = {"words": [], "cells": texts, "headings": [*texts, label]}[whole]
+            widths.append(max(map(len, [*parts, *left]), default=1) + _GAP)
         return widths
 
     def _share_out(self, kept: list[int], width: int | None) -> list[int | None]:
-        """Widths of the columns where cells must be broken, but words need not be."""
-        words, cells = self._widths(kept, words=True), self._widths(kept)
-        if width is None or sum(cells) <= width + _GAP or sum(words) > width + _GAP:
+        """Widths of the columns where headings, or cells too, must be broken between words."""
+        words, cells, headings = (self._widths(kept, w) for w in ("words", "cells", "headings"))
+        if width is None or sum(headings) <= width + _GAP or sum(words) > width + _GAP:
             return [None] * len(kept)
-        room = width + _GAP - sum(words)
-        needs = [cell - word for cell, word in zip(cells, words, strict=True)]
+        # A heading may be broken between words; a cell is better left whole.
+        given, wanted = (cells, headings) if sum(cells) <= width + _GAP else (words, cells)
+        room = width + _GAP - sum(given)
+        needs = [more - less for more, less in zip(wanted, given, strict=True)]
         for need in sorted(set(needs)):  # columns of one kind stay alike
             alike = [i for i, other in enumerate(needs) if other == need]
             if need * len(alike) <= room:
                 room -= need * len(alike)
                 for i in alike:
-                    words[i] = cells[i]
-        return [given - _GAP for given in words]
+                    given[i] = wanted[i]
+        return [size - _GAP for size in given]
+
+    def _shortened(self) -> "Table":
+        """The table without the ± of its `brief` columns, and a note that says so."""
+        named = " and ".join(c.label.lower() for c in self.columns if c.brief)
+        rows = (
+            tuple(
+                replace(cell, text=cell.text.split(" ±")[0]) if column.brief else cell
+                for cell, column in zip(row, self.columns, strict=True)
+            )
+            for row in self.rows
+        )
+        note = f"The ± of {named} is left out for want of width."
+        columns = tuple(replace(c, brief=False) for c in self.columns)
+        return Table(self.title, columns, tuple(rows), (*self.notes, note))
 
     def _asides(self) -> list[str]:
         """What the `aside` columns hold, one line a row."""
@@ -273,67 +291,6 @@ class Table:
         return "  ".join(cells).rstrip()
 
 
-def mark_best(cells: list[Cell], better: str | None) -> list[Cell]:
-    """Marks the best cells of one column.
-
-    Cells whose text equals that of the best one are marked too: what looks the same is not ranked.
-
-    **Arguments:**
-
-    - `cells`: the column; cells without a number take no part.
-    - `better`: `"higher"`, `"lower"`, or `None` for a column without a best.
-
-    **Returns:**
-
-    The column with `best` set.
-
-    >>> [c.best for c in mark_best([Cell("1", 1.0), Cell("2", 2.0)], "lower")]
-    [True, False]
-    """
-    values = [c.value for c in cells if isinstance(c.value, float)]
-    if better is None or len(values) < 2:
-        return cells
-    top = max(values) if better == "higher" else min(values)
-    shown = {c.text.split(" ±")[0] for c in cells if c.value == top}
-    return [
-        replace(c, best=c.text.split(" ±")[0] in shown) if isinstance(c.value, float) else c
-        for c in cells
-    ]
-
-
-def mark_overlap(cells: list[Cell], mark: str) -> list[Cell]:
-    r"""Marks the cells whose interval `value ± spread` meets that of a best cell.
-
-    $|m - m_*| \le c + c_*$ for means $m$ and half-widths $c$. Overlap is weaker than a test: it
-    says that the two intervals leave the order open, not that there is no difference.
-
-    **Arguments:**
-
-    - `cells`: the column after `mark_best`; cells without an interval are never marked.
-    - `mark`: the sign.
-
-    **Returns:**
-
-    The column with `mark` set on cells that are not best themselves.
-
-    >>> cells = [Cell("5", 5.0, 1.0, best=True), Cell("4", 4.0, 0.5), Cell("1", 1.0, 0.5)]
-    >>> [c.mark for c in mark_overlap(cells, "†")]
-    ['', '†', '']
-    """
-    tops = [c for c in cells if c.best]
-
-    def open_to(cell: Cell) -> bool:
-        return not cell.best and any(_overlap(cell, top) for top in tops)
-
-    return [replace(c, mark=mark) if open_to(c) else c for c in cells]
-
-
-def _overlap(one: Cell, two: Cell) -> bool:
-    sizes = (one.value, one.spread, two.value, two.spread)
-    a, da, b, db = (v if isinstance(v, float | int) else None for v in sizes)
-    return None not in (a, da, b, db) and abs(a - b) <= da + db  # type: ignore[operator]
-
-
 def printable_lines(lines: Iterable[str]) -> str:
     r"""Several lines without control characters.
 
@@ -349,6 +306,11 @@ def printable_lines(lines: Iterable[str]) -> str:
     'a b\nc'
     """
     return "\n".join(printable(line) for line in lines)
+
+
+def _unbroken(text: str) -> str:
+    """`text` with a sign in front of ± and behind it where a line must not end."""
+    return text.replace(" ±", "_±")
 
 
 def _escape(text: str) -> str:

@@ -20,7 +20,8 @@ from ._format import (
     plus_minus,
     words,
 )
-from ._table import Cell, Column, Table, mark_best
+from ._marks import mark_best
+from ._table import Cell, Column, Table
 
 _METRICS = {
     "test_accuracy": ("Test accuracy (%)", "higher"),
@@ -98,7 +99,7 @@ def side_by_side(
 
     **Returns:**
 
-    A `Table` with two rows an optimiser or method. The best is marked among ours and among the
+    A `Table` with two rows an optimiser or method, one where the paper has none. The best is marked among ours and among the
     paper's apart. Where the paper's columns are tasks of one kind, their mean has a column too.
 
     >>> from mirrax.report import S000_TABLE2
@@ -125,13 +126,15 @@ def side_by_side(
     body = []
     for i, name in enumerate(names):
         for source, half in zip(("ours", "paper"), halves, strict=True):
+            if source == "paper" and name not in paper["rows"]:
+                continue
             head = (Cell(clean(name), clean(name)), Cell(source, source))
             body.append((*head, *(column[i] for column in half)))
     below = (
         f"Paper: {paper['source']}. Columns: {paper['axis'].lower()}; figures in {unit}.",
         f"Bold is the best of each column, ours and the paper's apart; our ± is {spread}.",
-        *notes,
         *paper.get("notes", ()),
+        *notes,
     )
     return Table(paper["title"], tuple(columns), tuple(body), below)
 
