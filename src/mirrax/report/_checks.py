@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._format import clean, finite
+from ._labels import method_label
 
 _ADAPTATION = ("support_loss", "support_loss_ci95", "gradient_norm", "gradient_norm_ci95")
 
@@ -62,11 +63,11 @@ def _check_few_shot(summary: Mapping[str, Any]) -> str | None:
         return "'protocol' is not an object"
     seen = set()
     for row in rows:
-        name = clean(row["method"])
+        name = method_label(row["method"])
         if name in seen:
             return f"two entries of 'methods' are named {name}"
         seen.add(name)
-        fault = _check_method(row, name)
+        fault = _check_method(row, clean(row["method"]))
         if fault:
             return fault
     return None

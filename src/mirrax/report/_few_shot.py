@@ -9,6 +9,7 @@ from typing import Any
 
 from ._checks import few_shot
 from ._format import ABSENT, clean, decimals, estimate, finite, number
+from ._labels import method_label
 from ._marks import mark_best, mark_overlap
 from ._paper import S004_TABLE1
 from ._table import Cell, Column, Table
@@ -16,22 +17,6 @@ from ._tables import comparison_table, estimate_cell, percent, side_by_side
 
 _OPEN = "†"
 _CI95 = "the half-width of a 95% interval of the mean"
-_LABELS = {
-    "maml": "MAML",
-    "anil": "ANIL",
-    "metasgd": "MetaSGD",
-    "tnet": "T-net",
-    "mtnet": "MT-net",
-    "warpmaml": "Warp-MAML",
-    "warpgrad": "WarpGrad",
-    "metacurvature": "MetaCurvature",
-    "metakfo": "MetaKFO",
-    "ecml": "ECML",
-    "blockiaf": "blockIAF",
-    "blockiafofficial": "blockIAF (official)",
-    "blockiafpaper": "blockIAF (paper)",
-    "convexpotential": "convex potential",
-}
 _DATA = {
     "omniglot": "Omniglot",
     "cifar-fs": "CIFAR-FS",
@@ -42,24 +27,6 @@ _STATISTICS = {
     "query": "batch statistics of the query images (transductive)",
     "support": "batch statistics of the support images",
 }
-
-
-def method_label(name: object) -> str:
-    """The name of a few-shot method as its literature writes it.
-
-    **Arguments:**
-
-    - `name`: a name from a record; case, hyphens and underscores do not matter.
-
-    **Returns:**
-
-    The name; one that is not known is returned as it is, on one line.
-
-    >>> method_label("meta_sgd"), method_label("block_iaf_paper"), method_label("my:rule")
-    ('MetaSGD', 'blockIAF (paper)', 'my:rule')
-    """
-    key = "".join(c for c in str(name).casefold() if c.isalnum())
-    return _LABELS.get(key) or clean(name) or "unnamed"
 
 
 def few_shot_table(summary: Mapping[str, Any]) -> Table:
@@ -190,10 +157,10 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
     'Protocol: 5-way 1-shot; 1,000 test tasks; 1 seed.'
     """
     found: Mapping[str, Any] = summary.get("protocol") or {}
-    test, train = (_count(found.get(key)) for key in ("test_queries", "train_queries"))
-    queries = f"{test} query images a class" if test else ""
-    if test and train and test != train:
-        queries = f"{test} query images a class ({train} in meta-training)"
+    test, train = found.get("test_queries"), _count(found.get("train_queries"))
+    queries = _plural(test, "query image", " a class")
+    if queries and train and train != _count(test):
+        queries += f" ({train} in meta-training)"
     steps, rate = _count(found.get("inner_steps")), finite(found.get("rate"))
     inner = f"K = {steps} inner steps" if steps else ""
     if rate is not None:
@@ -232,9 +199,9 @@ def _count(value: object) -> str:
     return "" if found is None else f"{found:,.0f}"
 
 
-def _plural(value: object, noun: str) -> str:
+def _plural(value: object, noun: str, rest: str = "") -> str:
     count = _count(value)
-    return f"{count} {noun}{'' if count == '1' else 's'}" if count else ""
+    return f"{count} {noun}{'' if count == '1' else 's'}{rest}" if count else ""
 
 
 def _accuracies(rows: Sequence[Mapping[str, Any]]) -> list[Cell]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._axes import heading, log_axis
-from ._few_shot import method_label
 from ._format import finite
+from ._labels import method_label
 from ._series import (
     any_finite,
     band,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DECADES = 1e6  # a logarithmic axis shows no smaller part of its largest value
 _WINDOWS = 25  # a line of training that is smoothed has about so many separate means
 _PANELS = {
     "support_loss": ("Support loss on new tasks", "Mean loss", "nats"),
@@ -248,7 +247,6 @@ def _scale(axes: "Axes", means: Sequence["np.ndarray"]) -> tuple[float, float] |
         return None
     low, high = limits
     if high / low > 10:
-        limits = max(low, high / _DECADES), high
         axes.set_ylim(*limits)
         log_axis(axes.yaxis)
         return limits

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from ._style import Stroke
 
+_DEEPEST = 1e6  # a logarithmic axis shows no smaller part of its largest value
 _POINTS = 800  # more than the pixels across; thinning keeps files small
 
 
@@ -103,7 +104,7 @@ def band(
 
 
 def loss_limits(means: Sequence["np.ndarray"]) -> tuple[float, float] | None:
-    """Limits that show every line but do not follow one that diverges."""
+    """Limits that show every line but do not follow one that diverges or vanishes."""
     import numpy as np
 
     found = [mean[mean > 0] for mean in means]
@@ -113,6 +114,7 @@ def loss_limits(means: Sequence["np.ndarray"]) -> tuple[float, float] | None:
     start = max(float(mean[0]) for mean in found)
     low = min(float(mean.min()) for mean in found)
     high = min(max(float(mean.max()) for mean in found), 3 * start)
+    low = max(low, high / _DEEPEST)
     margin = (high / low) ** 0.06 if high > low else 1.5
     return float(np.float64(low) / margin), high * margin
 

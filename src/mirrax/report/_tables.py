@@ -99,8 +99,9 @@ def side_by_side(
 
     **Returns:**
 
-    A `Table` with two rows an optimiser or method, one where the paper has none. The best is marked among ours and among the
-    paper's apart. Where the paper's columns are tasks of one kind, their mean has a column too.
+    A `Table` with two rows an optimiser or method, or one where the paper has none. The best is
+    marked among ours and among the paper's apart. Where the paper's columns are tasks of one kind,
+    their mean has a column too.
 
     >>> from mirrax.report import S000_TABLE2
     >>> table = side_by_side({"SGD": {"0": (92.0, 0.1)}}, S000_TABLE2)
