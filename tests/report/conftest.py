@@ -244,3 +244,91 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def paths() -> dict[str, Any]:
     """Trajectories on a quadratic."""
     return make_trajectories()
+
+
+# Made up: accuracy, speed of adaptation, numbers learned. No number here is a measurement.
+FEW_SHOT = {
+    "maml": (0.905, 0.75, 28_597),
+    "anil": (0.871, 0.5, 28_597),
+    "meta_sgd": (0.912, 0.9, 57_194),
+    "t_net": (0.908, 0.8, 60_000),
+    "mt_net": (0.902, 0.82, 60_500),
+    "warp_maml": (0.915, 0.95, 65_605),
+    "warpgrad": (0.918, 1.0, 65_605),
+    "meta_curvature": (0.926, 1.15, 35_000),
+    "meta_kfo": (0.899, 0.85, 35_040),
+    "ecml": (0.907, 0.78, 28_597),
+    "block_iaf_official": (0.931, 1.3, 3_568_628),
+    "block_iaf_paper": (0.929, 1.25, 3_568_628),
+    "convex_potential": (0.934, 1.45, 123_456),
+}
+PROTOCOL = {
+    "name": "standard",
+    "way": 5,
+    "shot": 1,
+    "test_queries": 15,
+    "train_queries": 15,
+    "statistics": "query",
+    "inner_steps": 5,
+    "rate": 0.05,
+    "rate_unit": "mean cross-entropy",
+    "test_tasks": 1000,
+}
+
+
+def few_shot_interval(mean: float, ci95: float) -> dict[str, Any]:
+    return {"mean": mean, "ci95": ci95, "values": [mean, mean, mean]}
+
+
+def make_few_shot(name: str) -> dict[str, Any]:
+    accuracy, speed, learned = FEW_SHOT[name]
+    loss = [1.6 * math.exp(-speed * k) + 0.02 for k in range(11)]
+    norm = [1.5 * math.exp(-0.8 * speed * k) + 0.01 for k in range(11)]
+    steps = list(range(1, 301))
+    return {
+        "method": name,
+        "learned": learned,
+        "test_accuracy": few_shot_interval(accuracy, 0.004),
+        "validation_accuracy": few_shot_interval(accuracy, 0.006),
+        "query_loss": few_shot_interval(2.1 - 2 * accuracy, 0.015),
+        "train_loss": few_shot_interval(2.0 - 2 * accuracy, 0.011),
+        "best_step": [250, 300, 275],
+        "seconds_per_step": 0.2 + 0.1 * speed,
+        "adaptation": {
+            "steps": list(range(11)),
+            "support_loss": loss,
+            "support_loss_ci95": [0.06 * v for v in loss],
+            "gradient_norm": norm,
+            "gradient_norm_ci95": [0.07 * v for v in norm],
+        },
+        "training": {
+            "steps": steps,
+            "loss": [0.3 + 1.3 * math.exp(-t * speed / 60) + 0.1 * (t % 2) for t in steps],
+        },
+    }
+
+
+@pytest.fixture(name="summary")
+def few_shot_summary() -> dict[str, Any]:
+    """A few-shot run with every method there is."""
+    return {
+        "recipe": "few-shot-glyphs",
+        "kind": "few-shot",
+        "protocol": dict(PROTOCOL),
+        "model": "conv4-32",
+        "seeds": 3,
+        "meta_steps": 300,
+        "wall_seconds": 1834.2,
+        "hardware": {"device": "cpu", "cores": 2},
+        "methods": [make_few_shot(name) for name in FEW_SHOT],
+        "notes": ["No rate was tuned for one method alone."],
+    }
+
+
+@pytest.fixture(name="folder")
+def few_shot_folder(tmp_path: Path, summary: dict[str, Any]) -> Path:
+    """The folder of that run."""
+    config = {"recipe": "few-shot-glyphs", "command": "mirrax train few-shot-glyphs"}
+    for name, content in {"config": config, "summary": summary}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return tmp_path

@@ -3,6 +3,11 @@
 matplotlib, rich and jinja2 are loaded when first needed, so importing this package is light.
 """
 
+from ._few_shot import few_shot_side_by_side as few_shot_side_by_side
+from ._few_shot import few_shot_table as few_shot_table
+from ._few_shot import summary_table as summary_table
+from ._few_shot_figures import adaptation_figure as adaptation_figure
+from ._few_shot_figures import training_figure as training_figure
 from ._figures import learning_curves as learning_curves
 from ._figures import meta_progress as meta_progress
 from ._figures import regret_bounds as regret_bounds
@@ -18,6 +23,7 @@ from ._paper import S000_FIGURE1 as S000_FIGURE1
 from ._paper import S000_TABLE1_LENET as S000_TABLE1_LENET
 from ._paper import S000_TABLE1_MLP as S000_TABLE1_MLP
 from ._paper import S000_TABLE2 as S000_TABLE2
+from ._paper import S004_TABLE1 as S004_TABLE1
 from ._records import Run as Run
 from ._run_figures import write_figures as write_figures
 from ._table import Cell as Cell

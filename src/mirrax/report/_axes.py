@@ -45,7 +45,7 @@ def heading(axes: "Axes", title: str, handles: Sequence[Any] = (), labels: Seque
             columnspacing=1.4,
             labelspacing=0.35,
         )
-        pad += 13.5 * rows + 3
+        pad += 12.3 * rows + 4.5
     axes.set_title(clean(title, 80), pad=pad)
 
 

@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._axes import heading, log_axis
-from ._format import clean, finite, words
+from ._format import clean, words
+from ._series import (
+    any_finite,
+    band,
+    last,
+    loss_limits,
+    positive,
+    span,
+    thin,
+    to_array,
+    value_axis,
+    whole_numbers,
+)
 from ._style import (
     BLUE,
     GREEN,
@@ -23,10 +35,7 @@ from ._style import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
-
-_POINTS = 800  # more than the pixels across; thinning keeps files small
 
 
 def learning_curves(data: Mapping[str, Any], stem: str | os.PathLike[str]) -> tuple[Path, Path]:
@@ -120,21 +129,19 @@ def draw_learning_curves(data: Mapping[str, Any]) -> "Figure":
     figure = new_figure(3.6)
     axes = figure.subplots()
     means = {name: to_array(curve["mean"]) for name, curve in curves.items()}
-    limits = _loss_limits(list(means.values()))
+    limits = loss_limits(list(means.values()))
     styles = strokes(curves)
     # The legend reads from the highest line to the lowest, as the lines end.
     lines = {}
-    for name in sorted(curves, key=lambda name: -_last(means[name])):
+    for name in sorted(curves, key=lambda name: -last(means[name])):
         curve, stroke = curves[name], styles[name]
         (lines[name],) = axes.plot(
             steps[keep], positive(means[name], limits)[keep], **stroke.line()
         )
         if curve.get("low") is not None and curve.get("high") is not None:
-            low, high = (positive(to_array(curve[k]), limits, floor=True) for k in ("low", "high"))
-            axes.fill_between(
-                steps[keep], low[keep], high[keep], color=stroke.colour, alpha=0.15, linewidth=0
-            )
-    axes.set_xlim(*_span(steps))
+            low, high = (to_array(curve[k])[keep] for k in ("low", "high"))
+            band(axes, steps[keep], low, high, stroke, limits)
+    axes.set_xlim(*span(steps))
     axes.set_ylim(*(limits or (0.0, 1.0)))
     if limits:
         log_axis(axes.yaxis)
@@ -166,12 +173,12 @@ def draw_meta_progress(rounds: Sequence[Mapping[str, Any]]) -> "Figure":
         "first step": to_array([record.get("first_loss") for record in rounds]),
         "last step": to_array([record.get("last_loss") for record in rounds]),
     }
-    losses = {name: value for name, value in losses.items() if _any_finite(value)}
+    losses = {name: value for name, value in losses.items() if any_finite(value)}
     figure = new_figure(4.4 if losses else 2.9)
     panels = figure.subplots(2 if losses else 1, 1, sharex=True, squeeze=False)[:, 0]
     top = panels[0]
     top.plot(numbers, values, color=VERMILLION, marker="o", markersize=3.5)
-    _value_axis(top, [values])
+    value_axis(top, [values])
     top.set_ylabel("Value of the objective")
     heading(top, "Meta-objective, by meta-round")
     if losses:
@@ -182,10 +189,10 @@ def draw_meta_progress(rounds: Sequence[Mapping[str, Any]]) -> "Figure":
                 losses.values(), (BLUE, GREEN), ((0, (5, 1.6)), "-"), strict=False
             )
         ]
-        _value_axis(bottom, list(losses.values()))
+        value_axis(bottom, list(losses.values()))
         bottom.set_ylabel("Training loss")
         heading(bottom, "Training loss of the inner runs", lines, list(losses))
-    _whole_numbers(panels[-1], numbers)
+    whole_numbers(panels[-1], numbers)
     panels[-1].set_xlabel("Meta-round (number)")
     return figure
 
@@ -216,124 +223,9 @@ def draw_regret_bounds(data: Mapping[str, Any]) -> "Figure":
         (line,) = axes.plot(steps[keep], values[keep], **stroke.line())
         handles.append(line)
         names.append(f"bound, {words(name)}")
-    _value_axis(axes, [regret, *bounds.values()])
-    axes.set_xlim(*_span(steps))
+    value_axis(axes, [regret, *bounds.values()])
+    axes.set_xlim(*span(steps))
     axes.set_xlabel("Step of the inner optimiser (number of updates)")
     axes.set_ylabel("Regret (sum of losses above the optimum)")
     heading(axes, "Regret and its bounds", handles, names)
     return figure
-
-
-def to_array(values: Sequence[Any]) -> "np.ndarray":
-    """Numbers as an array, `null` and infinity as NaN, so that lines break there.
-
-    **Arguments:**
-
-    - `values`: a list from JSON, or an array.
-
-    **Returns:**
-
-    A float array of the same length.
-
-    >>> to_array([1, None])
-    array([ 1., nan])
-    """
-    import numpy as np
-
-    array = np.asarray([np.nan if v is None else v for v in values], dtype=float)
-    return np.where(np.isfinite(array), array, np.nan)
-
-
-def thin(count: int, points: int = _POINTS) -> "np.ndarray":
-    """Indices of at most `points` of `count` entries, evenly, with both ends.
-
-    **Arguments:**
-
-    - `count`: how many entries there are.
-    - `points`: how many may stay.
-
-    **Returns:**
-
-    Increasing integer indices.
-
-    >>> thin(5, 3)
-    array([0, 2, 4])
-    """
-    import numpy as np
-
-    return np.unique(np.linspace(0, max(count - 1, 0), min(count, points)).round().astype(int))
-
-
-def positive(
-    values: "np.ndarray", limits: tuple[float, float] | None, floor: bool = False
-) -> "np.ndarray":
-    """Values for a logarithmic axis: those that are not positive become NaN, or the axis' floor.
-
-    **Arguments:**
-
-    - `values`: any array.
-    - `limits`: of the axis; `None` where there is nothing to show.
-    - `floor`: whether a band is cut at the lower limit instead of being interrupted.
-
-    **Returns:**
-
-    An array of the same shape.
-
-    >>> import numpy as np
-    >>> positive(np.array([-1.0, 2.0]), (0.1, 3.0), floor=True)
-    array([0.1, 2. ])
-    """
-    import numpy as np
-
-    least = limits[0] if floor and limits else np.nan
-    return np.where(values > 0, values, np.where(np.isnan(values), np.nan, least))
-
-
-def _loss_limits(means: Sequence["np.ndarray"]) -> tuple[float, float] | None:
-    """Limits that show every line but do not follow one that diverges."""
-    import numpy as np
-
-    found = [mean[mean > 0] for mean in means]
-    found = [mean for mean in found if mean.size]
-    if not found:
-        return None
-    start = max(float(mean[0]) for mean in found)
-    low = min(float(mean.min()) for mean in found)
-    high = min(max(float(mean.max()) for mean in found), 3 * start)
-    margin = (high / low) ** 0.06 if high > low else 1.5
-    return float(np.float64(low) / margin), high * margin
-
-
-def _value_axis(axes: Any, values: Sequence["np.ndarray"]) -> None:
-    """A logarithmic axis where the data are positive and span more than a factor of ten."""
-    import numpy as np
-
-    joined = np.concatenate(values) if values else np.zeros(0)
-    joined = joined[np.isfinite(joined)]
-    if joined.size and joined.min() > 0 and joined.max() / joined.min() > 10:
-        margin = (joined.max() / joined.min()) ** 0.06
-        axes.set_ylim(joined.min() / margin, joined.max() * margin)
-        log_axis(axes.yaxis)
-
-
-def _whole_numbers(axes: Any, numbers: "np.ndarray") -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    if len(numbers) == 1:
-        axes.set_xlim(numbers[0] - 1, numbers[0] + 1)
-
-
-def _span(steps: "np.ndarray") -> tuple[float, float]:
-    if not len(steps):
-        return 0.0, 1.0
-    low, high = float(steps[0]), float(steps[-1])
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
-
-
-def _last(values: "np.ndarray") -> float:
-    return finite(float(values[-1])) or float("inf") if len(values) else float("inf")
-
-
-def _any_finite(values: "np.ndarray") -> bool:
-    return bool((values == values).any())

@@ -72,22 +72,23 @@ def finite(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def estimate(entry: object) -> tuple[float | None, float | None]:
-    """The mean and standard error of an entry `{"mean": …, "se": …}`, a pair, or a bare number.
+def estimate(entry: object, spread: str = "se") -> tuple[float | None, float | None]:
+    """The mean and spread of an entry `{"mean": …, "se": …}`, a pair, or a bare number.
 
     **Arguments:**
 
     - `entry`: what a summary holds for one quantity.
+    - `spread`: the name of its uncertainty: `"se"` or `"ci95"`.
 
     **Returns:**
 
-    The pair `(mean, standard error)`; either is `None` where it is unknown.
+    The pair `(mean, spread)`; either is `None` where it is unknown.
 
     >>> estimate({"mean": 0.5, "se": 0.1}), estimate(3), estimate(None)
     ((0.5, 0.1), (3.0, None), (None, None))
     """
     if isinstance(entry, Mapping):
-        return finite(entry.get("mean")), finite(entry.get("se"))
+        return finite(entry.get("mean")), finite(entry.get(spread))
     if isinstance(entry, Sequence) and not isinstance(entry, str) and len(entry) == 2:
         return finite(entry[0]), finite(entry[1])
     return finite(entry), None
@@ -143,7 +144,7 @@ def plus_minus(mean: float | None, error: float | None, places: int | None) -> s
 
     **Arguments:**
 
-    - `mean`, `error`: the estimate and its standard error.
+    - `mean`, `error`: the estimate and its uncertainty.
     - `places`: decimals of both; `None` for four significant digits.
 
     **Returns:**

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._axes import fit, heading, label, log_axis
-from ._figures import thin, to_array
 from ._format import finite
 from ._inspect import rate_range
+from ._series import thin, to_array
 from ._style import (
     BLUE,
     INK,

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from mirrax._files import write_atomically
 
+from ._checks import few_shot
+from ._few_shot import summary_table
 from ._format import clean, duration, fields, finite
 from ._inspect import inspect_table
 from ._records import Run
 from ._run_figures import figures_of
 from ._style import THEME, drawing, to_svg
 from ._table import Table
-from ._tables import assumption_table, certificate_table, comparison_table
+from ._tables import assumption_table, certificate_table
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -150,7 +152,7 @@ def _section(index: int, run: Run) -> dict[str, Any]:
         "folder": clean(run.folder),
         "facts": _facts(run),
         "command": run.command,
-        "comparison": comparison_table(summary) if summary.get("comparison") else None,
+        "comparison": summary_table(summary),
         "figures": [f for f in figures if f["stem"] != "certificate"],
         "certificate_figure": next((f for f in figures if f["stem"] == "certificate"), None),
         "others": _other_figures(run, {figure["stem"] for figure in figures}),
@@ -177,10 +179,12 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     hardware = fields(hardware) if isinstance(hardware, dict) else hardware
     facts = [
         ("Held out", held),
+        ("Model", summary.get("model")),
         ("Budget", config.get("budget")),
         ("Seed", config.get("seed")),
         ("Seeds compared", summary.get("seeds")),
         ("Meta-rounds", len(run.rounds) or None),
+        ("Meta-steps", summary.get("meta_steps")),
         ("Meta-training", duration(meta) if meta is not None else None),
         ("Time in all", duration(spent) if spent is not None else None),
         ("Version", config.get("version")),
@@ -210,8 +214,8 @@ def _overview(runs: Sequence[Run]) -> list[dict[str, str]]:
     lines = []
     for i, run in enumerate(runs):
         best = ["–", "–"]
-        if run.summary and run.summary.get("comparison"):
-            table = comparison_table(run.summary)
+        table = summary_table(run.summary) if run.summary else None
+        if table is not None:
             best = [_best(table, key) for key in ("test_accuracy", "final_loss")]
         lines.append(
             {
@@ -220,7 +224,7 @@ def _overview(runs: Sequence[Run]) -> list[dict[str, str]]:
                 "folder": clean(run.folder),
                 "accuracy": best[0],
                 "loss": best[1],
-                "rounds": str(len(run.rounds)),
+                "rounds": "–" if few_shot(run.summary) else str(len(run.rounds)),
             }
         )
     return lines

@@ -8,7 +8,7 @@ that names the file and the remedy.
 import json
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from mirrax._errors import MirraxError
 from mirrax._files import explain
 
-from ._format import clean, finite
+from ._checks import check_config, check_curves, check_geometry, check_summary, few_shot, numbers
+from ._format import clean
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,18 @@ class Run:
                 f"no run folder at {folder}; make one with `mirrax train rotated-digits --out "
                 f"{shlex.quote(str(folder))}`, or give the folder of an existing run."
             )
-        config = _read_json(folder / "config.json", _check_config, "train")
+        config = _read_json(folder / "config.json", check_config, "train")
         if config is None:
             raise MirraxError(
                 f"{folder} is not a run folder: it has no config.json; give the folder that "
                 "`mirrax train` wrote."
             )
         rounds, notes = _read_metrics(folder / "metrics.jsonl")
-        summary = _read_json(folder / "summary.json", _check_summary, "compare")
-        curves = _read_json(folder / "curves.json", _check_curves, "compare")
-        geometry = _read_json(folder / "geometry.json", _check_geometry, "resume")
-        if not rounds:
+        again = "resume" if config["recipe"].startswith("few-shot") else "compare"
+        summary = _read_json(folder / "summary.json", check_summary, again)
+        curves = _read_json(folder / "curves.json", check_curves, "compare")
+        geometry = _read_json(folder / "geometry.json", check_geometry, "resume")
+        if not rounds and not few_shot(summary):
             notes.append("No meta-round is finished yet.")
         if summary is None:
             notes.append("There is no summary.json yet: the comparison has not been run.")
@@ -184,82 +186,8 @@ def _round(line: bytes) -> dict[str, Any] | None:
         return None
     shares = record.get("activation")
     by_step = record.get("activation_by_step")
-    if shares is not None and not _numbers(shares):
+    if shares is not None and not numbers(shares):
         return None
-    if by_step is not None and not (isinstance(by_step, list) and all(map(_numbers, by_step))):
+    if by_step is not None and not (isinstance(by_step, list) and all(map(numbers, by_step))):
         return None
     return record
-
-
-def _numbers(value: object) -> bool:
-    """Whether `value` is a list of numbers, where `null` stands for one that does not exist."""
-    return isinstance(value, list) and all(
-        entry is None or (isinstance(entry, int | float) and not isinstance(entry, bool))
-        for entry in value
-    )
-
-
-def _check_config(config: dict[str, Any]) -> str | None:
-    return None if isinstance(config.get("recipe"), str) else "it does not name its recipe"
-
-
-def _check_summary(summary: dict[str, Any]) -> str | None:
-    rows = summary.get("comparison", [])
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-        return "'comparison' is not a list of optimisers"
-    for i, row in enumerate(rows, 1):
-        if not isinstance(row.get("optimiser"), str):
-            return f"entry {i} of 'comparison' does not name its optimiser"
-        for key in ("hyperparameters", "steps_to"):
-            if not isinstance(row.get(key) or {}, Mapping):
-                return f"'{key}' of {clean(row['optimiser'])} is not an object"
-        accuracy = row.get("test_accuracy")
-        mean = finite(accuracy.get("mean") if isinstance(accuracy, Mapping) else accuracy)
-        if mean is not None and not 0 <= mean <= 1:
-            return (
-                f"test_accuracy of {clean(row['optimiser'])} is {mean:g} where a fraction between "
-                "0 and 1 is expected"
-            )
-    if not isinstance(summary.get("certificate") or {}, Mapping):
-        return "'certificate' is not an object"
-    notes = summary.get("notes") or []
-    return None if isinstance(notes, list) else "'notes' is not a list of sentences"
-
-
-def _check_curves(curves: dict[str, Any]) -> str | None:
-    steps, named = curves.get("steps"), curves.get("curves")
-    if not _numbers(steps) or not isinstance(steps, list):
-        return "'steps' is not a list of numbers"
-    if not isinstance(named, Mapping):
-        return "'curves' is not an object of one curve an optimiser"
-    for name, curve in named.items():
-        if not isinstance(curve, Mapping) or "mean" not in curve:
-            return f"the curve of {clean(name)} has no 'mean'"
-        for key in ("mean", "low", "high"):
-            values = curve.get(key)
-            if values is None and key != "mean":
-                continue
-            if not isinstance(values, list) or not _numbers(values) or len(values) != len(steps):
-                return f"'{key}' of {clean(name)} is not a list of {len(steps)} numbers, one a step"
-    return None
-
-
-def _check_geometry(geometry: dict[str, Any]) -> str | None:
-    leaves = geometry.get("leaves")
-    if not isinstance(leaves, list) or not all(isinstance(leaf, Mapping) for leaf in leaves):
-        return "'leaves' is not a list of parameters"
-    for i, leaf in enumerate(leaves, 1):
-        if not isinstance(leaf.get("name"), str):
-            return f"entry {i} of 'leaves' has no name"
-        histogram = leaf.get("histogram")
-        if histogram is None:
-            continue
-        both = (
-            [histogram.get(k) for k in ("edges", "counts")]
-            if isinstance(histogram, Mapping)
-            else []
-        )
-        sizes = [len(values) for values in both if isinstance(values, list) and _numbers(values)]
-        if len(sizes) != 2 or sizes[0] != sizes[1] + 1:
-            return f"the histogram of {clean(leaf['name'])} needs one more edge than counts"
-    return None

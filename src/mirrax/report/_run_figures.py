@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._checks import few_shot
+from ._few_shot_figures import draw_adaptation, draw_training, smoothing
 from ._figures import draw_learning_curves, draw_meta_progress, draw_regret_bounds
 from ._geometry_figures import (
     draw_activation_by_round,
@@ -100,6 +102,8 @@ def figures_of(run: Run) -> list[RunFigure]:
                 lambda: draw_activation_by_step(shares, _middles(run, len(shares))),
             )
         )
+    if run.summary is not None and few_shot(run.summary):
+        found += _few_shot_figures(run.summary)
     by_step = _bounds_by_step(run)
     if by_step:
         found.append(
@@ -108,6 +112,39 @@ def figures_of(run: Run) -> list[RunFigure]:
                 "What Theorem 3.1 promises beside what was measured: a bound that holds lies above "
                 "the regret at every step.",
                 lambda: draw_regret_bounds(by_step),
+            )
+        )
+    return found
+
+
+def _few_shot_figures(summary: Mapping[str, Any]) -> list[RunFigure]:
+    """How adaptation and meta-training went, where a method recorded it."""
+    found = []
+    traces = {
+        key: [row[key] for row in summary["methods"] if (row.get(key) or {}).get("steps")]
+        for key in ("adaptation", "training")
+    }
+    if traces["adaptation"]:
+        banded = any(trace.get("support_loss_ci95") for trace in traces["adaptation"])
+        band = " Bands are 95% intervals of the mean." if banded else ""
+        found.append(
+            RunFigure(
+                "adaptation",
+                "Loss on the labelled images of new tasks and the norm of its gradient, by "
+                f"adaptation step; lower and further left is faster.{band}",
+                lambda: draw_adaptation(summary),
+            )
+        )
+    if traces["training"]:
+        window = smoothing(summary)
+        drawn = (
+            f"each point is the mean of the last {window} records" if window > 1 else "as recorded"
+        )
+        found.append(
+            RunFigure(
+                "training",
+                f"The query loss that meta-training minimises, by meta-step; {drawn}.",
+                lambda: draw_training(summary, window),
             )
         )
     return found

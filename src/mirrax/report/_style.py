@@ -7,10 +7,11 @@ same data: ids in SVG are salted, and no date or version is stored.
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,16 +52,6 @@ _DASHES: tuple[Any, ...] = (
     (0, (6, 1.3, 1.2, 1.3, 1.2, 1.3)),
     (0, (9, 2.4)),
 )
-_KNOWN = {
-    "sgd": (BLUE, _DASHES[1]),
-    "sgd-m": (SKY, _DASHES[4]),
-    "nesterov": (SLATE, _DASHES[6]),
-    "adam": (GREEN, _DASHES[3]),
-    "adamw": (ORANGE, _DASHES[5]),
-    "rmsprop": (PURPLE, _DASHES[2]),
-}
-_OTHERS = ((VERMILLION, _DASHES[0]), (INK, _DASHES[5]), (ORANGE, _DASHES[1]), (SLATE, _DASHES[3]))
-
 RC: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
@@ -113,6 +104,7 @@ class Stroke:
     - `dashes`: matplotlib's line style.
     - `width`: in points.
     - `order`: the learned geometry lies above the baselines.
+    - `marker`: the sign of its points, where there are few enough to show them.
 
     >>> Stroke("#000000", "-", 1.5, 2).width
     1.5
@@ -122,6 +114,7 @@ class Stroke:
     dashes: Any
     width: float
     order: int
+    marker: str = "o"
 
     def line(self) -> dict[str, Any]:
         """The keywords of `Axes.plot`.
@@ -141,7 +134,38 @@ class Stroke:
         }
 
 
-def strokes(names: Iterable[str]) -> dict[str, Stroke]:
+_KNOWN = {
+    "sgd": Stroke(BLUE, _DASHES[1], 1.5, 3),
+    "sgd-m": Stroke(SKY, _DASHES[4], 1.5, 3),
+    "nesterov": Stroke(SLATE, _DASHES[6], 1.5, 3),
+    "adam": Stroke(GREEN, _DASHES[3], 1.5, 3),
+    "adamw": Stroke(ORANGE, _DASHES[5], 1.5, 3),
+    "rmsprop": Stroke(PURPLE, _DASHES[2], 1.5, 3),
+    # Few-shot methods: a colour and a sign a family, a dash pattern each within it.
+    "maml": Stroke(BLUE, _DASHES[1], 1.5, 3),
+    "anil": Stroke(BLUE, _DASHES[2], 1.5, 3),
+    "ecml": Stroke(BLUE, _DASHES[0], 1.5, 3),
+    "metasgd": Stroke(SKY, _DASHES[4], 1.5, 3, "^"),
+    "t-net": Stroke(GREEN, _DASHES[0], 1.5, 3, "s"),
+    "mt-net": Stroke(GREEN, _DASHES[3], 1.5, 3, "s"),
+    "warp-maml": Stroke(ORANGE, _DASHES[5], 1.5, 3, "D"),
+    "warpgrad": Stroke(ORANGE, _DASHES[0], 1.5, 3, "D"),
+    "metacurvature": Stroke(PURPLE, _DASHES[0], 1.5, 3, "v"),
+    "metakfo": Stroke(PURPLE, _DASHES[2], 1.5, 3, "v"),
+    "blockiaf": Stroke(INK, _DASHES[6], 1.7, 4, "P"),
+    "blockiaf (official)": Stroke(INK, _DASHES[0], 1.7, 4, "P"),
+    "blockiaf (paper)": Stroke(INK, _DASHES[4], 1.7, 4, "P"),
+    "convex potential": Stroke(VERMILLION, _DASHES[0], 2.3, 5, "*"),
+}
+_OTHERS = (
+    Stroke(VERMILLION, _DASHES[0], 2.3, 5, "*"),
+    Stroke(INK, _DASHES[5], 1.9, 5, "X"),
+    Stroke(ORANGE, _DASHES[1], 1.9, 5, "X"),
+    Stroke(SLATE, _DASHES[3], 1.9, 5, "X"),
+)
+
+
+def strokes(names: Collection[str]) -> dict[str, Stroke]:
     """A style for each name: baselines always look the same, learned geometries stand out.
 
     **Arguments:**
@@ -155,16 +179,9 @@ def strokes(names: Iterable[str]) -> dict[str, Stroke]:
     >>> strokes(["SGD", "MetaMD"])["MetaMD"].colour
     '#d55e00'
     """
-    found, others = {}, 0
-    for name in names:
-        if name.casefold() in _KNOWN:
-            colour, dashes = _KNOWN[name.casefold()]
-            found[name] = Stroke(colour, dashes, 1.5, 3)
-        else:
-            colour, dashes = _OTHERS[others % len(_OTHERS)]
-            found[name] = Stroke(colour, dashes, 2.3 if others == 0 else 1.9, 5)
-            others += 1
-    return found
+    found = {name: _KNOWN[name.casefold()] for name in names if name.casefold() in _KNOWN}
+    free = itertools.cycle([s for s in _OTHERS if s not in found.values()])
+    return {name: found.get(name) or next(free) for name in names}
 
 
 def series(count: int) -> list[Stroke]:

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ._format import printable
@@ -26,6 +26,9 @@ class Column:
     - `label`: its heading, with the unit in brackets.
     - `numeric`: whether its cells are numbers (set to the right, sortable as numbers).
     - `aside`: whether a narrow terminal may show it under the table instead.
+    - `brief`: whether a narrow terminal may leave out the ± of its cells.
+    - `spread`: what the ± of its cells is called in JSON: a standard error, `"se"`, or the
+        half-width of a 95% interval, `"ci95"`.
 
     >>> Column("loss", "Final training loss", numeric=True).label
     'Final training loss'
@@ -35,6 +38,8 @@ class Column:
     label: str
     numeric: bool = False
     aside: bool = False
+    brief: bool = False
+    spread: str = "se"
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,9 @@ class Cell:
 
     - `text`: what is shown.
     - `value`: the number or word that is sorted by; `None` sorts last.
-    - `spread`: the standard error of `value`, if known.
+    - `spread`: the uncertainty of `value`, if known; the column says of which kind.
     - `best`: whether the cell is set in bold.
+    - `mark`: a sign in front of the text, which a note under the table explains.
 
     >>> Cell("97.4", 97.4, best=True).best
     True
@@ -56,6 +62,12 @@ class Cell:
     value: float | str | None = None
     spread: float | None = None
     best: bool = False
+    mark: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The text after its mark."""
+        return f"{self.mark} {self.text}" if self.mark else self.text
 
 
 @dataclass(frozen=True)
@@ -114,7 +126,7 @@ class Table:
         marked = any(cell.best for row in self.rows for cell in row)
         lines = [[printable(c.label) for c in self.columns]]
         for row in self.rows:
-            lines.append([printable(c.text) + ("*" if c.best else "") for c in row])
+            lines.append([printable(c.shown) + ("*" if c.best else "") for c in row])
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         lines.insert(1, ["-" * width for width in widths])
         body = [self._align(line, widths) for line in lines]
@@ -132,7 +144,7 @@ class Table:
         **Arguments:**
 
         - `width`: characters there are. Where the table is wider, `aside` columns move into the
-            notes, one line a row.
+            notes, one line a row; where that is not enough, `brief` columns lose their ±.
 
         **Returns:**
 
@@ -149,6 +161,8 @@ class Table:
         if width is not None and sum(self._widths(kept)) > width + _GAP:
             kept = [i for i in kept if not self.columns[i].aside]
             notes += self._asides()
+            if any(c.brief for c in self.columns) and sum(self._widths(kept)) > width + _GAP:
+                return self._shortened().rich(width)
         table = RichTable(
             title=Text(self.title, style="bold"),
             caption=Text(printable_lines(notes)) if notes else None,
@@ -168,8 +182,9 @@ class Table:
                 width=given,
             )
         for row in self.rows:
-            cells = (row[i] for i in kept)
-            table.add_row(*(Text(printable(c.text), style="bold" if c.best else "") for c in cells))
+            cells = [row[i] for i in kept]
+            styles = ("bold" if cell.best else "" for cell in cells)
+            table.add_row(*map(Text, (printable(cell.shown) for cell in cells), styles))
         return table
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
@@ -190,7 +205,7 @@ class Table:
         rule = "| " + " | ".join("---:" if c.numeric else ":---" for c in self.columns) + " |"
         lines = [f"**{_escape(self.title)}**", "", head, rule]
         for row in self.rows:
-            cells = (f"**{_escape(c.text)}**" if c.best else _escape(c.text) for c in row)
+            cells = (f"**{_escape(c.shown)}**" if c.best else _escape(c.shown) for c in row)
             lines.append("| " + " | ".join(cells) + " |")
         for note in self.notes:
             lines += ["", _escape(note)]
@@ -202,7 +217,8 @@ class Table:
         **Returns:**
 
         `{"title", "columns", "rows", "notes"}`; a numeric cell is
-        `{"mean", "se", "best", "text"}`, any other its text.
+        `{"mean", "se" or "ci95", "best", "text"}`, with `"mark"` where there is one; any other
+        cell is its text.
 
         >>> Table("T", (Column("a", "A"),), ((Cell("x"),),)).json()["rows"]
         [{'a': 'x'}]
@@ -217,37 +233,51 @@ class Table:
             "notes": list(self.notes),
         }
 
-    def _widths(self, kept: list[int], words: bool = False) -> list[int]:
-        """Characters that each column takes with its gap: by its cells, or by its longest word."""
+    def _widths(self, kept: list[int], whole: str = "cells") -> list[int]:
+        """Characters that each column takes with its gap if words, cells or headings are whole."""
         widths = []
         for i in kept:
-            texts = [row[i].text for row in self.rows]
-            glued = [text.replace(" ±", "_±") for text in [*texts, self.columns[i].label]]
-            parts = [word for text in glued for word in text.split()]
-            # A heading may be broken between words; a cell is better left whole.
-            longest = max(map(len, parts), default=1)
-            widths.append((longest if words else max([longest, *map(len, texts)])) + _GAP)
+            label, texts = self.columns[i].label, [row[i].shown for row in self.rows]
+            parts = [word for text in [*texts, label] for word in _unbroken(text).split()]
+            left = {"words": [], "cells": texts, "headings": [*texts, label]}[whole]
+            widths.append(max(map(len, [*parts, *left]), default=1) + _GAP)
         return widths
 
     def _share_out(self, kept: list[int], width: int | None) -> list[int | None]:
-        """Widths of the columns where cells must be broken, but words need not be."""
-        words, cells = self._widths(kept, words=True), self._widths(kept)
-        if width is None or sum(cells) <= width + _GAP or sum(words) > width + _GAP:
+        """Widths of the columns where headings, or cells too, must be broken between words."""
+        words, cells, headings = (self._widths(kept, w) for w in ("words", "cells", "headings"))
+        if width is None or sum(headings) <= width + _GAP or sum(words) > width + _GAP:
             return [None] * len(kept)
-        room = width + _GAP - sum(words)
-        needs = [cell - word for cell, word in zip(cells, words, strict=True)]
+        # A heading may be broken between words; a cell is better left whole.
+        given, wanted = (cells, headings) if sum(cells) <= width + _GAP else (words, cells)
+        room = width + _GAP - sum(given)
+        needs = [more - less for more, less in zip(wanted, given, strict=True)]
         for need in sorted(set(needs)):  # columns of one kind stay alike
             alike = [i for i, other in enumerate(needs) if other == need]
             if need * len(alike) <= room:
                 room -= need * len(alike)
                 for i in alike:
-                    words[i] = cells[i]
-        return [given - _GAP for given in words]
+                    given[i] = wanted[i]
+        return [size - _GAP for size in given]
+
+    def _shortened(self) -> "Table":
+        """The table without the ± of its `brief` columns, and a note that says so."""
+        named = " and ".join(c.label.lower() for c in self.columns if c.brief)
+        rows = (
+            tuple(
+                replace(cell, text=cell.text.split(" ±")[0]) if column.brief else cell
+                for cell, column in zip(row, self.columns, strict=True)
+            )
+            for row in self.rows
+        )
+        note = f"The ± of {named} is left out for want of width."
+        columns = tuple(replace(c, brief=False) for c in self.columns)
+        return Table(self.title, columns, tuple(rows), (*self.notes, note))
 
     def _asides(self) -> list[str]:
         """What the `aside` columns hold, one line a row."""
         return [
-            f"{column.label}, {row[0].text}: {cell.text}"
+            f"{column.label}, {row[0].text}: {cell.shown}"
             for row in self.rows
             for cell, column in zip(row, self.columns, strict=True)
             if column.aside and cell.text
@@ -259,36 +289,6 @@ class Table:
             for text, width, column in zip(line, widths, self.columns, strict=True)
         )
         return "  ".join(cells).rstrip()
-
-
-def mark_best(cells: list[Cell], better: str | None) -> list[Cell]:
-    """Marks the best cells of one column.
-
-    Cells whose text equals that of the best one are marked too: what looks the same is not ranked.
-
-    **Arguments:**
-
-    - `cells`: the column; cells without a number take no part.
-    - `better`: `"higher"`, `"lower"`, or `None` for a column without a best.
-
-    **Returns:**
-
-    The column with `best` set.
-
-    >>> [c.best for c in mark_best([Cell("1", 1.0), Cell("2", 2.0)], "lower")]
-    [True, False]
-    """
-    values = [c.value for c in cells if isinstance(c.value, float)]
-    if better is None or len(values) < 2:
-        return cells
-    top = max(values) if better == "higher" else min(values)
-    shown = {c.text.split(" ±")[0] for c in cells if c.value == top}
-    return [
-        Cell(c.text, c.value, c.spread, best=c.text.split(" ±")[0] in shown)
-        if isinstance(c.value, float)
-        else c
-        for c in cells
-    ]
 
 
 def printable_lines(lines: Iterable[str]) -> str:
@@ -308,6 +308,11 @@ def printable_lines(lines: Iterable[str]) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
+def _unbroken(text: str) -> str:
+    """`text` with a sign in front of ± and behind it where a line must not end."""
+    return text.replace(" ±", "_±")
+
+
 def _escape(text: str) -> str:
     """`text` without what Markdown would take for markup."""
     line = printable(text)
@@ -319,4 +324,5 @@ def _escape(text: str) -> str:
 def _cell_json(column: Column, cell: Cell) -> Any:
     if not column.numeric:
         return cell.text
-    return {"mean": cell.value, "se": cell.spread, "best": cell.best, "text": cell.text}
+    found = {"mean": cell.value, column.spread: cell.spread, "best": cell.best}
+    return {**found, **({"mark": cell.mark} if cell.mark else {}), "text": cell.text}

@@ -5,6 +5,7 @@ mean over seeds (and held-out tasks, where there are several).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ._format import (
@@ -19,7 +20,8 @@ from ._format import (
     plus_minus,
     words,
 )
-from ._table import Cell, Column, Table, mark_best
+from ._marks import mark_best
+from ._table import Cell, Column, Table
 
 _METRICS = {
     "test_accuracy": ("Test accuracy (%)", "higher"),
@@ -78,7 +80,13 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
     )
 
 
-def side_by_side(ours: Mapping[str, Mapping[str, Any]], paper: Mapping[str, Any]) -> Table:
+def side_by_side(
+    ours: Mapping[str, Mapping[str, Any]],
+    paper: Mapping[str, Any],
+    *,
+    spread: str = "one standard error",
+    notes: Sequence[str] = (),
+) -> Table:
     """Our figures with the paper's printed ones directly underneath.
 
     **Arguments:**
@@ -86,11 +94,14 @@ def side_by_side(ours: Mapping[str, Mapping[str, Any]], paper: Mapping[str, Any]
     - `ours`: optimiser to column to `{"mean", "se"}`, a pair or a number, in the unit of the paper
         (per cent, not fractions); what was not run may be missing.
     - `paper`: one of the tables of this package, such as `S000_TABLE1_MLP`.
+    - `spread`: what our ± is.
+    - `notes`: what else a reader should know of ours.
 
     **Returns:**
 
-    A `Table` with two rows an optimiser. The best is marked among ours and among the paper's apart.
-    Tables in per cent also have the mean over the columns.
+    A `Table` with two rows an optimiser or method, or one where the paper has none. The best is
+    marked among ours and among the paper's apart. Where the paper's columns are tasks of one kind,
+    their mean has a column too.
 
     >>> from mirrax.report import S000_TABLE2
     >>> table = side_by_side({"SGD": {"0": (92.0, 0.1)}}, S000_TABLE2)
@@ -99,30 +110,34 @@ def side_by_side(ours: Mapping[str, Mapping[str, Any]], paper: Mapping[str, Any]
     """
     names = [*paper["rows"], *(name for name in ours if name not in paper["rows"])]
     keys = [str(key) for key in paper["columns"]]
-    unit, percent = paper["unit"], paper["unit"] == "%"
-    columns = [Column("optimiser", "Optimiser"), Column("from", "From")]
+    unit, averaged = paper["unit"], paper["averaged"]
+    of = paper["of"]
+    columns = [Column(of, of.capitalize()), Column("from", "From")]
     columns += [Column(key, f"{key}°" if "degrees" in paper["axis"] else key, True) for key in keys]
-    if percent and len(keys) > 1:
+    if averaged:
         columns.append(Column("mean", "Mean", True))
-    places = 2 if percent else 0
+    places = 2 if unit == "%" else 0
     halves = []
     for found in (_our_rows(ours, names, keys), _paper_rows(paper, names, keys)):
         by_column = [list(column) for column in zip(*found, strict=True)] if found else []
-        if percent and len(keys) > 1:
+        if averaged:
             by_column.append([_mean_entry(row) for row in found])
-        cells = [[_estimate_cell(entry, places) for entry in column] for column in by_column]
+        cells = [[estimate_cell(entry, places) for entry in column] for column in by_column]
         halves.append([mark_best(column, paper["better"]) for column in cells])
     body = []
     for i, name in enumerate(names):
         for source, half in zip(("ours", "paper"), halves, strict=True):
+            if source == "paper" and name not in paper["rows"]:
+                continue
             head = (Cell(clean(name), clean(name)), Cell(source, source))
             body.append((*head, *(column[i] for column in half)))
-    notes = (
+    below = (
         f"Paper: {paper['source']}. Columns: {paper['axis'].lower()}; figures in {unit}.",
-        "Bold is the best of each column, ours and the paper's apart; our ± is one standard error.",
+        f"Bold is the best of each column, ours and the paper's apart; our ± is {spread}.",
         *paper.get("notes", ()),
+        *notes,
     )
-    return Table(paper["title"], tuple(columns), tuple(body), notes)
+    return Table(paper["title"], tuple(columns), tuple(body), below)
 
 
 def certificate_table(certificate: Mapping[str, Any]) -> Table:
@@ -242,12 +257,13 @@ def _metric_cells(rows: Sequence[Mapping[str, Any]], key: str) -> list[Cell]:
                     f"comparison_table: test_accuracy of {row.get('optimiser')} is {mean:g}; "
                     "give accuracies as fractions between 0 and 1."
                 )
-        entries = [(_percent(mean), _percent(error)) for mean, error in entries]
+        entries = [(percent(mean), percent(error)) for mean, error in entries]
         places = 2
-    return [_estimate_cell(entry, places) for entry in entries]
+    return [estimate_cell(entry, places) for entry in entries]
 
 
-def _percent(fraction: float | None) -> float | None:
+def percent(fraction: float | None) -> float | None:
+    """A fraction in per cent, `None` where it is unknown."""
     return None if fraction is None else 100 * fraction
 
 
@@ -292,7 +308,7 @@ def _step_cells(entries: Sequence[Any]) -> list[Cell]:
             cells.append(Cell(plus_minus(mean, error, places), mean, error))
     running = [c if n == most else Cell(c.text) for c, (n, _) in zip(cells, counts, strict=True)]
     marked = mark_best(running, "lower")
-    return [Cell(c.text, c.value, c.spread, m.best) for c, m in zip(cells, marked, strict=True)]
+    return [replace(c, best=m.best) for c, m in zip(cells, marked, strict=True)]
 
 
 def _reached(entry: Any) -> tuple[int, int]:
@@ -304,7 +320,21 @@ def _reached(entry: Any) -> tuple[int, int]:
     return sum(finite(value) is not None for value in values), len(values)
 
 
-def _estimate_cell(entry: tuple[float | None, float | None], places: int | None) -> Cell:
+def estimate_cell(entry: tuple[float | None, float | None], places: int | None) -> Cell:
+    """A cell of `mean ± spread`.
+
+    **Arguments:**
+
+    - `entry`: what `estimate` returned.
+    - `places`: decimals of both.
+
+    **Returns:**
+
+    A `Cell`.
+
+    >>> estimate_cell((97.412, 0.12), 2).text
+    '97.41 ± 0.12'
+    """
     mean, error = entry
     return Cell(plus_minus(mean, error, places), mean, error)
 

@@ -1,0 +1,169 @@
+"""What a file of a run folder must hold, each check one sentence on the first fault it finds.
+
+A check returns `None` where the content can be used. Fields that are missing are not faults unless
+nothing can be shown without them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._format import clean, finite
+from ._labels import method_label
+
+_ADAPTATION = ("support_loss", "support_loss_ci95", "gradient_norm", "gradient_norm_ci95")
+
+
+def numbers(value: object) -> bool:
+    """Whether `value` is a list of numbers, where `null` stands for one that does not exist."""
+    return isinstance(value, list) and all(
+        entry is None or (isinstance(entry, int | float) and not isinstance(entry, bool))
+        for entry in value
+    )
+
+
+def check_config(config: Mapping[str, Any]) -> str | None:
+    """What is wrong with `config.json`."""
+    return None if isinstance(config.get("recipe"), str) else "it does not name its recipe"
+
+
+def check_summary(summary: Mapping[str, Any]) -> str | None:
+    """What is wrong with `summary.json`, of a comparison of optimisers or of few-shot methods."""
+    notes = summary.get("notes") or []
+    if not isinstance(notes, list):
+        return "'notes' is not a list of sentences"
+    if few_shot(summary):
+        return _check_few_shot(summary)
+    rows = summary.get("comparison", [])
+    fault = _check_named(rows, "comparison", "optimiser", "optimisers")
+    if fault:
+        return fault
+    for row in rows:
+        for key in ("hyperparameters", "steps_to"):
+            if not isinstance(row.get(key) or {}, Mapping):
+                return f"'{key}' of {clean(row['optimiser'])} is not an object"
+        fault = _check_fraction(row, "test_accuracy", row["optimiser"])
+        if fault:
+            return fault
+    if not isinstance(summary.get("certificate") or {}, Mapping):
+        return "'certificate' is not an object"
+    return None
+
+
+def few_shot(summary: Mapping[str, Any] | None) -> bool:
+    """Whether a summary compares few-shot methods."""
+    return summary is not None and summary.get("kind") == "few-shot"
+
+
+def _check_few_shot(summary: Mapping[str, Any]) -> str | None:
+    rows = summary.get("methods")
+    fault = _check_named(rows, "methods", "method", "methods")
+    if fault or not isinstance(rows, list):
+        return fault
+    if not isinstance(summary.get("protocol") or {}, Mapping):
+        return "'protocol' is not an object"
+    seen = set()
+    for row in rows:
+        name = method_label(row["method"])
+        if name in seen:
+            return f"two entries of 'methods' are named {name}"
+        seen.add(name)
+        fault = _check_method(row, clean(row["method"]))
+        if fault:
+            return fault
+    return None
+
+
+def _check_method(row: Mapping[str, Any], name: str) -> str | None:
+    for key in ("test_accuracy", "validation_accuracy", "query_loss", "train_loss"):
+        entry = row.get(key)
+        if entry is not None and not isinstance(entry, Mapping):
+            return f"'{key}' of {name} is not an object with 'mean' and 'ci95'"
+        width = finite((entry or {}).get("ci95"))
+        if width is not None and width < 0:
+            return f"the interval of '{key}' of {name} has the negative half-width {width:g}"
+    for key in ("learned", "seconds_per_step"):
+        if row.get(key) is not None and not numbers([row[key]]):
+            return f"'{key}' of {name} is not a number"
+    for key, series in (("adaptation", _ADAPTATION), ("training", ("loss",))):
+        traced = row.get(key)
+        if traced is None:
+            continue
+        if not isinstance(traced, Mapping):
+            return f"'{key}' of {name} is not an object of lists"
+        fault = _check_series(traced, series, f"'{key}' of {name}")
+        if fault:
+            return fault
+    return _check_fraction(row, "test_accuracy", name) or _check_fraction(
+        row, "validation_accuracy", name
+    )
+
+
+def _check_named(rows: object, field: str, key: str, what: str) -> str | None:
+    """What is wrong with a list of objects that are each to have a name."""
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        return f"'{field}' is not a list of {what}"
+    for i, row in enumerate(rows, 1):
+        if not isinstance(row.get(key), str):
+            return f"entry {i} of '{field}' does not name its {key}"
+    return None
+
+
+def _check_fraction(row: Mapping[str, Any], key: str, name: object) -> str | None:
+    entry = row.get(key)
+    mean = finite(entry.get("mean") if isinstance(entry, Mapping) else entry)
+    if mean is None or 0 <= mean <= 1:
+        return None
+    return f"{key} of {clean(name)} is {mean:g} where a fraction between 0 and 1 is expected"
+
+
+def _check_series(series: Mapping[str, Any], keys: Sequence[str], what: str) -> str | None:
+    """What is wrong with lists that are each to have one number a step; any may be missing."""
+    steps = series.get("steps")
+    if not isinstance(steps, list) or not numbers(steps) or None in steps:
+        return f"'steps' in {what} is not a list of numbers"
+    for key in keys:
+        values = series.get(key)
+        if values is not None and (not numbers(values) or len(values) != len(steps)):
+            return f"'{key}' in {what} is not a list of {len(steps)} numbers, one a step"
+    return None
+
+
+def check_curves(curves: Mapping[str, Any]) -> str | None:
+    """What is wrong with `curves.json`."""
+    steps, named = curves.get("steps"), curves.get("curves")
+    if not numbers(steps) or not isinstance(steps, list):
+        return "'steps' is not a list of numbers"
+    if not isinstance(named, Mapping):
+        return "'curves' is not an object of one curve an optimiser"
+    for name, curve in named.items():
+        if not isinstance(curve, Mapping) or "mean" not in curve:
+            return f"the curve of {clean(name)} has no 'mean'"
+        for key in ("mean", "low", "high"):
+            values = curve.get(key)
+            if values is None and key != "mean":
+                continue
+            if not isinstance(values, list) or not numbers(values) or len(values) != len(steps):
+                return f"'{key}' of {clean(name)} is not a list of {len(steps)} numbers, one a step"
+    return None
+
+
+def check_geometry(geometry: Mapping[str, Any]) -> str | None:
+    """What is wrong with `geometry.json`."""
+    leaves = geometry.get("leaves")
+    if not isinstance(leaves, list) or not all(isinstance(leaf, Mapping) for leaf in leaves):
+        return "'leaves' is not a list of parameters"
+    for i, leaf in enumerate(leaves, 1):
+        if not isinstance(leaf.get("name"), str):
+            return f"entry {i} of 'leaves' has no name"
+        histogram = leaf.get("histogram")
+        if histogram is None:
+            continue
+        both = (
+            [histogram.get(k) for k in ("edges", "counts")]
+            if isinstance(histogram, Mapping)
+            else []
+        )
+        sizes = [len(values) for values in both if isinstance(values, list) and numbers(values)]
+        if len(sizes) != 2 or sizes[0] != sizes[1] + 1:
+            return f"the histogram of {clean(leaf['name'])} needs one more edge than counts"
+    return None

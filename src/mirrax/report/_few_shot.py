@@ -1,0 +1,262 @@
+"""Few-shot methods as tables: one beside the other, and ours beside a paper's.
+
+Accuracies are stored as fractions and shown in per cent; ± is always the half-width of a 95%
+interval of the mean.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._checks import few_shot
+from ._format import ABSENT, clean, decimals, estimate, finite, number
+from ._labels import method_label
+from ._marks import mark_best, mark_overlap
+from ._paper import S004_TABLE1
+from ._table import Cell, Column, Table
+from ._tables import comparison_table, estimate_cell, percent, side_by_side
+
+_OPEN = "†"
+_CI95 = "the half-width of a 95% interval of the mean"
+_DATA = {
+    "omniglot": "Omniglot",
+    "cifar-fs": "CIFAR-FS",
+    "fc100": "FC100",
+    "mini-imagenet": "miniImageNet",
+}
+_STATISTICS = {
+    "query": "batch statistics of the query images (transductive)",
+    "support": "batch statistics of the support images",
+}
+
+
+def few_shot_table(summary: Mapping[str, Any]) -> Table:
+    r"""Few-shot methods compared on test tasks, one row each.
+
+    The highest accuracy is bold. A dagger stands before every other accuracy whose 95% interval
+    meets that of the highest, $|m - m_*| \le c + c_*$: the table leaves their order open.
+
+    **Arguments:**
+
+    - `summary`: the content of `summary.json` of a few-shot run.
+
+    **Returns:**
+
+    A `Table`: method, test accuracy in per cent, query loss, training loss (the query loss on
+    meta-training tasks), how many numbers the outer loop learns, and seconds a meta-step. The
+    protocol is the first note.
+
+    **Raises:**
+
+    - `ValueError`: if an accuracy is not a fraction between 0 and 1.
+
+    >>> row = {"method": "maml", "test_accuracy": {"mean": 0.91, "ci95": 0.01}, "learned": 28000}
+    >>> print(few_shot_table({"recipe": "few-shot-glyphs", "methods": [row]}).text())
+    Few-shot learning on glyphs
+    <BLANKLINE>
+    Method  Test accuracy (%)  Learned numbers
+    ------  -----------------  ---------------
+    MAML         91.00 ± 1.00           28,000
+    <BLANKLINE>
+    ± is the half-width of a 95% interval of the mean.
+    """
+    rows = list(summary.get("methods") or ())
+    columns = [Column("method", "Method")]
+    body = [[Cell(label, label) for label in (method_label(row.get("method")) for row in rows)]]
+    accuracies = mark_overlap(mark_best(_accuracies(rows), "higher"), _OPEN)
+    for column, cells in (
+        (Column("test_accuracy", "Test accuracy (%)", True, spread="ci95"), accuracies),
+        (_loss_column("query_loss", "Query loss"), _losses(rows, "query_loss")),
+        (_loss_column("train_loss", "Training loss"), _losses(rows, "train_loss")),
+        (Column("learned", "Learned numbers", True), _plain(rows, "learned", 0)),
+        (Column("seconds_per_step", "Seconds a meta-step", True), _plain(rows, "seconds_per_step")),
+    ):
+        if any(cell.value is not None for cell in cells):
+            columns.append(column)
+            body.append(cells)
+    notes = [protocol_line(summary), _reading(accuracies), _meanings([c.key for c in columns])]
+    notes += [clean(note) for note in summary.get("notes") or ()]
+    table_rows = tuple(zip(*body, strict=True))
+    return Table(_title(summary), tuple(columns), table_rows, tuple(filter(None, notes)))
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table | None:
+    """What a run compared, whichever its kind.
+
+    **Arguments:**
+
+    - `summary`: the content of `summary.json`.
+
+    **Returns:**
+
+    The table of `few_shot_table` or `comparison_table`; `None` where nothing was compared.
+
+    >>> summary_table({"recipe": "quadratics"}) is None
+    True
+    """
+    if few_shot(summary):
+        return few_shot_table(summary)
+    return comparison_table(summary) if summary.get("comparison") else None
+
+
+def few_shot_side_by_side(
+    ours: Sequence[Mapping[str, Any]], paper: Mapping[str, Any] = S004_TABLE1
+) -> Table:
+    """Test accuracies of our runs with the paper's printed ones directly underneath.
+
+    **Arguments:**
+
+    - `ours`: summaries of few-shot runs, each with another number of shots.
+    - `paper`: the paper's table, whose columns are `"1-shot"` and so on.
+
+    **Returns:**
+
+    A `Table` as `side_by_side` makes it; the notes say what was run and why the two differ.
+
+    **Raises:**
+
+    - `ValueError`: if two runs have the same number of shots, or the paper has no such column.
+
+    >>> run = {"recipe": "few-shot-glyphs", "protocol": {"way": 5, "shot": 1},
+    ...        "methods": [{"method": "maml", "test_accuracy": {"mean": 0.91, "ci95": 0.01}}]}
+    >>> [row[2].text for row in few_shot_side_by_side([run]).rows[:2]]
+    ['91.00 ± 1.00', '48.70 ± 1.84']
+    """
+    found: dict[str, dict[str, Any]] = {}
+    notes, used = [], []
+    for summary in ours:
+        protocol = summary.get("protocol") or {}
+        column = f"{protocol.get('shot')}-shot"
+        if column not in paper["columns"] or column in used:
+            raise ValueError(
+                f"few_shot_side_by_side: received a run of {column} tasks; give at most one run "
+                f"for each of {', '.join(paper['columns'])}."
+            )
+        used.append(column)
+        for row in summary.get("methods") or ():
+            mean, error = estimate(row.get("test_accuracy"), "ci95")
+            found.setdefault(method_label(row.get("method")), {})[column] = (
+                percent(mean),
+                percent(error),
+            )
+        notes.append(f"Ours, {column}: {_setting(summary)}. {protocol_line(summary)}".rstrip())
+    return side_by_side(found, paper, spread=_CI95, notes=notes)
+
+
+def protocol_line(summary: Mapping[str, Any]) -> str:
+    """How the methods of a few-shot run were compared, on one line.
+
+    **Arguments:**
+
+    - `summary`: the content of `summary.json` of a few-shot run; what is missing is left out.
+
+    **Returns:**
+
+    One sentence, empty where the summary says nothing.
+
+    >>> protocol_line({"protocol": {"way": 5, "shot": 1, "test_tasks": 1000}, "seeds": 1})
+    'Protocol: 5-way 1-shot; 1,000 test tasks; 1 seed.'
+    """
+    found: Mapping[str, Any] = summary.get("protocol") or {}
+    test, train = found.get("test_queries"), _count(found.get("train_queries"))
+    queries = _plural(test, "query image", " a class")
+    if queries and train and train != _count(test):
+        queries += f" ({train} in meta-training)"
+    steps, rate = _count(found.get("inner_steps")), finite(found.get("rate"))
+    inner = f"K = {steps} inner steps" if steps else ""
+    if rate is not None:
+        unit = found.get("rate_unit")
+        of = f" in units of the {clean(unit)}" if unit else ""
+        inner = f"{inner} at rate {rate:g}{of}" if inner else f"inner rate {rate:g}{of}"
+    way, shot = _count(found.get("way")), _count(found.get("shot"))
+    statistics = found.get("statistics")
+    parts = [
+        f"{way}-way {shot}-shot" if way and shot else "",
+        queries,
+        _STATISTICS.get(statistics, clean(statistics)) if isinstance(statistics, str) else "",
+        _plural(found.get("test_tasks"), "test task"),
+        inner,
+        _plural(summary.get("meta_steps"), "meta-step"),
+        _plural(summary.get("seeds"), "seed"),
+    ]
+    line = "; ".join(filter(None, parts))
+    name = clean(found["name"]) + " protocol" if found.get("name") else "protocol"
+    return f"{name[:1].upper()}{name[1:]}: {line}." if line else ""
+
+
+def _title(summary: Mapping[str, Any]) -> str:
+    setting = _setting(summary)
+    return f"Few-shot learning on {setting}" if setting else "Few-shot learning"
+
+
+def _setting(summary: Mapping[str, Any]) -> str:
+    """Data set and model."""
+    name = clean(summary.get("recipe") or "").removeprefix("few-shot-")
+    return ", ".join(filter(None, (_DATA.get(name, name), clean(summary.get("model") or ""))))
+
+
+def _count(value: object) -> str:
+    found = finite(value)
+    return "" if found is None else f"{found:,.0f}"
+
+
+def _plural(value: object, noun: str, rest: str = "") -> str:
+    count = _count(value)
+    return f"{count} {noun}{'' if count == '1' else 's'}{rest}" if count else ""
+
+
+def _accuracies(rows: Sequence[Mapping[str, Any]]) -> list[Cell]:
+    cells = []
+    for row in rows:
+        mean, error = estimate(row.get("test_accuracy"), "ci95")
+        if mean is not None and not 0 <= mean <= 1:
+            raise ValueError(
+                f"few_shot_table: test_accuracy of {row.get('method')} is {mean:g}; give "
+                "accuracies as fractions between 0 and 1."
+            )
+        cells.append(estimate_cell((percent(mean), percent(error)), 2))
+    return cells
+
+
+def _loss_column(key: str, label: str) -> Column:
+    return Column(key, label, numeric=True, brief=True, spread="ci95")
+
+
+def _losses(rows: Sequence[Mapping[str, Any]], key: str) -> list[Cell]:
+    entries = [estimate(row.get(key), "ci95") for row in rows]
+    places = decimals((mean for mean, _ in entries), at_most=4)
+    return [estimate_cell(entry, places) for entry in entries]
+
+
+def _plain(rows: Sequence[Mapping[str, Any]], key: str, places: int | None = None) -> list[Cell]:
+    values = [finite(row.get(key)) for row in rows]
+    shown = decimals(values) if places is None else places
+    return [Cell(number(value, shown), value) for value in values]
+
+
+def _reading(cells: Sequence[Cell]) -> str:
+    """What bold, the dagger and ± mean in this table."""
+    parts = []
+    if any(cell.best for cell in cells):
+        parts.append("Bold: the highest mean accuracy.")
+        if any(cell.mark for cell in cells):
+            parts.append(
+                f"{_OPEN}: the 95% interval overlaps that of the bold accuracy, so this table "
+                "leaves open which of the two is better; it does not show that they are equal."
+            )
+        else:
+            parts.append("No other interval is seen to overlap that of the bold accuracy.")
+    if any(cell.spread is not None for cell in cells):
+        parts.append(f"± is {_CI95}.")
+    if any(cell.spread is None and cell.text != ABSENT for cell in cells):
+        parts.append("Where no ± stands no interval is known, and none is compared.")
+    return " ".join(parts)
+
+
+def _meanings(keys: Sequence[str]) -> str:
+    """What is behind the headings of the losses."""
+    if "query_loss" in keys and "train_loss" in keys:
+        return (
+            "Query loss: mean cross-entropy on the query images of test tasks after adaptation; "
+            "training loss: the same on meta-training tasks."
+        )
+    return ""

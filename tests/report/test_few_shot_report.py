@@ -1,0 +1,263 @@
+"""Few-shot runs: the table and what it may say, the record, the paper's figures, the page."""
+
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mirrax import report
+from mirrax._errors import MirraxError
+from mirrax.report import Run, Table
+
+
+def cells(table: Table, key: str) -> dict[str, Any]:
+    index = [column.key for column in table.columns].index(key)
+    return {row[0].text: row[index] for row in table.rows}
+
+
+def in_terminal(table: Table, width: int) -> list[str]:
+    with open("/dev/null", "w") as nowhere:
+        console = Console(width=width, force_terminal=False, record=True, file=nowhere)
+        console.print(table)
+    return console.export_text().splitlines()
+
+
+def test_the_table_has_a_row_a_method_and_says_what_it_shows(summary):
+    table = report.few_shot_table(summary)
+    assert table.title == "Few-shot learning on glyphs, conv4-32"
+    assert [column.label for column in table.columns] == [
+        "Method",
+        "Test accuracy (%)",
+        "Query loss",
+        "Training loss",
+        "Learned numbers",
+        "Seconds a meta-step",
+    ]
+    assert list(cells(table, "method")) == [
+        "MAML",
+        "ANIL",
+        "MetaSGD",
+        "T-net",
+        "MT-net",
+        "Warp-MAML",
+        "WarpGrad",
+        "MetaCurvature",
+        "MetaKFO",
+        "ECML",
+        "blockIAF (official)",
+        "blockIAF (paper)",
+        "convex potential",
+    ]
+    row = {column.key: cell.text for column, cell in zip(table.columns, table.rows[0], strict=True)}
+    assert row == {
+        "method": "MAML",
+        "test_accuracy": "90.50 ± 0.40",
+        "query_loss": "0.290 ± 0.015",
+        "train_loss": "0.190 ± 0.011",
+        "learned": "28,597",
+        "seconds_per_step": "0.275",
+    }
+    assert table.notes[0] == (
+        "Standard protocol: 5-way 1-shot; 15 query images a class; batch statistics of the query "
+        "images (transductive); 1,000 test tasks; K = 5 inner steps at rate 0.05 in units of the "
+        "mean cross-entropy; 300 meta-steps; 3 seeds."
+    )
+    assert table.notes[-1] == "No rate was tuned for one method alone."
+    assert table.json()["rows"][0]["test_accuracy"] == {
+        "mean": pytest.approx(90.5, abs=1e-9),  # 100 * 0.905, one rounding
+        "ci95": pytest.approx(0.4, abs=1e-9),
+        "best": False,
+        "text": "90.50 ± 0.40",
+    }
+
+
+def test_other_protocols_are_told_apart(summary):
+    summary["protocol"].update(name="official", test_queries=1, statistics="support")
+    line = report.few_shot_table(summary).notes[0]
+    assert line.startswith("Official protocol: ") and "of the support images" in line
+    assert "1 query image a class (15 in meta-training)" in line
+
+
+@pytest.mark.parametrize(
+    ("gap", "widths", "marked"),
+    [
+        (0.015, (0.01, 0.006), True),  # neither mean lies in the other's interval
+        (0.0159, (0.01, 0.006), True),
+        (0.0161, (0.01, 0.006), False),
+        (0.001, (0.01, None), False),  # unknown is not zero: it is not compared
+        (0.001, (None, 0.01), False),
+    ],
+)
+def test_a_dagger_is_an_overlap_of_two_intervals(gap, widths, marked):
+    rows = [
+        {"method": "maml", "test_accuracy": {"mean": 0.9, "ci95": widths[0]}},
+        {"method": "anil", "test_accuracy": {"mean": 0.9 - gap, "ci95": widths[1]}},
+    ]
+    table = report.few_shot_table({"methods": rows})
+    found = cells(table, "test_accuracy")
+    assert (found["MAML"].best, found["MAML"].mark) == (True, "")
+    assert (found["ANIL"].best, found["ANIL"].mark) == (False, "†" if marked else "")
+    notes = " ".join(table.notes)
+    assert ("†: the 95% interval overlaps" in notes) == marked
+    assert ("No other interval is seen to overlap" in notes) != marked
+    assert ("no interval is known" in notes) == (None in widths)
+
+
+def test_the_dagger_stands_in_each_form(summary):
+    table = report.few_shot_table(summary)
+    marked = [name for name, cell in cells(table, "test_accuracy").items() if cell.mark]
+    assert marked == ["MetaCurvature", "blockIAF (official)", "blockIAF (paper)"]
+    assert cells(table, "test_accuracy")["convex potential"].best
+    for shown in (table.text(), table.markdown(), "\n".join(in_terminal(table, 120))):
+        assert shown.count("† 9") == 3
+    assert sum("mark" in row["test_accuracy"] for row in table.json()["rows"]) == 3
+    assert "| **93.40 ± 0.40** |" in table.markdown()
+
+
+def test_one_method_alone_has_no_rivals(summary):
+    summary["methods"] = summary["methods"][:1]
+    table = report.few_shot_table(summary)
+    assert not any(cell.best or cell.mark for row in table.rows for cell in row)
+    assert "Bold" not in " ".join(table.notes)
+
+
+def test_missing_quantities_make_no_column():
+    rows = [{"method": "a:b\x1b[1m\n", "test_accuracy": None, "query_loss": {"mean": math.inf}}]
+    table = report.few_shot_table({"methods": rows})
+    assert [column.key for column in table.columns] == ["method"]
+    assert table.rows[0][0].text == "a:b [1m"
+    assert report.few_shot_table({"kind": "few-shot"}).rows == ()
+    with pytest.raises(ValueError, match="fractions"):
+        report.few_shot_table({"methods": [{"method": "a", "test_accuracy": {"mean": 90.5}}]})
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_terminal_shows_a_line_a_method(summary, width):
+    table = report.few_shot_table(summary)
+    shown = in_terminal(table, width)
+    assert max(map(len, shown)) <= width
+    for name, cell in cells(table, "test_accuracy").items():
+        (line,) = [line for line in shown if line.startswith(name + " ")]
+        assert cell.shown in line and line.split()[-1].startswith("0.")
+    left_out = any("The ± of query loss and training loss is left out" in s for s in shown)
+    assert left_out == (width == 80) and ("0.015" in "\n".join(shown)) != left_out
+
+
+def test_printed_figures_are_those_of_the_paper():
+    """How many there are, their sums, and which one the paper prints in bold."""
+    rows = report.S004_TABLE1["rows"]
+    means = [[pair[i][0] for pair in rows.values() if pair[i][0]] for i in (0, 1)]
+    assert [len(column) for column in means] == [7, 7]
+    # Added by hand from the printed columns; 1e-9 is far below their last digit, 0.01.
+    assert sum(means[0]) == pytest.approx(362.44, abs=1e-9)
+    assert sum(means[1]) == pytest.approx(463.28, abs=1e-9)
+    spreads = [sum(pair[i][1] or 0 for pair in rows.values()) for i in (0, 1)]
+    assert spreads == [pytest.approx(9.46, abs=1e-9), pytest.approx(4.57, abs=1e-9)]
+    table = report.few_shot_side_by_side([])
+    assert [(row[0].text, row[1].text) for row in table.rows if row[2].best and row[3].best] == [
+        ("blockIAF (official)", "paper")
+    ]
+    assert not any(column.key == "mean" for column in table.columns)
+
+
+def test_ours_stands_above_the_paper_with_both_protocols(summary):
+    five = json.loads(json.dumps(summary))
+    five["protocol"]["shot"] = 5
+    five["methods"] = five["methods"][:1]
+    table = report.few_shot_side_by_side([summary, five])
+    found = {(row[0].text, row[1].text): (row[2].text, row[3].text) for row in table.rows}
+    assert found["MAML", "ours"] == ("90.50 ± 0.40", "90.50 ± 0.40")
+    assert found["MAML", "paper"] == ("48.70 ± 1.84", "63.11 ± 0.92")
+    assert found["MetaKFO", "paper"] == ("–", "64.90")
+    assert found["convex potential", "ours"] == ("93.40 ± 0.40", "–")
+    assert ("convex potential", "paper") not in found
+    notes = " ".join(table.notes)
+    assert "neither with ours nor with one another" in notes
+    assert "Ours, 1-shot: glyphs, conv4-32. Standard protocol: 5-way 1-shot" in notes
+    assert "Ours, 5-shot" in notes and "our ± is the half-width of a 95% interval" in notes
+
+
+@pytest.mark.parametrize("shots", [(1, 1), (10,), (None,)])
+def test_runs_that_have_no_column_of_their_own_are_refused(shots):
+    runs = [{"protocol": {"shot": shot}} for shot in shots]
+    with pytest.raises(ValueError, match="at most one run for each of 1-shot, 5-shot"):
+        report.few_shot_side_by_side(runs)
+
+
+def method(field: str, value: Any):
+    """A change of one field of the third method; dots lead inwards."""
+
+    def change(summary: dict[str, Any]) -> None:
+        *path, last = field.split(".")
+        where = summary["methods"][2]
+        for key in path:
+            where = where[key]
+        where[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s.pop("methods"), "'methods' is not a list"),
+        (lambda s: s.update(methods=["maml"]), "'methods' is not a list"),
+        (lambda s: s.update(protocol="standard"), "'protocol' is not an object"),
+        (lambda s: s.update(notes="x"), "'notes'"),
+        (method("method", None), "entry 3 of 'methods' does not name its method"),
+        (method("method", "maml"), "two entries of 'methods' are named MAML"),
+        (method("method", "MAML"), "two entries of 'methods' are named MAML"),
+        (method("test_accuracy", 0.9), "'test_accuracy' of meta_sgd"),
+        (method("test_accuracy.mean", 91.2), "a fraction between 0 and 1"),
+        (method("validation_accuracy.mean", -0.1), "a fraction between 0 and 1"),
+        (method("query_loss.ci95", -1.0), "negative half-width -1"),
+        (method("learned", "many"), "'learned' of meta_sgd is not a number"),
+        (method("adaptation", [1]), "'adaptation' of meta_sgd"),
+        (method("adaptation.steps", [None]), "'steps' in 'adaptation' of meta_sgd"),
+        (method("adaptation.gradient_norm", [1.0]), "'gradient_norm' in 'adaptation' of meta_sgd"),
+        (method("training.loss", ["x"] * 300), "300 numbers, one a step"),
+    ],
+)
+def test_wrong_content_is_one_line_with_a_remedy(folder, summary, change, said):
+    change(summary)
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    with pytest.raises(MirraxError) as caught:
+        Run.read(folder)
+    line = str(caught.value)
+    assert said in line and "summary.json" in line and "--resume" in line and "\n" not in line
+
+
+def test_a_run_in_progress_says_so(folder):
+    (folder / "summary.json").unlink()
+    assert any("summary.json" in note for note in Run.read(folder).notes)
+
+
+def test_the_page_shows_table_and_figures(folder, tmp_path):
+    run = Run.read(folder)
+    path = report.html(
+        [run, run], tmp_path / "x.html", tables=[report.few_shot_side_by_side([run.summary])]
+    )
+    page = path.read_text(encoding="utf-8")
+    assert len(re.findall(r"<svg ", page)) == 4
+    for words in (
+        "Few-shot learning on glyphs, conv4-32",
+        "† 92.60 ± 0.40",
+        "93.40 ± 0.40 (convex potential)",
+        "S004, Table 1, on miniImageNet",
+        "Standard protocol: 5-way 1-shot",
+        "<dt>Model</dt><dd>conv4-32</dd>",
+        "<dt>Meta-steps</dt><dd>300</dd>",
+    ):
+        assert words in page
+    assert "No meta-round" not in page
+
+
+def test_a_summary_chooses_its_table(summary):
+    table = report.summary_table(summary)
+    assert table is not None and table.title.startswith("Few-shot")
+    table = report.summary_table({"comparison": [{"optimiser": "SGD", "final_loss": 1.0}]})
+    assert table is not None and table.title == "Comparison of optimisers"
+    assert report.summary_table({}) is None
