@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from ._artifact import check_fits as check_fits
     from ._artifact import load as load
     from ._artifact import save as save
+    from ._encoding import storable as storable
     from ._optax import to_optax as to_optax
 
-__all__ = ["Artifact", "check_fits", "load", "save", "to_optax"]
+__all__ = ["Artifact", "check_fits", "load", "save", "storable", "to_optax"]
 
 _HOME = {
     "Artifact": "_artifact",
     "check_fits": "_artifact",
     "load": "_artifact",
     "save": "_artifact",
+    "storable": "_encoding",
     "to_optax": "_optax",
 }
 

@@ -41,6 +41,16 @@ Description = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
 
+def storable(geometry: Any) -> bool:
+    """Whether a file can hold a geometry.
+
+    >>> from mirrax.geometry import Euclidean
+    >>> storable(Euclidean())
+    True
+    """
+    return REGISTRY.get(type(geometry).__name__) is type(geometry)
+
+
 def encode(geometry: AbstractMirrorMap) -> tuple[Description, Arrays]:
     """Takes a geometry apart.
 
@@ -70,7 +80,7 @@ def encode(geometry: AbstractMirrorMap) -> tuple[Description, Arrays]:
 
 def _encode_geometry(geometry: AbstractMirrorMap, prefix: str, arrays: Arrays) -> Description:
     name = type(geometry).__name__
-    if REGISTRY.get(name) is not type(geometry):
+    if not storable(geometry):
         raise ValueError(
             f"save.geometry: cannot store a geometry of class {name}; the classes that a file "
             f"holds are {', '.join(REGISTRY)}."

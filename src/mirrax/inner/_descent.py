@@ -295,9 +295,10 @@ def _direction(prior: Prior, primal: Primal, gradient: Dual) -> Primal:
 class PreconditionedDescent(AbstractInner):
     r"""`x_{t+1} = x_t − η P g_t` with a preconditioner `P`, or `P = [∇²ψ(x_t)]⁻¹` of a geometry.
 
-    For a geometry it is the mirror step linearised at the old point. For quadratic potentials it *is* mirror descent. For `MaxOfDiagonals` it is the printed step of
-    S000 eq. 7–8, which keeps no dual and is a mirror step only while the largest component stays
-    the same (error E6).
+    For a geometry it is the mirror step linearised at the old point. For quadratic potentials it
+    *is* mirror descent. For `MaxOfDiagonals` it is the printed step of S000 eq. 7–8,
+    which keeps no dual and is a mirror step only while the largest component stays the same (error
+    E6).
 
     **Arguments:**
 

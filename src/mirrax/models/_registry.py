@@ -9,10 +9,8 @@ from ._linear import linear
 from ._mlp import mlp
 from ._model import Model
 
-_CONV4 = {f"conv4-{filters}": filters for filters in (32, 64, 128)}
-
-NAMES = ("linear", "mlp-128-64", "mlp-256-128", "lenet5", *_CONV4)
-"""The models that recipes use; `build` also takes `mlp-W1-W2-…` with any other widths."""
+NAMES = ("linear", "mlp-128-64", "mlp-256-128", "lenet5", "conv4-32", "conv4-64", "conv4-128")
+"""The models that recipes use; `build` also takes other widths: `mlp-W1-W2-…`, `conv4-W`."""
 
 
 def build(
@@ -27,7 +25,7 @@ def build(
 
     **Arguments:**
 
-    - `name`: `linear`, `lenet5`, `conv4-32`, `conv4-64`, `conv4-128`, or `mlp-` and the widths of
+    - `name`: `linear`, `lenet5`, `conv4-` and the number of filters, or `mlp-` and the widths of
       the hidden layers joined with `-`.
     - `image_shape`: `(height, width, channels)` of one image.
     - `classes`: number of logits.
@@ -50,12 +48,12 @@ def build(
     ...
     mirrax._errors.ConfigError: unknown model 'lenet'. Did you mean 'lenet5'? ...
     """
-    if name in _CONV4:
-        return conv4(image_shape, classes, filters=_CONV4[name], warp=warp, head_warp=head_warp)
+    if re.fullmatch(r"conv4-[1-9][0-9]{0,3}", name):
+        filters = int(name.removeprefix("conv4-"))
+        return conv4(image_shape, classes, filters=filters, warp=warp, head_warp=head_warp)
     if warp is not None or head_warp:
         raise ConfigError(
-            f"model {name!r} has no warp layers; choose one of {', '.join(_CONV4)}, or a method "
-            "without warps."
+            f"model {name!r} has no warp layers; choose conv4-64, or a method without warps."
         )
     if name == "linear":
         return linear(image_shape, classes)

@@ -40,7 +40,7 @@ def log_spread(jacobian: Float[Array, "rows parameters"]) -> Scalar:
     null = len(values) * jnp.finfo(values.dtype).eps * values[-1]
     kept = values > null
     logs = jnp.log10(jnp.where(kept, values, 1))
-    count = jnp.maximum(jnp.sum(kept), 1)
+    count = jnp.maximum(jnp.sum(kept.astype(logs.dtype)), 1)
     mean = jnp.sum(logs) / count
     return jnp.sum(jnp.where(kept, (logs - mean) ** 2, 0)) / count
 
@@ -55,8 +55,7 @@ def contrasts(classes: int) -> Float[Array, "classes contrasts"]:
     >>> bool(jnp.all(jnp.abs(contrasts(3).sum(axis=0)) < 1e-6))
     True
     """
-    rows = jnp.arange(classes)[:, None]
-    columns = jnp.arange(1, classes)[None, :]
+    rows, columns = jnp.arange(float(classes))[:, None], jnp.arange(1.0, classes)[None, :]
     entries = jnp.where(rows < columns, 1, jnp.where(rows == columns, -columns, 0))
     return entries / jnp.sqrt(columns * (columns + 1))
 

@@ -209,8 +209,9 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
     console = _console(options)
     figures = [str(path) for run in runs for path in report.write_figures(run)]
     for run in runs:
-        if run.summary and not options.json:
-            console.print(report.comparison_table(run.summary))
+        table = report.summary_table(run.summary or {})
+        if table is not None and not options.json:
+            console.print(table)
     if options.html:
         report.html(runs, options.html)
         console.print(f"Page: {options.html}")

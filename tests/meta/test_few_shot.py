@@ -1,0 +1,257 @@
+"""The few-shot learner: cut and continued to the bit, stopped by divergence, on two devices."""
+
+import os
+import subprocess
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mirrax.geometry import Diagonal, Euclidean, RandomMask
+from mirrax.hypergradient import Pathwise, Reverse
+from mirrax.inner import MirrorDescent, PreconditionedDescent, Prior, unroll
+from mirrax.meta import FewShot, episode_problem
+from mirrax.models import accuracy, cross_entropy, mlp
+from mirrax.objective import ValidationLoss
+from mirrax.tasks import Episodes
+
+KEY = jax.random.key(5)
+MODEL = mlp((4, 4, 1), (6,), 3)
+STEPS = 3
+
+ROUNDING = 1e-13
+"""A few dozen roundings of numbers of about one, summed in another order."""
+
+
+def classes(count=7, images=6):
+    rng = np.random.default_rng(0)
+    middle = rng.integers(0, 255, size=(count, 1, 4, 4, 1))
+    pixels = np.clip(middle + rng.normal(0, 30, size=(count, images, 4, 4, 1)), 0, 255)
+    return pixels.astype(np.uint8)
+
+
+def episodes(**changes):
+    images = classes()
+    counts = np.full(len(images), images.shape[1], np.int32)
+    return Episodes(
+        images, counts, **{"way": 3, "shot": 2, "query": 3, "scale": 1 / 255, **changes}
+    )
+
+
+def learner(optimiser=None, **changes):
+    fields = {
+        "inner": MirrorDescent(0.3),
+        "objective": ValidationLoss(),
+        "estimator": Reverse(STEPS, wrt=("start",)),
+        "optimiser": optimiser or optax.adam(1e-2),
+        "tasks": 4,
+    }
+    return FewShot(MODEL, **{**fields, **changes})
+
+
+def prior():
+    return Prior(Euclidean(), MODEL.init(KEY))
+
+
+def test_a_step_is_the_mean_over_tasks_by_hand():
+    """Episodes, runs and hypergradients one by one, with plain gradient descent."""
+    rate, sampler, begin = 0.1, episodes(), prior()
+    teacher = learner(optax.sgd(rate))
+    state, record = teacher.run(teacher.init(begin, key=KEY), sampler, 1)
+
+    def worth(start, key):
+        draw_key, _ = jax.random.split(key)
+        episode = sampler.draw(key=draw_key)
+        for _ in range(STEPS):
+
+            def loss(point, episode=episode):
+                logits = MODEL.apply(point, episode.support_images)
+                return cross_entropy(logits, episode.support_labels)
+
+            slopes = jax.grad(loss)(start)
+            start = jax.tree.map(lambda x, g: x - 0.3 * g, start, slopes)
+        return cross_entropy(MODEL.apply(start, episode.query_images), episode.query_labels)
+
+    keys = jax.random.split(jax.random.fold_in(KEY, 0), 4)
+    found = [jax.value_and_grad(worth)(begin.start, key) for key in keys]
+    values = [value for value, _ in found]
+    np.testing.assert_allclose(record.value[0], np.mean(values), rtol=ROUNDING)
+    expected = jax.tree.map(
+        lambda x, *g: x - rate * sum(g) / 4, begin.start, *(grad for _, grad in found)
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=ROUNDING),
+        state.prior.start,
+        expected,
+    )
+
+
+def test_a_run_cut_in_two_is_the_same_run():
+    teacher, sampler = learner(), episodes()
+    begin = teacher.init(prior(), key=KEY)
+    whole, records = teacher.run(begin, sampler, 6)
+    half, first = teacher.run(begin, sampler, 3)
+    rest, second = teacher.run(half, sampler, 3)
+    assert int(whole.step) == 6
+    assert eqx.tree_equal(whole, rest)
+    np.testing.assert_array_equal(records.value, np.append(first.value, second.value))
+
+
+def test_it_learns():
+    teacher, sampler = learner(), episodes()
+    state, _ = teacher.run(teacher.init(prior(), key=KEY), sampler, 100)
+    before, after = (
+        teacher.evaluate(p, sampler, 40, key=jax.random.key(9)) for p in (prior(), state.prior)
+    )
+    assert after.query_loss.mean() < 0.5 * before.query_loss.mean()
+    assert after.query_accuracy.mean() > before.query_accuracy.mean()
+
+
+def test_divergence_leaves_the_state_and_says_when():
+    """The first update sends the start to infinity; nothing is lost of what came before it."""
+    boom = optax.stateless(lambda updates, params: jax.tree.map(lambda g: g * jnp.inf, updates))
+    teacher, sampler = learner(optax.chain(optax.sgd(0.1), boom)), episodes()
+    state, records = teacher.run(teacher.init(prior(), key=KEY), sampler, 4)
+    assert records.failed.tolist() == [False, True, True, True]
+    assert int(state.step) == 1
+
+    broken = eqx.tree_at(
+        lambda p: p.start["dense_0"]["bias"], prior(), jnp.full(6, jnp.nan, jnp.float64)
+    )
+    begin = teacher.init(broken, key=KEY)
+    state, records = teacher.run(begin, sampler, 2)
+    assert records.failed.all()
+    assert eqx.tree_equal(state.prior.start["dense_1"], begin.prior.start["dense_1"])
+    assert int(state.step) == 0
+
+
+def test_scores_are_those_of_a_run():
+    teacher, sampler, begin = learner(), episodes(), prior()
+    scores = teacher.evaluate(begin, sampler, 4, steps=5, key=KEY)
+    draw_key, run_key = jax.random.split(jax.random.fold_in(KEY, 2))
+    problem = episode_problem(sampler.draw(key=draw_key), MODEL)
+    path = unroll(teacher.inner, begin, problem, 6, key=run_key)
+    np.testing.assert_allclose(scores.support_loss[2], path.losses, rtol=ROUNDING)
+    norms = [optax.tree.norm(jax.tree.map(lambda g: g[i], path.gradients)) for i in range(6)]  # noqa: B023
+    np.testing.assert_allclose(scores.gradient_norm[2], jnp.stack(norms), rtol=ROUNDING)
+    end = jax.tree.map(lambda leaf: leaf[5], path.primal)
+    logits = MODEL.apply(end, problem.query[0])
+    np.testing.assert_allclose(scores.query_accuracy[2], accuracy(logits, problem.query[1]))
+    np.testing.assert_allclose(
+        scores.query_loss[2], cross_entropy(logits, problem.query[1]), rtol=ROUNDING
+    )
+
+
+def test_evaluation_is_paired_and_does_not_compile_again():
+    teacher, sampler = learner(), episodes()
+    first = teacher.evaluate(prior(), sampler, 8, key=KEY)
+    with jax.log_compiles(False):
+        again = teacher.evaluate(prior(), sampler, 8, key=KEY)
+    assert eqx.tree_equal(first, again)
+    fewer = teacher.evaluate(prior(), sampler, 4, key=KEY)
+    np.testing.assert_allclose(fewer.query_loss, first.query_loss[:4], rtol=ROUNDING)
+
+
+def test_a_mask_is_drawn_once_a_task_and_kept():
+    """Half of the units stay where they were for all steps; another half in another task."""
+    start = MODEL.init(KEY)
+    begin = Prior(RandomMask.like(start), start)
+    sampler, rule = episodes(), PreconditionedDescent(0.3)
+    moved = []
+    for seed in range(2):
+        problem = episode_problem(sampler.draw(key=KEY), MODEL)
+        path = unroll(rule, begin, problem, STEPS, key=jax.random.key(seed))
+        bias = np.asarray(path.primal["dense_0"]["bias"])
+        changed = np.diff(bias, axis=0) != 0
+        assert (changed == changed[0]).all()
+        moved.append(changed[0])
+    assert (moved[0] != moved[1]).any()
+
+
+def test_units_are_adapted_as_often_as_their_logit_says():
+    logits = jnp.array([-2.0, 0.0, 1.0])
+    keys = jax.random.split(KEY, 20_000)
+    masks = jax.vmap(lambda key: RandomMask({"a": logits}).draw(key=key).mask["a"])(keys)
+    assert set(np.unique(masks)) == {0.0, 1.0}
+    expected = jax.nn.sigmoid(logits)
+    error = np.sqrt(expected * (1 - expected) / len(keys))
+    assert (np.abs(masks.mean(axis=0) - expected) < 5 * error).all()
+
+
+@pytest.mark.parametrize("statistics", ["query", "support"])
+def test_query_images_may_be_normalised_by_the_support_set(statistics):
+    """The model is told how many of its first images are the reference; labels are the others'."""
+    problem = episode_problem(episodes().draw(key=KEY), MODEL, statistics)
+    images, labels = problem.query
+    extra = len(images) - len(labels)
+    assert extra == (len(problem.batches.data[1]) if statistics == "support" else 0)
+
+
+def test_what_cannot_be():
+    with pytest.raises(ValueError, match=r"FewShot.tasks: expected at least 1, got 0"):
+        learner(tasks=0)
+    with pytest.raises(ValueError, match=r"FewShot.devices: expected a divisor of the 4 tasks"):
+        learner(devices=3)
+    with pytest.raises(ValueError, match="statistics"):
+        episode_problem(episodes().draw(key=KEY), MODEL, "both")
+    with pytest.raises(ValueError, match=r"Pathwise.ahead: expected at least 0, got -1"):
+        Pathwise(3, ahead=-1)
+    start = MODEL.init(KEY)
+    with pytest.raises(ValueError, match="MirrorDescent: prior.geometry must be a mirror map"):
+        MirrorDescent(0.1).init(Prior(RandomMask.like(start), start))
+    sampler = episodes()
+    problem = episode_problem(sampler.draw(key=KEY), MODEL)
+    rule, undrawn = PreconditionedDescent(0.1), Prior(RandomMask.like(start), start)
+    with pytest.raises(ValueError, match="RandomMask; use DualDescent for a mirror map"):
+        rule.step(undrawn, problem, rule.init(undrawn), key=KEY)
+
+
+SHARDED = """
+import sys
+sys.path.insert(0, {folder!r})
+import jax
+jax.config.update("jax_enable_x64", True)
+import numpy as np
+from test_few_shot import KEY, episodes, learner, prior
+assert jax.device_count() == 2
+for devices in (1, 2):
+    teacher = learner(devices=devices)
+    state, records = teacher.run(teacher.init(prior(), key=KEY), episodes(), 5)
+    print(",".join(float(value).hex() for value in records.value))
+"""
+
+
+def test_two_devices_compute_what_one_does():
+    """In a process of its own, because devices are counted once; sums may round differently."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED.format(folder=folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (
+        [float.fromhex(word) for word in line.split(",")] for line in done.stdout.splitlines()
+    )
+    np.testing.assert_allclose(two, one, rtol=ROUNDING)
+
+
+def test_rates_of_meta_sgd_are_learned_through_the_diagonal():
+    start = MODEL.init(KEY)
+    teacher = learner(
+        inner=PreconditionedDescent(0.3), estimator=Reverse(STEPS, wrt=("geometry", "start"))
+    )
+    begin = teacher.init(Prior(Diagonal.like(start), start), key=KEY)
+    state, _ = teacher.run(begin, episodes(), 3)
+    rates = jax.tree.leaves(state.prior.geometry.log_diagonal)
+    assert any(np.abs(leaf).max() > 1e-3 for leaf in rates)
