@@ -31,7 +31,7 @@ _SUPERCLASS_OF = [
 
 
 def cifar_fs(folder: Folder = None) -> FewShotFamily:
-    """Reads CIFAR-FS, 64, 16 and 20 classes of CIFAR-100 (Bertinetto et al. 2019, §4.1).
+    """Reads CIFAR-FS, 64, 16 and 20 classes of CIFAR-100 (Bertinetto et al. 2019).
 
     **Arguments:**
 
@@ -56,7 +56,7 @@ def cifar_fs(folder: Folder = None) -> FewShotFamily:
 
 
 def fc100(folder: Folder = None) -> FewShotFamily:
-    """Reads FC100, 12, 4 and 4 superclasses of CIFAR-100 (Oreshkin et al. 2018, §4.1).
+    """Reads FC100, 12, 4 and 4 superclasses of CIFAR-100 (Oreshkin et al. 2018).
 
     **Arguments:**
 

@@ -1,7 +1,7 @@
 """Families of few-shot tasks: disjoint sets of classes to meta-train, validate and test on.
 
 A family is `(𝒞_train, 𝒞_validation, 𝒞_test)` with no class in two of them, so that a test episode
-shows classes that meta-training never saw (Vinyals et al. 2016, §4; Ravi and Larochelle 2017, §2).
+shows classes that meta-training never saw (Ravi and Larochelle 2017, §2).
 """
 
 import dataclasses

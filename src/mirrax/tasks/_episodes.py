@@ -2,7 +2,7 @@
 
 An episode of `way` classes and `shot` examples is `C ~ U(way-subsets of the classes)`, and for each
 `c ∈ C` a uniform subset of `shot + query` of its images; the first `shot` are its support `S`, the
-others its query `Q` (Vinyals et al., *Matching networks for one shot learning*, 2016, §4). With
+others its query `Q` (Vinyals et al., *Matching networks for one shot learning*, 2016, §2.2). With
 rotations, each class is four, one a quarter turn (Santoro et al., *Meta-learning with
 memory-augmented neural networks*, 2016, §4.1).
 
