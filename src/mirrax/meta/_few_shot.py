@@ -17,7 +17,7 @@ import optax.tree as vector
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from .._tree import Scalar, choose
+from .._tree import Primal, Scalar, choose
 from ..hypergradient import AbstractHypergradient, split
 from ..inner import AbstractInner, AbstractObjective, Prior, RunSummary, Step, drawn, fold
 from ..models import Model, accuracy, cross_entropy
@@ -65,8 +65,8 @@ class Scores(eqx.Module):
 
     **Arguments:**
 
-    - `query_loss`, `query_accuracy`: on the query set after the last step.
-    - `support_loss`, `gradient_norm`: on the support set after `k = 0, …, K` steps.
+    - `query_loss`, `query_accuracy`: on the query set after the steps of meta-training.
+    - `support_loss`, `gradient_norm`: on the support set after `k = 0, 1, …` steps.
     """
 
     query_loss: Float[Array, " tasks"]
@@ -170,9 +170,7 @@ class FewShot(eqx.Module):
             )
             return value, grad, after.summary
 
-        value, grad, summary = jax.tree.map(
-            functools.partial(jnp.mean, axis=0), jax.vmap(one)(spread(keys, self.devices))
-        )
+        value, grad, summary = _mean(jax.vmap(one)(spread(keys, self.devices)))
         learned, complete = split(prior, self.estimator.wrt)
         updates, outer = self.optimiser.update(grad, state.outer, learned)
         norm = vector.norm(grad)
@@ -186,47 +184,60 @@ class FewShot(eqx.Module):
         self,
         prior: Prior,
         episodes: Episodes,
-        count: int,
+        tasks: Int[Array, " tasks"],
         *,
-        steps: int | None = None,
+        further: int = 0,
         key: PRNGKeyArray,
     ) -> Scores:
-        """Learns tasks from a prior and judges the result; task `i` depends on the key alone.
+        """Learns tasks from a prior and judges the result.
+
+        Task `i` depends on `i` and the key alone; sets of tasks of one size are one program.
 
         **Arguments:**
 
         - `prior`: what has been learned.
         - `episodes`: where tasks are drawn from.
-        - `count`: how many tasks, a multiple of `tasks`.
-        - `steps`: steps a task; those of meta-training by default.
-        - `key`: which tasks.
+        - `tasks`: their numbers, a multiple of `tasks`.
+        - `further`: steps beyond those of meta-training, for the curves.
+        - `key`: which tasks the numbers stand for.
 
         **Returns:**
 
         One score a task.
         """
-        length = self.steps if steps is None else steps
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
-        judge = functools.partial(self._judge, prior, episodes, length)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(tasks)
+        judge = functools.partial(self._judge, prior, episodes, further)
         return lax.map(judge, keys, batch_size=self.tasks)
 
-    def _judge(self, prior: Prior, episodes: Episodes, length: int, key: PRNGKeyArray) -> Scores:
+    def _judge(self, prior: Prior, episodes: Episodes, further: int, key: PRNGKeyArray) -> Scores:
         draw_key, run_key = jax.random.split(key)
         problem = episode_problem(episodes.draw(key=draw_key), self.model, self.statistics)
         prior = drawn(prior, run_key)
         begin = self.inner.init(prior)
-        blank = jnp.zeros(length + 1, jnp.result_type(*jax.tree.leaves(begin.primal)))
+        dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
+        # One loop for all steps, so that one is compiled; the point after `steps` is kept aside.
+        length = self.steps + further + 1
+        blank = (jnp.zeros(length, dtype), jnp.zeros(length, dtype), begin.primal)
 
-        def note(curves: tuple[Array, Array], step: Step, count: Any) -> tuple[Array, Array]:
-            losses, norms = curves
-            return losses.at[count].set(step.loss), norms.at[count].set(vector.norm(step.gradient))
+        def note(seen: tuple[Array, Array, Primal], step: Step, count: Array):
+            losses, norms, kept = seen
+            norms = norms.at[count].set(vector.norm(step.gradient))
+            kept = choose(count == self.steps, step.primal, kept)
+            return losses.at[count].set(step.loss), norms, kept
 
-        end, curves = fold(
-            self.inner, prior, problem, length, note, (blank, blank), key=run_key, state=begin
+        _, (losses, norms, end) = fold(
+            self.inner, prior, problem, length, note, blank, key=run_key, state=begin
         )
-        # A step further, for the loss and gradient at the point the last step led to.
-        _, last = self.inner.step(prior, problem, end, key=run_key)
-        losses, norms = note(curves, last, length)
-        logits = logits_of(self.model, end.primal, prior.shared, problem.query)
+        logits = logits_of(self.model, end, prior.shared, problem.query)
         labels = problem.query[1]
         return Scores(cross_entropy(logits, labels), accuracy(logits, labels), losses, norms)
+
+
+def _mean(tree: PyTree) -> PyTree:
+    """The average over a leading axis, of whole numbers too."""
+
+    def mean(leaf: Array) -> Array:
+        number = leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf.astype(float)
+        return jnp.mean(number, axis=0)
+
+    return jax.tree.map(mean, tree)

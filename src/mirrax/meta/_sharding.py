@@ -1,7 +1,8 @@
 """Tasks spread over devices: each device learns its share of the tasks of a step."""
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 
@@ -17,5 +18,5 @@ def spread(array: Array, devices: int) -> Array:
     """
     if devices == 1:
         return array
-    mesh = jax.make_mesh((devices,), ("tasks",), devices=jax.devices()[:devices])
+    mesh = Mesh(np.asarray(jax.devices()[:devices]), ("tasks",))
     return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, PartitionSpec("tasks")))

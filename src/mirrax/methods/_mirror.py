@@ -45,6 +45,17 @@ def block_iaf(
 
 
 @few_shot
+def block_iaf_official(protocol: Protocol, *, key: PRNGKeyArray) -> tuple[FewShot, Prior]:
+    """`block_iaf` in the variant of the authors' code.
+
+    **Arguments:**
+
+    - `protocol`, `key`: as for `maml`.
+    """
+    return block_iaf(protocol, variant="official", key=key)
+
+
+@few_shot
 def convex_potential(protocol: Protocol, *, key: PRNGKeyArray) -> tuple[FewShot, Prior]:
     """Mirror descent with a learned convex potential of all parameters.
 

@@ -3,6 +3,7 @@
 matplotlib, rich and jinja2 are loaded when first needed, so importing this package is light.
 """
 
+from ._few_shot import adaptation_table as adaptation_table
 from ._few_shot import few_shot_side_by_side as few_shot_side_by_side
 from ._few_shot import few_shot_table as few_shot_table
 from ._few_shot import summary_table as summary_table

@@ -29,6 +29,10 @@ _STATISTICS = {
 }
 
 
+_SHOWN = (0, 1, 2, 5, 10)
+"""The numbers of steps that the table of adaptation shows, of those that there are."""
+
+
 def few_shot_table(summary: Mapping[str, Any]) -> Table:
     r"""Few-shot methods compared on test tasks, one row each.
 
@@ -140,6 +144,36 @@ def few_shot_side_by_side(
             )
         notes.append(f"Ours, {column}: {_setting(summary)}. {protocol_line(summary)}".rstrip())
     return side_by_side(found, paper, spread=_CI95, notes=notes)
+
+
+def adaptation_table(summary: Mapping[str, Any]) -> Table:
+    """Support loss and gradient norm on new tasks after a few numbers of steps, S004 Fig. 1.
+
+    **Arguments:**
+
+    - `summary`: the content of `summary.json` of a few-shot run.
+
+    **Returns:**
+
+    A `Table` with one row a method.
+
+    >>> curves = {"steps": [0, 1], "support_loss": [1.6, 0.4], "gradient_norm": [3.0, 1.0]}
+    >>> row = {"method": "maml", "adaptation": curves}
+    >>> [cell.text for cell in adaptation_table({"methods": [row]}).rows[0]]
+    ['MAML', '1.600', '0.400', '3.000', '1.000']
+    """
+    rows = list(summary.get("methods") or ())
+    steps = rows[0]["adaptation"]["steps"] if rows else []
+    shown = [k for k in _SHOWN if k in steps]
+    columns = [Column("method", "Method")]
+    cells = [[Cell(method_label(row["method"])) for row in rows]]
+    for key, label in (("support_loss", "Loss"), ("gradient_norm", "Norm")):
+        for k in shown:
+            values = [row["adaptation"][key][steps.index(k)] for row in rows]
+            columns.append(Column(f"{key}_{k}", f"{label}, k={k}", numeric=True))
+            cells.append(mark_best([Cell(f"{value:.3f}", value) for value in values], "lower"))
+    title = "Adaptation on new tasks: support loss and gradient norm after k steps"
+    return Table(title, tuple(columns), tuple(zip(*cells, strict=True)))
 
 
 def protocol_line(summary: Mapping[str, Any]) -> str:

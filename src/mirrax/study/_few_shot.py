@@ -21,7 +21,6 @@ from ..models import Model, Warp, build
 from ..tasks import (
     Episodes,
     FewShotFamily,
-    ImageClasses,
     cifar_fs,
     fc100,
     glyphs,
@@ -57,18 +56,17 @@ class FewShotStudy:
     - `optimiser`, `outer_rate`, `decay`, `clip`: the outer loop: Adam, or SGD with Nesterov
       momentum 0.9 and weight decay 1e-4; its rate, constant, falling along a cosine, or by ten
       every third of the steps; the largest norm of a hypergradient, 0 for none.
-    - `first_order`, `warp`, `penalty`, `variant`: options of the methods that have them.
+    - `first_order`, `warp`, `penalty`: options of the methods that have them.
     - `rotations`: whether quarter turns of a class are classes of their own in meta-training.
     - `stride`, `validate_every`, `validation_tasks`: steps a compiled call, steps between
       validations, and tasks of each; the prior that is best there is kept.
-    - `test_tasks`, `curve_tasks`, `curve_steps`: tasks of the test, and tasks and steps of the
-      curves of adaptation.
+    - `test_tasks`: tasks of the test.
+    - `curve_steps`: the curves of adaptation go so many steps far.
     - `seeds`: runs a method. All are tested on the same tasks.
     """
 
     changeable: ClassVar[frozenset[str]] = frozenset(
-        ("method", "baselines", "seeds", "meta_steps", "stride")
-        + ("test_tasks", "curve_tasks", "curve_steps")
+        ("method", "baselines", "seeds", "meta_steps", "stride") + ("test_tasks", "curve_steps")
     )
     """Fields that may change while a run is under way; others would make it another run."""
 
@@ -92,13 +90,11 @@ class FewShotStudy:
     first_order: bool = False
     warp: Warp = "spatial"
     penalty: float = 0.01
-    variant: Literal["paper", "official"] = "paper"
     rotations: bool = False
     stride: int = 10
     validate_every: int = 100
     validation_tasks: int = 100
     test_tasks: int = 600
-    curve_tasks: int = 200
     curve_steps: int = 10
     seeds: int = 1
 
@@ -106,7 +102,6 @@ class FewShotStudy:
         """Checks every number and name."""
         positive(self, "shot", "steps", "rate", "meta_steps", "tasks", "outer_rate", "stride")
         positive(self, "validate_every", "validation_tasks", "test_tasks", "seeds")
-        positive(self, "curve_tasks", "curve_steps")
         between(self, "way", 2, 1000)
         between(self, "clip", 0, 1e6)
         between(self, "penalty", 0, 1e6)
@@ -115,13 +110,17 @@ class FewShotStudy:
             ("validate_every", "stride"),
             ("validation_tasks", "tasks"),
             ("test_tasks", "tasks"),
-            ("curve_tasks", "tasks"),
         ):
             if getattr(self, name) % getattr(self, unit):
                 raise ConfigError(
                     f"--{name.replace('_', '-')}: expected a multiple of --{unit} "
                     f"({getattr(self, unit)}), got {getattr(self, name)!r}."
                 )
+        if self.curve_steps < self.steps:
+            raise ConfigError(
+                f"--curve-steps: expected at least --steps ({self.steps}), got "
+                f"{self.curve_steps!r}."
+            )
         for name in self.methods:
             find_method(name)
 
@@ -144,27 +143,20 @@ class FewShotSetting:
     family: FewShotFamily
 
     @functools.cached_property
-    def training(self) -> Episodes:
-        """Episodes of meta-training."""
-        return self._episodes(self.family.train, _STANDARD_QUERIES, self.config.rotations)
-
-    @functools.cached_property
-    def validation(self) -> Episodes:
-        """Episodes on which the best prior is chosen."""
-        return self._episodes(self.family.validation, self.config.test_queries, False)
-
-    @functools.cached_property
-    def test(self) -> Episodes:
-        """Episodes of the test."""
-        return self._episodes(self.family.test, self.config.test_queries, False)
-
-    def _episodes(self, classes: ImageClasses, query: int, rotations: bool) -> Episodes:
+    def episodes(self) -> tuple[Episodes, Episodes, Episodes]:
+        """Episodes of meta-training, validation and test."""
         c = self.config
-        return classes.episodes(c.way, c.shot, query, rotations=rotations)
+        return self.family.episodes(c.way, c.shot, _STANDARD_QUERIES, c.test_queries, c.rotations)
+
+    @property
+    def seen(self) -> Episodes:
+        """Episodes like those of the test, of the classes of meta-training."""
+        train, _, test = self.episodes
+        return dataclasses.replace(test, allowed=train.allowed)
 
     def network(self, *, warp: Warp | None = None, head_warp: bool = False) -> Model:
         """The network of the study, with warp layers where a method has them."""
-        shape = self.family.train.images.shape[2:]
+        shape = self.family.train.image_shape
         return build(self.config.model, shape, self.config.way, warp=warp, head_warp=head_warp)
 
     @functools.cached_property
@@ -245,5 +237,5 @@ def prepare_few_shot(config: FewShotStudy, data: Path | None) -> FewShotSetting:
       more classes or images than there are.
     """
     setting = FewShotSetting(config, load_classes(config, data))
-    _ = setting.training, setting.validation, setting.test
+    _ = setting.episodes
     return setting

@@ -14,10 +14,15 @@ from .._errors import ConfigError, NumericalError
 from .._tree import choose
 from ..inner import Prior
 from ..meta import FewShot, FewShotState, Scores, StepRecord
+from ..tasks import Episodes
 from ._few_shot import FewShotSetting
 from ._folder import RunFolder
 from ._progress import Phase
 from ._streams import META, VALIDATE, stream
+
+
+_TOGETHER = 20
+"""At most so many tasks are judged by one call."""
 
 
 class Standing(eqx.Module):
@@ -82,7 +87,7 @@ def learn_prior(
     phase.advance(method, made)
     while made < config.meta_steps:
         clock = time.perf_counter()
-        state, records = learner.run(standing.state, setting.training, config.stride)
+        state, records = learner.run(standing.state, setting.episodes[0], config.stride)
         records = jax.tree.map(np.asarray, records)
         trouble = _divergence(records, made, method)
         if trouble and int(standing.step) == 0:
@@ -108,20 +113,26 @@ def learn_prior(
 def judge(
     learner: FewShot,
     prior: Prior,
-    episodes: Any,
+    episodes: Episodes,
     count: int,
     *,
+    further: int,
     key: jax.Array,
-    steps: int | None = None,
 ) -> Scores:
-    """Scores of a prior as numpy arrays, see `FewShot.evaluate`.
+    """Scores of a prior on `count` tasks as numpy arrays, see `FewShot.evaluate`.
 
     **Arguments:**
 
-    - `learner`, `prior`, `episodes`, `count`, `key`, `steps`: as there.
+    - `learner`, `prior`, `episodes`, `count`, `further`, `key`: as there. Tasks are judged a few
+      at a time, so that sets of any size are one compiled program.
     """
-    found = learner.evaluate(prior, episodes, count, steps=steps, key=key)
-    return jax.tree.map(np.asarray, found)
+    size = max(n for n in range(1, min(count, _TOGETHER) + 1) if count % n == 0)
+    numbers = np.arange(count).reshape(-1, size)
+    parts = [
+        learner.evaluate(prior, episodes, jnp.asarray(part), further=further, key=key)
+        for part in numbers
+    ]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def _validated(
@@ -133,8 +144,9 @@ def _validated(
     scores = judge(
         learner,
         state.prior,
-        setting.validation,
+        setting.episodes[1],
         setting.config.validation_tasks,
+        further=setting.config.curve_steps - setting.config.steps,
         key=stream(0, VALIDATE),
     )
     accuracy = float(np.mean(scores.query_accuracy))

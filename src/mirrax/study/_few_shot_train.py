@@ -12,11 +12,13 @@ from .. import deploy, report
 from .._errors import NumericalError
 from .._files import write_json
 from ..hypergradient import split
+from ..meta import Scores
+from ..tasks import Episodes
 from ._few_shot import FewShotSetting
 from ._few_shot_learn import Learned, judge, learn_prior
 from ._folder import RunFolder
 from ._progress import Progress
-from ._streams import CURVES, EVALUATE, SEEN, stream
+from ._streams import EVALUATE, SEEN, stream
 from ._train import hardware
 
 _Z95 = 1.959963984540054  # the normal quantile of a 95% interval
@@ -60,7 +62,7 @@ def train_few_shot(
             "way": config.way,
             "shot": config.shot,
             "test_queries": config.test_queries,
-            "train_queries": setting.training.query,
+            "train_queries": setting.episodes[0].query,
             "statistics": config.statistics,
             "inner_steps": config.steps,
             "rate": config.rate,
@@ -136,18 +138,14 @@ def _basis(setting: FewShotSetting, method: str) -> dict[str, Any]:
 def _result(setting: FewShotSetting, learned: Learned) -> dict[str, Any]:
     """The test of a prior, and the course of its meta-training, as plain numbers."""
     config, prior = setting.config, learned.standing.best
-    test = judge(learned.learner, prior, setting.test, config.test_tasks, key=stream(0, EVALUATE))
-    seen = judge(
-        learned.learner, prior, setting.training, config.validation_tasks, key=stream(0, SEEN)
-    )
-    curves = judge(
-        learned.learner,
-        prior,
-        setting.test,
-        config.curve_tasks,
-        steps=config.curve_steps,
-        key=stream(0, CURVES),
-    )
+    further = config.curve_steps - config.steps
+
+    def judged(episodes: Episodes, count: int, purpose: int) -> Scores:
+        key = stream(0, purpose)
+        return judge(learned.learner, prior, episodes, count, further=further, key=key)
+
+    test = judged(setting.episodes[2], config.test_tasks, EVALUATE)
+    seen = judged(setting.seen, config.validation_tasks, SEEN)
     parts, _ = split(prior, learned.learner.estimator.wrt)
     steps = sum(line["steps"] for line in learned.metrics)
     late = learned.metrics[1:] or learned.metrics  # the first line has the time of compilation
@@ -161,8 +159,8 @@ def _result(setting: FewShotSetting, learned: Learned) -> dict[str, Any]:
         "seconds_per_step": sum(x["seconds"] for x in late) / sum(x["steps"] for x in late),
         "adaptation": {
             "steps": list(range(config.curve_steps + 1)),
-            "support_loss": _curve(curves.support_loss),
-            "gradient_norm": _curve(curves.gradient_norm),
+            "support_loss": _curve(test.support_loss),
+            "gradient_norm": _curve(test.gradient_norm),
         },
         "training": {
             "steps": [line["round"] + line["steps"] for line in learned.metrics],

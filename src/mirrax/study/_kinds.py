@@ -12,9 +12,8 @@ from ._folder import RunFolder
 from ._images import ImageStudy, prepare
 from ._progress import Progress
 from ._quadratics import QuadraticStudy, train_quadratics
+from ._recipes import Study
 from ._train import train_images
-
-Study = ImageStudy | QuadraticStudy | FewShotStudy
 
 
 @dataclasses.dataclass(frozen=True)

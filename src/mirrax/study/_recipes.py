@@ -8,8 +8,9 @@ from .._errors import ConfigError, nearest
 from ._config import Budget
 from ._few_shot import FewShotStudy
 from ._images import ImageStudy
-from ._kinds import Study
 from ._quadratics import QuadraticStudy
+
+Study = ImageStudy | QuadraticStudy | FewShotStudy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,6 @@ _FEW_SHOT_SMOKE = {
     "validate_every": 10,
     "validation_tasks": 8,
     "test_tasks": 20,
-    "curve_tasks": 8,
     "baselines": ("maml",),
     "model": "conv4-8",
     "seeds": 1,
@@ -79,7 +79,6 @@ _FEW_SHOT_PAPER = {
     "validate_every": 2_000,
     "validation_tasks": 1_000,
     "test_tasks": 1_000,
-    "curve_tasks": 1_000,
     "model": "conv4-64",
 }
 

@@ -2,7 +2,6 @@ r"""Reproductions: tables and figures of the papers by name, theirs printed besi
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,40 +13,11 @@ from ._config import override
 from ._folder import RunFolder
 from ._images import ImageStudy, prepare
 from ._leave_one_out import leave_one_out
-from ._progress import Progress
 from ._quadratics import QuadraticStudy, train_quadratics
 from ._recipes import find_recipe
+from ._reproduce_few_shot import FEW_SHOT_REPRODUCTIONS
+from ._reproduction import Reproduction, Request
 from ._train import open_folder, train_images
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What the command line asks of a reproduction."""
-
-    path: Path
-    budget: str
-    seed: int
-    data: Path | None
-    resume: bool
-    progress: Progress
-    fields: Sequence[str]
-    command: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Reproduction:
-    """A table or figure of a paper, or of this library's own claims.
-
-    **Arguments:**
-
-    - `about`: one line.
-    - `make`: runs it.
-    - `tables`: its result as tables.
-    """
-
-    about: str
-    make: Callable[[Request], dict[str, Any]]
-    tables: Callable[[Mapping[str, Any]], list[report.Table]]
 
 
 def _leave_one_out(recipe: str, **fields: Any) -> Callable[[Request], dict[str, Any]]:
@@ -271,6 +241,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _leave_one_out("rotated-digits"),
         _own_tables,
     ),
+    **FEW_SHOT_REPRODUCTIONS,
 }
 """Every reproduction by name."""
 

@@ -2,7 +2,7 @@
 
 import jax
 
-META, TUNE, EVALUATE, CERTIFY, VALIDATE, SEEN, CURVES = range(7)
+META, TUNE, EVALUATE, CERTIFY, VALIDATE, SEEN = range(6)
 
 
 def stream(seed: int, purpose: int) -> jax.Array:

@@ -152,6 +152,56 @@ def check_disjoint(what: str, split: Mapping[str, Sequence[str]]) -> None:
                 )
             part_of[name] = part
 
+    def episodes(
+        self, way: int, shot: int, query: int, test_query: int, rotations: bool = False
+    ) -> tuple[Episodes, Episodes, Episodes]:
+        """Puts all images on the device once, and draws from each part.
+
+        The parts share their images, and validation and test whatever is compiled for them.
+
+        **Arguments:**
+
+        - `way`, `shot`: classes, and support images a class.
+        - `query`, `test_query`: query images a class in meta-training, and after it.
+        - `rotations`: whether each quarter turn of a class is a class of its own in meta-training.
+
+        **Returns:**
+
+        Episodes to meta-train, to validate and to test on.
+
+        **Raises:**
+
+        - `ConfigError`: as `Episodes`; a class with too few images is named.
+
+        >>> images, counts = np.zeros((1, 3, 8, 8, 1), np.uint8), np.array([3], np.int32)
+        >>> parts = [ImageClasses(name, (name,), images, counts, 1 / 255) for name in "abc"]
+        >>> train, _, test = FewShotFamily("toy", *parts).episodes(1, 1, 2, 1)
+        >>> train.query, test.query, test.allowed.tolist()
+        (2, 1, [False, False, True])
+        """
+        parts = (self.train, self.validation, self.test)
+        wanted = ((query, rotations), (test_query, False), (test_query, False))
+        for part, (queries, turned) in zip(parts, wanted, strict=True):
+            size, names = part.image_shape[:2], part.class_names
+            check_episodes(part.counts, size, way, shot, queries, turned, names)
+        room = max(part.images.shape[1] for part in parts)
+        images = jnp.asarray(np.concatenate([_padded(part.images, room) for part in parts]))
+        counts = jnp.asarray(np.concatenate([part.counts for part in parts]))
+        owner = np.repeat(np.arange(len(parts)), [len(part.counts) for part in parts])
+        train, validation, test = (
+            Episodes(
+                images, counts, way, shot, queries, part.scale, turned, jnp.asarray(owner == i)
+            )
+            for i, (part, (queries, turned)) in enumerate(zip(parts, wanted, strict=True))
+        )
+        return train, validation, test
+
+
+def _padded(images: np.ndarray, room: int) -> np.ndarray:
+    """Images with room for so many a class."""
+    missing = room - images.shape[1]
+    return np.pad(images, ((0, 0), (0, missing), *[(0, 0)] * 3)) if missing else images
+
 
 def _check(classes: ImageClasses) -> None:
     images, counts, names = classes.images, classes.counts, classes.class_names

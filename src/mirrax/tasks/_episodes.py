@@ -17,7 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from .._errors import ConfigError, DataError
 
@@ -55,6 +55,8 @@ class Episodes(eqx.Module):
     - `way`, `shot`, `query`: classes, support images a class and query images a class.
     - `scale`: the factor that brings raw pixels to `[0, 1]`.
     - `rotations`: whether each quarter turn of a class is a class of its own.
+    - `allowed`: `(classes,)`, which classes are drawn; all by default. Sets of episodes that differ
+      in it alone share their images and whatever is compiled for them.
 
     **Raises:**
 
@@ -78,6 +80,7 @@ class Episodes(eqx.Module):
     query: int = eqx.field(static=True)
     scale: float = eqx.field(static=True)
     rotations: bool = eqx.field(static=True, default=False)
+    allowed: Bool[Array, " classes"] | None = None
 
     def __check_init__(self) -> None:
         shape = jnp.shape(self.images)
@@ -92,10 +95,16 @@ class Episodes(eqx.Module):
                 f" of shape ({shape[0]},) is needed"
             )
         counts = np.asarray(self.counts)
+        if self.allowed is not None and jnp.shape(self.allowed) != counts.shape:
+            raise DataError(
+                f"Episodes: allowed has shape {jnp.shape(self.allowed)}; {counts.shape} is needed"
+            )
         if counts.max() > shape[1]:
             raise DataError(
                 f"Episodes: counts has {counts.max()}, and there is room for {shape[1]} images"
             )
+        if self.allowed is not None:
+            counts = counts[np.asarray(self.allowed)]
         check_episodes(counts, shape[2:4], self.way, self.shot, self.query, self.rotations)
 
     @eqx.filter_jit
@@ -125,6 +134,8 @@ class Episodes(eqx.Module):
         shape = (classes * turns + self.way * per_class,)
         numbers = jax.random.uniform(key, shape, dtype=jnp.float32)
         of_classes, of_images = jnp.split(numbers, [classes * turns])
+        if self.allowed is not None:
+            of_classes = jnp.where(jnp.repeat(self.allowed, turns), of_classes, -1.0)
         _, kinds = jax.lax.top_k(of_classes, self.way)
         chosen = kinds // turns
         is_real = jnp.arange(per_class, dtype=jnp.int32) < self.counts[chosen][:, None]
@@ -178,6 +189,8 @@ def check_episodes(
         raise ConfigError(
             f"episodes of {way} ways need {way} classes, and there are {kinds}; lower way"
         )
+    if not len(counts):
+        raise ConfigError("episodes need classes, and none is allowed; allow some")
     smallest = int(np.argmin(counts))
     if shot + query > counts[smallest]:
         name = repr(names[smallest]) if names is not None else str(smallest)

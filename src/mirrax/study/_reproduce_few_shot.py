@@ -1,0 +1,92 @@
+r"""S004's table and figure re-made: every method under one protocol, theirs printed beside ours."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from .. import report
+from .._files import write_json
+from ._config import override
+from ._few_shot import FewShotStudy, prepare_few_shot
+from ._few_shot_train import train_few_shot
+from ._folder import RunFolder
+from ._recipes import find_recipe
+from ._reproduction import Reproduction, Request
+from ._train import open_folder
+
+TABLE1 = ("maml", "anil", "meta_sgd", "t_net", "mt_net", "warp_maml", "warpgrad") + (
+    "meta_curvature",
+    "meta_kfo",
+    "ecml",
+    "block_iaf",
+    "block_iaf_official",
+)  # and the convex potential, which is the recipe's own method
+FIGURE1 = ("maml", "meta_sgd", "meta_curvature", "block_iaf")
+
+
+def _study(request: Request, baselines: tuple[str, ...], **fields: Any) -> FewShotStudy:
+    """The configuration of a reproduction: the recipe's, with the fields asked for last."""
+    config = find_recipe("mini-imagenet").at(request.budget)  # type: ignore[arg-type]
+    assert isinstance(config, FewShotStudy)
+    config = dataclasses.replace(config, baselines=baselines, **fields)
+    return override(config, request.fields)
+
+
+def _run(request: Request, config: FewShotStudy, name: str) -> dict[str, Any]:
+    path = request.path / name
+    resume = request.resume and path.exists()
+    if not resume:
+        RunFolder.check_new(path)
+    setting = prepare_few_shot(config, request.data)
+    folder = open_folder(
+        config,
+        path,
+        recipe="mini-imagenet",
+        seed=request.seed,
+        budget=request.budget,
+        resume=resume,
+        command=request.command,
+    )
+    return train_few_shot(setting, folder, request.seed, request.progress)
+
+
+def _table1(request: Request) -> dict[str, Any]:
+    """All methods, 1-shot and 5-shot."""
+    seeds = {"seeds": 1 if request.budget == "smoke" else 3}
+    shots = {
+        f"{shot}-shot": _run(request, _study(request, TABLE1, shot=shot, **seeds), f"{shot}-shot")
+        for shot in (1, 5)
+    }
+    write_json(request.path / "summary.json", {"shots": shots})
+    return {"shots": shots}
+
+
+def _table1_tables(result: Mapping[str, Any]) -> list[report.Table]:
+    runs = list(result["shots"].values())
+    beside = report.few_shot_side_by_side(runs, report.S004_TABLE1)
+    return [*(report.few_shot_table(run) for run in runs), beside]
+
+
+def _figure1(request: Request) -> dict[str, Any]:
+    """Adaptation on 1,000 new tasks, for k = 0, …, 10."""
+    tasks = {} if request.budget == "smoke" else {"test_tasks": 1000}
+    config = _study(request, FIGURE1, **tasks)
+    return _run(dataclasses.replace(request, path=request.path.parent), config, request.path.name)
+
+
+def _figure1_tables(result: Mapping[str, Any]) -> list[report.Table]:
+    return [report.few_shot_table(result), report.adaptation_table(result)]
+
+
+FEW_SHOT_REPRODUCTIONS: dict[str, Reproduction] = {
+    "s004-table1": Reproduction(
+        "miniImageNet 5-way 1-shot and 5-shot, every method under one protocol",
+        _table1,
+        _table1_tables,
+    ),
+    "s004-fig1": Reproduction(
+        "loss and gradient norm against the adaptation step on new tasks",
+        _figure1,
+        _figure1_tables,
+    ),
+}
