@@ -66,10 +66,10 @@ def halved(shape: Shape, times: int) -> Shape:
     return tuple(max(size // 2**times, 1) for size in shape)
 
 
-def want_layer(inputs: Shape, outputs: Shape) -> ModeLinear:
-    """A layer with factors as PyTorch starts its dense ones, `U(±1/√inputs)`, and no bias yet."""
+def want_layer(inputs: Shape, outputs: Shape, bias: float = 0.0) -> ModeLinear:
+    """A layer with factors as PyTorch starts its dense ones, `U(±1/√inputs)`, and one bias."""
     factors = (Draw((o, i), 1 / math.sqrt(i)) for i, o in zip(inputs, outputs, strict=True))
-    return ModeLinear(tuple(factors), Draw(outputs))  # pyright: ignore[reportArgumentType]
+    return ModeLinear(tuple(factors), Draw(outputs, centre=bias))  # pyright: ignore[reportArgumentType]
 
 
 def want_dense(inputs: int, outputs: int) -> ModeLinear:
@@ -92,10 +92,13 @@ def want_decoder(shape: Shape, *, live: bool) -> Decoder:
     - `shape`: the shape of the view.
     - `live`: whether the heads are live: with all factors zero (the official start) the gradient
       of every factor contains another one, so that heads with two modes or more never move
-      (error E2). A live head has zeros in its last factor only, whose own gradient is not zero.
+      (error E2). A live head has zeros in its last factor only, whose own gradient is not zero,
+      and the hidden layers before it a small positive bias: arrays of few entries have codes of one
+      or two units, and where these are off, all after them would be off for good.
     """
     sizes = [halved(shape, times) for times in reversed(range(HALVINGS + 1))]
-    hidden = tuple(want_layer(sizes[t], sizes[t + 1]) for t in range(HALVINGS - 1))
+    bias = 0.1 if live else 0.0
+    hidden = tuple(want_layer(sizes[t], sizes[t + 1], bias) for t in range(HALVINGS - 1))
     return Decoder(hidden, _want_head(sizes[-2], shape, live), _want_head(sizes[-2], shape, live))
 
 
