@@ -16,6 +16,7 @@ import numpy as np
 from mirrax.geometry import (
     AbstractGeometry,
     Blockwise,
+    ConvexPotential,
     Diagonal,
     Euclidean,
     MaxOfDiagonals,
@@ -120,6 +121,11 @@ class Case:
     local_over_dual: float = 1.0
     """A declared bound on `local_dual_norm_squared · λ / dual_norm_squared`."""
     rounding: float = 1.0
+    offset: float = 0.0
+    """How far from zero the maps carry zero, that is, the size of `∇ψ*(0)`.
+
+    Points smaller than that are differences of numbers of this size, and round as those do.
+    """
     exempt: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -190,6 +196,26 @@ def _scaled_blocks(rng: np.random.Generator) -> Blockwise:
 def _scaled_points(rng: np.random.Generator, spread: Spread) -> Any:
     dense = filled(rng, real(spread), SHAPES["dense"])
     return {"dense": dense, "gain": filled(rng, simplex(spread), (2,))}
+
+
+def convex_potential(rng: np.random.Generator) -> ConvexPotential:
+    """Three units on top of random rates, all meta-parameters random."""
+    roles = {"dense": {"weight": ("in", "out")}, "gain": ("out",)}
+    template = filled(rng, lambda r, shape: np.zeros(shape))
+    like = ConvexPotential.like(template, roles, units=3, reduction=2, key=jax.random.key(0))
+
+    def uniform(low: float, high: float, leaves: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(low, high, leaf.shape)), leaves)
+
+    return ConvexPotential(
+        uniform(-1.0, 1.0, like.raw_rates),
+        uniform(-0.8, 0.8, like.encoders),
+        uniform(-0.8, 0.8, like.directions),
+        uniform(0.1, 1.9, like.amplitudes),
+        uniform(-1.0, 1.0, like.offsets),
+        like.axes,
+        like.smallest_rate,
+    )
 
 
 TIED = "where components tie ∇ψ is a set, and to_dual is one element of it"
@@ -265,6 +291,7 @@ CASES: tuple[Case, ...] = (
             "inverse_hessian": TIED,
         },
     ),
+    Case("ConvexPotential", convex_potential, rounding=8.0, offset=1.0),
     Case("Scaled(Diagonal)", lambda rng: _scaled(rng, diagonal(rng))),
     Case(
         "Blockwise(mixed)",

@@ -241,7 +241,7 @@ def _slack(case: Case, *terms: Any) -> float:
 def _close(case: Case, a: Any, b: Any) -> None:
     """Two trees agree relative to the largest entry of each leaf."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    largest = max(np.max(np.abs(_flat(a))), np.max(np.abs(_flat(b))))
+    largest = max(np.max(np.abs(_flat(a))), np.max(np.abs(_flat(b))), case.offset)
     np.testing.assert_allclose(_flat(a), _flat(b), rtol=0, atol=_slack(case, largest))
 
 

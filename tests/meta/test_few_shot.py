@@ -47,7 +47,7 @@ def learner(optimiser=None, **changes):
         "inner": MirrorDescent(0.3),
         "objective": ValidationLoss(),
         "estimator": Reverse(STEPS, wrt=("start",)),
-        "optimiser": optimiser or optax.adam(1e-2),
+        "optimiser": optimiser or optax.sgd(0.1, momentum=0.9),
         "tasks": 4,
     }
     return FewShot(MODEL, **{**fields, **changes})

@@ -8,8 +8,11 @@ from ._base import AbstractGeometry as AbstractGeometry
 from ._base import AbstractMirrorMap as AbstractMirrorMap
 from ._base import AbstractPreconditioner as AbstractPreconditioner
 from ._base import AbstractRandomPreconditioner as AbstractRandomPreconditioner
+from ._block_iaf import BlockIAF as BlockIAF
 from ._combinators import Blockwise as Blockwise
 from ._combinators import Scaled as Scaled
+from ._convex_potential import ConvexPotential as ConvexPotential
+from ._convex_potential import project as project
 from ._diagonal import Diagonal as Diagonal
 from ._entropy import NegativeEntropy as NegativeEntropy
 from ._euclidean import Euclidean as Euclidean

@@ -70,7 +70,7 @@ class RandomMask(AbstractRandomPreconditioner):
                     f"RandomMask.like: the arrays of layer {name!r} must end with one axis of "
                     f"units, got lengths {sorted(units)}."
                 )
-            logits[name] = jnp.zeros(units, jnp.result_type(*jax.tree.leaves(layer)))
+            logits[name] = jnp.zeros(units.pop(), jnp.result_type(*jax.tree.leaves(layer)))
         return cls(logits)
 
     def draw(self, *, key: PRNGKeyArray) -> Mask:

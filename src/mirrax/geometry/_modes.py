@@ -173,6 +173,8 @@ def mode_product(array: Array, factors: Sequence[Array | None]) -> Array:
             continue
         if factor.ndim == 1:
             array = array * jnp.expand_dims(factor, range(1, array.ndim - axis))
+        elif axis == array.ndim - 1:  # the result is in place at once
+            array = jnp.tensordot(array, factor, axes=(axis, 1))
         else:
             array = jnp.moveaxis(jnp.tensordot(factor, array, axes=(1, axis)), 0, axis)
     return array
@@ -193,8 +195,3 @@ class ModeLinear(eqx.Module):
     def __call__(self, array: Array) -> Array:
         """`X ×_1 W_1 … ×_r W_r + b`."""
         return mode_product(array, self.factors) + self.bias
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of `X`."""
-        return tuple(factor.shape[-1] for factor in self.factors)

@@ -7,7 +7,6 @@ Sources: MAML, Finn, Abbeel and Levine 2017; S004 eq. 5; spec A0.
 """
 
 import functools
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from .._tree import Primal, Scalar, choose
+from ..geometry import project
 from ..hypergradient import AbstractHypergradient, split
 from ..inner import AbstractInner, AbstractObjective, Prior, RunSummary, Step, drawn, fold
 from ..models import Model, accuracy, cross_entropy
@@ -175,7 +175,7 @@ class FewShot(eqx.Module):
         updates, outer = self.optimiser.update(grad, state.outer, learned)
         norm = vector.norm(grad)
         sound = jnp.isfinite(value) & jnp.isfinite(norm)
-        moved = complete(eqx.apply_updates(learned, updates))
+        moved = project(complete(eqx.apply_updates(learned, updates)))
         after = FewShotState(moved, outer, state.step + 1, state.key)
         return choose(sound, after, state), StepRecord(value, summary, norm, ~sound)
 

@@ -7,10 +7,11 @@ mirror descent and Theorem 3.1 of S000 holds on convex tasks.
 Sources: S004 eq. 7 and §4; spec A8.
 """
 
+from typing import Literal
+
 from jaxtyping import PRNGKeyArray
 
 from ..geometry import AbstractMirrorMap, BlockIAF, ConvexPotential
-from ..geometry import BlockIAFVariant as Variant
 from ..inner import DualDescent, Prior
 from ..meta import FewShot
 from ..models import Model
@@ -28,7 +29,7 @@ def _descended(
 
 @few_shot
 def block_iaf(
-    protocol: Protocol, *, variant: Variant = "paper", key: PRNGKeyArray
+    protocol: Protocol, *, variant: Literal["paper", "official"] = "paper", key: PRNGKeyArray
 ) -> tuple[FewShot, Prior]:
     """S004's method: dual descent with a block-autoregressive map.
 

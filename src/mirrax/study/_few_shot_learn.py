@@ -20,7 +20,6 @@ from ._folder import RunFolder
 from ._progress import Phase
 from ._streams import META, VALIDATE, stream
 
-
 _TOGETHER = 20
 """At most so many tasks are judged by one call."""
 

@@ -1,0 +1,109 @@
+"""Diagnoses of mirror maps against dense linear algebra, and the refuted theorem's numbers."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from numpy.testing import assert_allclose
+
+from mirrax.certificate import symmetry_of_map, theorem1_counterexample
+from mirrax.geometry import BlockIAF, ConvexPotential
+
+ROLES = {layer: {"weight": ("in", "out"), "bias": ("out",)} for layer in ("dense_0", "dense_1")}
+TEMPLATE = {
+    "dense_0": {"weight": jnp.zeros((5, 8)), "bias": jnp.zeros(8)},
+    "dense_1": {"weight": jnp.zeros((8, 4)), "bias": jnp.zeros(4)},
+}
+BLOCKS = tuple((f"{layer}/weight", f"{layer}/bias") for layer in TEMPLATE)
+
+
+def noise(like, seed, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape)), like)
+
+
+def random_map(kind):
+    make = {
+        "BlockIAF": functools.partial(BlockIAF.like, blocks=BLOCKS),
+        "ConvexPotential": ConvexPotential.like,
+    }[kind]
+    start = make(TEMPLATE, ROLES, key=jax.random.key(0))
+    return jax.tree.map(jnp.add, start, noise(start, 1, 0.6))
+
+
+def dense(mirror_map, dual):
+    flat, unravel = ravel_pytree(dual)
+    return np.asarray(jax.jacfwd(lambda v: ravel_pytree(mirror_map.to_primal(unravel(v)))[0])(flat))
+
+
+@pytest.fixture(scope="module", params=["BlockIAF", "ConvexPotential"])
+def examined(request):
+    mirror_map, dual = random_map(request.param), noise(TEMPLATE, 2)
+    return request.param, mirror_map, dual, dense(mirror_map, dual)
+
+
+def test_dense_diagnosis(examined):
+    kind, mirror_map, dual, jacobian = examined
+    found = eqx.filter_jit(symmetry_of_map)(mirror_map, dual)
+    values = np.linalg.eigvalsh((jacobian + jacobian.T) / 2)
+    assert_allclose([found.smallest, found.largest], values[[0, -1]], rtol=1e-10)
+    asymmetry = np.linalg.norm(jacobian - jacobian.T) / np.linalg.norm(jacobian)
+    assert_allclose(found.asymmetry, asymmetry, rtol=1e-10, atol=1e-15)
+    if kind == "ConvexPotential":
+        lower, upper = mirror_map.jacobian_bounds()
+        assert lower <= found.smallest and found.largest <= upper
+        assert found.asymmetry < 1e-14
+    else:
+        assert found.asymmetry > 0.1
+
+
+def test_matrix_free_diagnosis(examined):
+    """Lanczos' method over all dimensions is exact; the probes' standard error is 1/√(2·2000)."""
+    _, mirror_map, dual, jacobian = examined
+    exact = symmetry_of_map(mirror_map, dual)
+    whole = eqx.filter_jit(
+        functools.partial(symmetry_of_map, probes=2000, steps=84, key=jax.random.key(3))
+    )(mirror_map, dual)
+    assert_allclose([whole.smallest, whole.largest], [exact.smallest, exact.largest], rtol=1e-8)
+    assert_allclose(whole.asymmetry, exact.asymmetry, rtol=0.1, atol=1e-14)
+    few = symmetry_of_map(mirror_map, dual, steps=6, key=jax.random.key(4))
+    # Quotients within a space are inside the spectrum, and near its ends after a few steps.
+    width = exact.largest - exact.smallest
+    assert exact.smallest - 1e-12 <= few.smallest <= exact.smallest + 0.2 * width
+    assert exact.largest - 0.2 * width <= few.largest <= exact.largest + 1e-12
+
+
+def test_along_a_trajectory():
+    mirror_map = random_map("BlockIAF")
+    duals = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), TEMPLATE)
+    duals = jax.tree.map(jnp.add, duals, noise(duals, 5))
+    along = jax.jit(jax.vmap(lambda dual: symmetry_of_map(mirror_map, dual)))(duals)
+    for row in range(3):
+        alone = symmetry_of_map(mirror_map, jax.tree.map(lambda leaf: leaf[row], duals))  # noqa: B023
+        for a, b in zip(*map(jax.tree.leaves, (along, alone)), strict=True):
+            assert_allclose(a[row], b, rtol=1e-10)
+
+
+def test_theorem_1_is_refuted():
+    """The numbers of error E1: by the theorem all would be positive, but the integral zero."""
+    found = theorem1_counterexample()
+    assert_allclose(found.monotonicity, -9, rtol=1e-12)
+    assert_allclose(found.eigenvalues, (-4.5, 5.5), rtol=1e-12)
+    assert_allclose(found.inverse_eigenvalues, (-18, 22), rtol=1e-12)
+    assert_allclose(found.loop_integral, -40, rtol=1e-12)
+    # The roots of λ² + 3λ + 3/4.
+    expected = (-1.5 - np.sqrt(1.5), -1.5 + np.sqrt(1.5))
+    assert_allclose(found.contraction_eigenvalues, expected, rtol=1e-12)
+
+
+def test_large_maps_need_a_key():
+    with pytest.raises(ValueError, match=r"symmetry_of_map.key: 300 parameters"):
+        symmetry_of_map(random_map("ConvexPotential"), {"w": jnp.zeros(300)})
+    with pytest.raises(ValueError, match=r"symmetry_of_map: .*probes=0"):
+        symmetry_of_map(
+            random_map("ConvexPotential"), noise(TEMPLATE, 0), key=jax.random.key(0), probes=0
+        )
