@@ -20,7 +20,7 @@ from mirrax.objective import ValidationLoss
 from mirrax.tasks import Episodes
 
 KEY = jax.random.key(5)
-MODEL = mlp((4, 4, 1), (6,), 3)
+MODEL = mlp((4, 4, 1), (16,), 3)
 STEPS = 3
 
 ROUNDING = 1e-13
@@ -103,7 +103,7 @@ def test_a_run_cut_in_two_is_the_same_run():
 
 def test_it_learns():
     teacher, sampler = learner(), episodes()
-    state, _ = teacher.run(teacher.init(prior(), key=KEY), sampler, 100)
+    state, _ = teacher.run(teacher.init(prior(), key=KEY), sampler, 150)
     before, after = (
         teacher.evaluate(p, sampler, jnp.arange(40), key=jax.random.key(9))
         for p in (prior(), state.prior)
@@ -121,7 +121,7 @@ def test_divergence_leaves_the_state_and_says_when():
     assert int(state.step) == 1
 
     broken = eqx.tree_at(
-        lambda p: p.start["dense_0"]["bias"], prior(), jnp.full(6, jnp.nan, jnp.float64)
+        lambda p: p.start["dense_0"]["bias"], prior(), jnp.full(16, jnp.nan, jnp.float64)
     )
     begin = teacher.init(broken, key=KEY)
     state, records = teacher.run(begin, sampler, 2)
@@ -156,19 +156,17 @@ def test_a_task_is_the_same_in_any_company():
 
 
 def test_a_mask_is_drawn_once_a_task_and_kept():
-    """Half of the units stay where they were for all steps; another half in another task."""
+    """Output units, whose gradients never vanish, move at every step or at none."""
     start = MODEL.init(KEY)
     begin = Prior(RandomMask.like(start), start)
-    sampler, rule = episodes(), PreconditionedDescent(0.3)
-    moved = []
-    for seed in range(2):
-        problem = episode_problem(sampler.draw(key=KEY), MODEL)
-        path = unroll(rule, begin, problem, STEPS, key=jax.random.key(seed))
-        bias = np.asarray(path.primal["dense_0"]["bias"])
-        changed = np.diff(bias, axis=0) != 0
-        assert (changed == changed[0]).all()
-        moved.append(changed[0])
-    assert (moved[0] != moved[1]).any()
+    problem = episode_problem(episodes().draw(key=KEY), MODEL)
+    found = set()
+    for seed in range(8):
+        path = unroll(PreconditionedDescent(0.3), begin, problem, STEPS, key=jax.random.key(seed))
+        moved = np.diff(np.asarray(path.primal["dense_1"]["bias"]), axis=0) != 0
+        assert (moved == moved[0]).all()
+        found.add(tuple(moved[0].tolist()))
+    assert len(found) > 1
 
 
 def test_units_are_adapted_as_often_as_their_logit_says():
