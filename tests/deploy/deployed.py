@@ -6,10 +6,14 @@ import numpy as np
 import optax
 
 from mirrax.geometry import (
+    BlockIAF,
     Blockwise,
+    ConvexPotential,
     Diagonal,
     Euclidean,
+    KroneckerUpdate,
     MaxOfDiagonals,
+    ModeProducts,
     NegativeEntropy,
     PNorm,
     Scaled,
@@ -69,7 +73,29 @@ def make_geometries():
     }
 
 
+ROLES = {
+    "dense_0": {"weight": ("in", "out"), "bias": ("out",)},
+    "mixture": [("out",)],
+}
+BLOCKS = (("dense_0/weight", "dense_0/bias"), ("mixture/0",))
+
+
+def make_by_roles():
+    """Maps that mix arrays or their axes, every number of them random."""
+    params, key = make_params(), jax.random.key(4)
+    starts = {
+        "convex": ConvexPotential.like(params, ROLES, units=3, key=key),
+        "blockiaf": BlockIAF.like(params, ROLES, BLOCKS, key=key),
+        "blockiaf-official": BlockIAF.like(params, ROLES, BLOCKS, variant="official", key=key),
+        "mode-products": ModeProducts.identity(params, ROLES),
+        "kronecker-update": KroneckerUpdate.identity(params, ROLES),
+    }
+    rng = np.random.default_rng(6)
+    return jax.tree.map(lambda x: x + jnp.asarray(rng.normal(0, 0.3, x.shape)), starts)
+
+
 GEOMETRIES = make_geometries()
+BY_ROLES = make_by_roles()
 SINGLE = ("euclidean", "simplex", "pnorm", "diagonal", "max", "scaled", "blockwise")
 
 

@@ -11,20 +11,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from deployed import GEOMETRIES, assert_same_bits, cast, make_params
+from deployed import (
+    BY_ROLES,
+    GEOMETRIES,
+    ROLES,
+    assert_close,
+    assert_same_bits,
+    cast,
+    make_params,
+)
 
 import mirrax
 from mirrax import geometry as geometries
 from mirrax._errors import ArtifactError, MirraxError, NumericalError
-from mirrax.deploy import Artifact, _artifact, check_fits, load, save
+from mirrax.deploy import Artifact, _artifact, check_fits, load, save, to_optax
 from mirrax.deploy._archive import read_archive, write_archive
 from mirrax.deploy._encoding import REGISTRY
 from mirrax.geometry import AbstractGeometry, Blockwise, Diagonal, Euclidean, PNorm, Scaled
 
-ROLES = {
-    "dense_0": {"weight": ("in", "out"), "bias": ("out",)},
-    "mixture": [("out",)],
-}
+STORED = GEOMETRIES | BY_ROLES
 
 
 @pytest.fixture
@@ -47,13 +52,13 @@ def test_every_public_geometry_is_in_the_registry_and_tested():
         if isinstance(value, type) and not name.startswith("Abstract")
     }
     assert public == set(REGISTRY)
-    assert public == {type(geometry).__name__ for geometry in GEOMETRIES.values()}
+    assert public == {type(geometry).__name__ for geometry in STORED.values()}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("name", STORED)
 def test_every_geometry_comes_back_to_the_bit(name, dtype, path):
-    geometry = cast(GEOMETRIES[name], dtype)
+    geometry = cast(STORED[name], dtype)
     params = make_params(dtype)
     save(path, geometry, rate=1 / 3, params_like=params, roles=ROLES, record={"seed": 3})
     artifact = load(path)
@@ -82,6 +87,38 @@ def test_a_geometry_with_arrays_knows_its_table(name, path):
         }
     check_fits(found, make_params())
     refused(lambda: check_fits(found, {"other": jnp.zeros(2)}), "absent")
+
+
+@pytest.mark.parametrize("name", ["convex", "blockiaf", "mode-products"])
+def test_what_comes_back_acts_as_before(name, path):
+    params, stored = make_params(), BY_ROLES[name]
+    save(path, stored, rate=0.1, params_like=params)
+    act = type(stored).apply if name == "mode-products" else type(stored).to_primal
+    assert_same_bits(act(load(path).geometry, params), act(stored, params))
+
+
+@pytest.mark.parametrize("name", ["convex", "blockiaf"])
+def test_what_mixes_arrays_steps_under_optax(name, path):
+    params, mirror_map = make_params(), BY_ROLES[name]
+    save(path, mirror_map, rate=0.1, params_like=params)
+    slope = jax.tree.map(jnp.cos, params)
+    optimiser = to_optax(path)
+    updates, _ = optimiser.update(slope, optimiser.init(params), params)
+    dual = jax.tree.map(lambda z, g: z - 0.1 * g, mirror_map.to_dual(params), slope)
+    expected = jax.tree.map(jnp.subtract, mirror_map.to_primal(dual), params)
+    # The step is a difference of numbers ten times its size.
+    assert_close(updates, expected, 1e-13)
+
+
+def test_a_preconditioner_is_no_mirror_map(path):
+    save(path, BY_ROLES["mode-products"], rate=0.1)
+    with pytest.raises(ValueError, match="to_optax.source: .* got ModeProducts"):
+        to_optax(path)
+
+
+def test_a_convex_potential_knows_its_table(path):
+    save(path, BY_ROLES["convex"], rate=0.1)
+    assert load(path).shapes == {"dense_0/bias": (2,), "dense_0/weight": (3, 2), "mixture/0": (4,)}
 
 
 def test_a_geometry_without_arrays_fits_anything_unless_told(path):
@@ -201,7 +238,10 @@ def test_a_newer_version_asks_for_an_upgrade(path, monkeypatch):
 @pytest.mark.parametrize(
     "edit",
     [
+        {"geometry": {"class": "Neural", "static": {}, "fields": {}}},
         {"geometry": {"class": "BlockIAF", "static": {}, "fields": {}}},
+        {"geometry": {"class": "ModeProducts", "static": {"axes": 3}, "fields": {}}},
+        {"geometry": {"class": "ModeLinear", "static": {}, "fields": {"factors": {"tuple": []}}}},
         {"geometry": {"class": "PNorm", "static": {"p": 1.5, "gauge": 1}, "fields": {}}},
         {"geometry": {"class": "PNorm", "static": {"p": -1}, "fields": {}}},
         {"geometry": {"class": "PNorm", "static": [], "fields": {}}},

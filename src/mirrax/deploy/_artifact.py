@@ -17,9 +17,8 @@ from jaxtyping import PyTree
 
 from .. import __version__
 from .._errors import ArtifactError, NumericalError, nearest
-from ..geometry import AbstractMirrorMap
 from ._archive import read_archive, write_archive
-from ._encoding import decode, encode
+from ._encoding import Stored, decode, encode
 from ._fit import by_name, check_shapes, expected_leaves, expected_shapes, leaves_of
 from ._layout import Expected, Leaf, Shape
 
@@ -43,7 +42,7 @@ class Artifact:
     True
     """
 
-    geometry: AbstractMirrorMap
+    geometry: Stored
     rate: float
     leaves: tuple[Leaf, ...] | None = None
     record: dict[str, Any] = field(default_factory=dict)
@@ -71,7 +70,7 @@ class Artifact:
 
 def save(
     path: str | os.PathLike[str],
-    geometry: AbstractMirrorMap,
+    geometry: Stored,
     *,
     rate: float,
     params_like: PyTree | None = None,
@@ -209,7 +208,7 @@ def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def _table(geometry: AbstractMirrorMap, params_like: PyTree | None) -> tuple[Leaf, ...] | None:
+def _table(geometry: Stored, params_like: PyTree | None) -> tuple[Leaf, ...] | None:
     if params_like is not None:
         check_shapes(expected_shapes(geometry), params_like)
         return leaves_of(params_like)

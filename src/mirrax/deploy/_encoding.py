@@ -1,14 +1,16 @@
 r"""A geometry as plain data: a description that JSON holds, and named arrays.
 
-A geometry becomes `{"class": "Diagonal", "static": {…}, "fields": {…}}`. A field is a tree:
-`{"dict": {…}}`, `{"list": […]}`, `{"tuple": […]}`, `{"none": true}`, `{"array": "name"}` or a
-geometry again. Array names are paths, such as `log_diagonal/dense_0/weight`. Classes are looked up
-in the registry below and nowhere else, so a file can name no code.
+A geometry or preconditioner becomes `{"class": "Diagonal", "static": {…}, "fields": {…}}`. A field
+is a tree: `{"dict": {…}}`, `{"list": […]}`, `{"tuple": […]}`, `{"none": true}`,
+`{"array": "name"}`, or a geometry or a part of one again. Array names are paths, such as
+`log_diagonal/dense_0/weight`. Classes are looked up in the registries below and nowhere else, so a
+file can name no code.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,26 +18,47 @@ import numpy as np
 from .._errors import nearest
 from ..geometry import (
     AbstractMirrorMap,
+    AbstractPreconditioner,
+    BlockIAF,
     Blockwise,
+    ConvexPotential,
     Diagonal,
     Euclidean,
+    KroneckerUpdate,
     MaxOfDiagonals,
+    ModeProducts,
     NegativeEntropy,
     PNorm,
     Scaled,
 )
+from ..geometry._autoregressive import Decoder, Equals
+from ..geometry._modes import ModeLinear
 from ._layout import join
 
-REGISTRY: dict[str, type[AbstractMirrorMap]] = {
+Stored: TypeAlias = AbstractMirrorMap | AbstractPreconditioner
+"""What a file holds: a map of points, or a linear map of gradients."""
+
+REGISTRY: dict[str, type[Stored]] = {
+    "BlockIAF": BlockIAF,
     "Blockwise": Blockwise,
+    "ConvexPotential": ConvexPotential,
     "Diagonal": Diagonal,
     "Euclidean": Euclidean,
+    "KroneckerUpdate": KroneckerUpdate,
     "MaxOfDiagonals": MaxOfDiagonals,
+    "ModeProducts": ModeProducts,
     "NegativeEntropy": NegativeEntropy,
     "PNorm": PNorm,
     "Scaled": Scaled,
 }
 """The classes a file may contain. A new geometry is stored once it has a line here."""
+
+_PARTS: dict[str, type[eqx.Module]] = {
+    "Decoder": Decoder,
+    "Equals": Equals,
+    "ModeLinear": ModeLinear,
+}
+"""The classes of which those are made; none of them is stored alone."""
 
 Description = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -51,7 +74,7 @@ def storable(geometry: Any) -> bool:
     return REGISTRY.get(type(geometry).__name__) is type(geometry)
 
 
-def encode(geometry: AbstractMirrorMap) -> tuple[Description, Arrays]:
+def encode(geometry: Stored) -> tuple[Description, Arrays]:
     """Takes a geometry apart.
 
     Containers other than dictionaries with string keys, lists and tuples are kept as dictionaries
@@ -75,12 +98,12 @@ def encode(geometry: AbstractMirrorMap) -> tuple[Description, Arrays]:
     ({'log_diagonal': {'dict': {'w': {'array': 'log_diagonal/w'}}}}, ['log_diagonal/w'])
     """
     arrays: Arrays = {}
-    return _encode_geometry(geometry, "", arrays), arrays
+    return _encode_module(geometry, "", arrays), arrays
 
 
-def _encode_geometry(geometry: AbstractMirrorMap, prefix: str, arrays: Arrays) -> Description:
+def _encode_module(geometry: eqx.Module, prefix: str, arrays: Arrays) -> Description:
     name = type(geometry).__name__
-    if not storable(geometry):
+    if (REGISTRY | _PARTS).get(name) is not type(geometry):
         raise ValueError(
             f"save.geometry: cannot store a geometry of class {name}; the classes that a file "
             f"holds are {', '.join(REGISTRY)}."
@@ -96,8 +119,8 @@ def _encode_geometry(geometry: AbstractMirrorMap, prefix: str, arrays: Arrays) -
 
 
 def _encode_tree(node: Any, name: str, arrays: Arrays) -> Description:
-    if isinstance(node, AbstractMirrorMap):
-        return _encode_geometry(node, name, arrays)
+    if isinstance(node, (Stored, *_PARTS.values())):
+        return _encode_module(node, name, arrays)
     if node is None:
         return {"none": True}
     if type(node) in (list, tuple):
@@ -121,7 +144,7 @@ def _children(node: Any) -> list[tuple[str, Any]]:
     return list(zip(keys, [child for _, child in paths], strict=True))
 
 
-def decode(description: Description, arrays: Arrays) -> AbstractMirrorMap:
+def decode(description: Description, arrays: Arrays) -> Stored:
     """Puts a geometry together again, to the bit.
 
     **Arguments:**
@@ -140,7 +163,7 @@ def decode(description: Description, arrays: Arrays) -> AbstractMirrorMap:
     PNorm(p=1.5)
     """
     node = _decode_tree(description, arrays)
-    if not isinstance(node, AbstractMirrorMap):
+    if not isinstance(node, Stored):
         raise ValueError("it describes no geometry")
     return node
 
@@ -148,7 +171,7 @@ def decode(description: Description, arrays: Arrays) -> AbstractMirrorMap:
 def _decode_tree(node: Description, arrays: Arrays) -> Any:
     match node:
         case {"class": name, "static": static, "fields": fields}:
-            return _decode_geometry(name, static, fields, arrays)
+            return _decode_module(name, static, fields, arrays)
         case {"none": True}:
             return None
         case {"array": name} if name in arrays:
@@ -162,11 +185,12 @@ def _decode_tree(node: Description, arrays: Arrays) -> Any:
     raise ValueError(f"part of its description is unknown: {str(node)[:80]}")
 
 
-def _decode_geometry(name: str, static: Any, fields: Any, arrays: Arrays) -> AbstractMirrorMap:
-    if name not in REGISTRY:
+def _decode_module(name: str, static: Any, fields: Any, arrays: Arrays) -> eqx.Module:
+    known = REGISTRY | _PARTS
+    if name not in known:
         raise ValueError(f"unknown class {name!r}.{nearest(str(name), REGISTRY)}")
     built = {key: _decode_tree(item, arrays) for key, item in fields.items()}
     try:
-        return REGISTRY[name](**static, **built)
+        return known[name](**static, **built)
     except TypeError as error:  # another set of fields
         raise ValueError(f"{name} has other fields: {error}") from error

@@ -17,10 +17,12 @@ from ..geometry import (
     AbstractGeometry,
     AbstractMirrorMap,
     Blockwise,
+    ConvexPotential,
     Diagonal,
     MaxOfDiagonals,
     Scaled,
 )
+from ._encoding import Stored
 from ._layout import Expected, Leaf, Shape, is_below, join, mismatch
 
 
@@ -61,10 +63,12 @@ def shapes_of(params: PyTree) -> dict[str, Shape]:
     return {leaf.name: leaf.shape for leaf in leaves_of(params)}
 
 
-def expected_leaves(geometry: AbstractMirrorMap) -> dict[str, Leaf | None]:
+def expected_leaves(geometry: Stored) -> dict[str, Leaf | None]:
     """What a geometry's own arrays say about its parameters; `None` where they say nothing."""
     if isinstance(geometry, Diagonal):
         return {leaf.name: leaf for leaf in leaves_of(geometry.log_diagonal)}
+    if isinstance(geometry, ConvexPotential):
+        return {leaf.name: leaf for leaf in leaves_of(geometry.raw_rates)}
     if isinstance(geometry, MaxOfDiagonals):
         table = leaves_of(geometry.log_diagonals)
         return {leaf.name: Leaf(leaf.name, leaf.shape[1:], leaf.dtype) for leaf in table}
@@ -80,7 +84,7 @@ def expected_leaves(geometry: AbstractMirrorMap) -> dict[str, Leaf | None]:
     return {"": None}
 
 
-def expected_shapes(geometry: AbstractMirrorMap) -> Expected:
+def expected_shapes(geometry: Stored) -> Expected:
     """`expected_leaves`, shapes only."""
     table = expected_leaves(geometry)
     return {name: leaf.shape if leaf else None for name, leaf in table.items()}

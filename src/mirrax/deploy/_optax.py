@@ -121,14 +121,15 @@ def to_optax(
 def _opened(source: Source) -> tuple[AbstractMirrorMap, Any, float | None]:
     if isinstance(source, str | os.PathLike):
         source = load(source)
+    found = source.geometry if isinstance(source, Artifact) else source
+    if not isinstance(found, AbstractMirrorMap):
+        raise ValueError(
+            "to_optax.source: expected a file name, an Artifact or a geometry, got "
+            f"{type(found).__name__}."
+        )
     if isinstance(source, Artifact):
-        return source.geometry, source.expected, source.rate
-    if isinstance(source, AbstractMirrorMap):
-        return source, expected_shapes(source), None
-    raise ValueError(
-        "to_optax.source: expected a file name, an Artifact or a geometry, got "
-        f"{type(source).__name__}."
-    )
+        return found, source.expected, source.rate
+    return found, expected_shapes(found), None
 
 
 def _checked_learning_rate(rate: Any) -> Any:

@@ -134,7 +134,8 @@ class BlockIAF(AbstractMirrorMap):
         shapes = {name: view_shape(leaves[name].shape, axis_roles) for name, axis_roles in axes}
         dtype = jnp.result_type(*(leaf.dtype for leaf in leaves.values()))
         wanted = _wanted(shapes, _as_blocks(blocks), live=variant == "paper")
-        return cls(*drawn(wanted, dtype, key=key), blocks, axes, variant)
+        arrays = drawn(wanted, dtype, key=key)
+        return cls(*arrays, blocks=blocks, axes=axes, variant=variant)
 
     def scale(self, raw: Array) -> Array:
         """`σ(s)`: `2/(1 + e^{−s})` for the paper's variant, `e^s` for the official one."""

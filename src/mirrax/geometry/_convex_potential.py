@@ -144,7 +144,8 @@ class ConvexPotential(AbstractGeometry):
             Draw((units,)),
         )
         dtype = jnp.result_type(*(leaf.dtype for leaf in leaves.values()))
-        return cls(*drawn(wanted, dtype, key=key), axes, smallest_rate)
+        arrays = drawn(wanted, dtype, key=key)
+        return cls(*arrays, axes=axes, smallest_rate=smallest_rate)
 
     @property
     def rates(self) -> Named:

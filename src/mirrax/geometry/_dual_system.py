@@ -109,8 +109,9 @@ def _balance_jvp(primals, tangents):
     The rule is written in the differentiable `balance` itself, so it can be differentiated again;
     transposing it gives reverse mode.
     """
-    solution = balance(*primals)
-    share, curvature = _slopes(*primals, solution)
+    amplitudes, gram, offset = primals
+    solution = balance(amplitudes, gram, offset)
+    share, curvature = _slopes(amplitudes, gram, offset, solution)
     to_amplitudes, to_gram, to_offset = tangents
     change = share * to_amplitudes + curvature * (to_offset - to_gram @ solution)
-    return solution, _linear_solve(curvature, primals[1], change)
+    return solution, _linear_solve(curvature, gram, change)

@@ -58,8 +58,8 @@ def axes_of(template: PyTree, roles: Mapping[str, Any], owner: str) -> Axes:
     named = by_name(roles, is_role)
     for name, leaf in by_name(template).items():
         found = named.get(name)
-        known = found is not None and set(found) <= set(_ORDER) and len(set(found)) == len(found)
-        if not known or len(found) != len(leaf.shape):
+        distinct = set(found or ()) & set(_ORDER)
+        if found is None or not len(distinct) == len(found) == len(leaf.shape):
             raise ValueError(
                 f"{owner}.roles: expected {len(leaf.shape)} distinct roles out of "
                 f"{', '.join(_ORDER)} for {name!r} of shape {leaf.shape}, got {found!r}."

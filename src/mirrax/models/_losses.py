@@ -50,7 +50,9 @@ def accuracy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
     0.5
     """
     _check("accuracy", logits, labels)
-    return jnp.mean((jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels).astype(logits.dtype))
+    return jnp.mean(
+        (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels).astype(logits.dtype)
+    )
 
 
 def _check(owner: str, logits: Array, labels: Array) -> None:

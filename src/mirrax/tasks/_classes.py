@@ -129,29 +129,6 @@ class FewShotFamily:
                     f" {part} {(classes.image_shape, classes.scale)}; all parts must agree"
                 )
 
-
-def check_disjoint(what: str, split: Mapping[str, Sequence[str]]) -> None:
-    """Checks that no class is in two parts of a split, or twice in one.
-
-    **Arguments:**
-
-    - `what`: what errors call the split.
-    - `split`: part to names of classes.
-
-    **Raises:**
-
-    - `DataError`: naming the class and both parts.
-    """
-    part_of: dict[str, str] = {}
-    for part, names in split.items():
-        for name in names:
-            if name in part_of:
-                raise DataError(
-                    f"{what}: class {name!r} is in {part_of[name]} and in {part}; a class may be in"
-                    " one part only"
-                )
-            part_of[name] = part
-
     def episodes(
         self, way: int, shot: int, query: int, test_query: int, rotations: bool = False
     ) -> tuple[Episodes, Episodes, Episodes]:
@@ -195,6 +172,29 @@ def check_disjoint(what: str, split: Mapping[str, Sequence[str]]) -> None:
             for i, (part, (queries, turned)) in enumerate(zip(parts, wanted, strict=True))
         )
         return train, validation, test
+
+
+def check_disjoint(what: str, split: Mapping[str, Sequence[str]]) -> None:
+    """Checks that no class is in two parts of a split, or twice in one.
+
+    **Arguments:**
+
+    - `what`: what errors call the split.
+    - `split`: part to names of classes.
+
+    **Raises:**
+
+    - `DataError`: naming the class and both parts.
+    """
+    part_of: dict[str, str] = {}
+    for part, names in split.items():
+        for name in names:
+            if name in part_of:
+                raise DataError(
+                    f"{what}: class {name!r} is in {part_of[name]} and in {part}; a class may be in"
+                    " one part only"
+                )
+            part_of[name] = part
 
 
 def _padded(images: np.ndarray, room: int) -> np.ndarray:

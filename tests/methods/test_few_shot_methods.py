@@ -1,0 +1,104 @@
+"""Every few-shot method as composed: MAML at its start, and every part it learns is moved."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mirrax._errors import ConfigError
+from mirrax._tree import join, leaf_names
+from mirrax.inner import unroll
+from mirrax.meta import episode_problem
+from mirrax.methods import FEW_SHOT, Protocol, find_method, options_of
+from mirrax.models._conv4 import blocks_then_head
+from mirrax.tasks import Episodes
+
+KEY = jax.random.key(2)
+NETWORK = functools.partial(blocks_then_head, "tiny", (8, 8, 1), (4, 3), 3)
+
+ROUNDING = 1e-13
+"""Numbers of about one, a few dozen roundings apart."""
+
+
+def protocol(**changes):
+    # Strict promotion refuses Adam's powers of its count; plain descent shows what has a gradient.
+    return Protocol(NETWORK, optax.sgd(0.5), steps=2, rate=0.2, tasks=2, **changes)
+
+
+def episodes():
+    pixels = np.random.default_rng(0).integers(0, 255, size=(5, 4, 8, 8, 1), dtype=np.uint8)
+    return Episodes(pixels, np.full(5, 4, np.int32), way=3, shot=1, query=2, scale=1 / 255)
+
+
+def adapted(name, steps):
+    """The network's parameters after some steps of a method at its start."""
+    learner, prior = FEW_SHOT[name](protocol(), key=KEY)
+    problem = episode_problem(episodes().draw(key=KEY), learner.model)
+    path = unroll(learner.inner, prior, problem, steps, key=KEY)
+    return join(path.last, prior.shared or {})
+
+
+CONTAIN_MAML = (
+    *("meta_sgd", "warp_maml", "warpgrad", "meta_curvature", "ecml"),
+    *("block_iaf", "block_iaf_official", "convex_potential"),
+)
+
+
+@pytest.mark.parametrize("name", [*CONTAIN_MAML, "meta_kfo"])
+def test_at_its_start_a_method_is_maml(name):
+    # MetaKFO's update network adapts too, from the second step on.
+    steps = 1 if name == "meta_kfo" else 3
+    found, expected = adapted(name, steps), adapted("maml", steps)
+    for layer, arrays in expected.items():
+        for leaf, array in arrays.items():
+            np.testing.assert_allclose(found[layer][leaf], array, rtol=0, atol=ROUNDING)
+
+
+def test_t_net_at_its_start_is_maml_without_norms():
+    """Frozen norms change the second step; in the first, what both adapt moves alike."""
+    found, expected, begin = adapted("t_net", 1), adapted("maml", 1), adapted("maml", 0)
+    for layer, arrays in expected.items():
+        kept = begin if layer.startswith("norm_") else expected
+        for leaf in arrays:
+            np.testing.assert_allclose(found[layer][leaf], kept[layer][leaf], rtol=0, atol=ROUNDING)
+
+
+STILL = {
+    # A bias in front of batch statistics has no gradient, nor has what only multiplies it.
+    "bias": ("conv_0/bias", "conv_1/bias"),
+}
+
+
+@pytest.mark.parametrize("name", FEW_SHOT)
+def test_every_part_that_is_learned_is_moved(name):
+    learner, prior = FEW_SHOT[name](protocol(), key=KEY)
+    state, records = learner.run(learner.init(prior, key=KEY), episodes(), 1)
+    assert not records.failed.any()
+    for part in learner.estimator.wrt:
+        before, after = getattr(prior, part), getattr(state.prior, part)
+        moved = {
+            leaf
+            for leaf, a, b in zip(
+                leaf_names(before), jax.tree.leaves(before), jax.tree.leaves(after), strict=True
+            )
+            if jnp.issubdtype(jnp.result_type(a), jnp.inexact) and (a != b).any()
+        }
+        assert moved, (part, name)
+        if part != "geometry":
+            expected = {leaf for leaf in leaf_names(before) if leaf not in STILL["bias"]}
+            assert moved >= expected, (part, name)
+
+
+def test_options_and_names():
+    assert options_of(FEW_SHOT["ecml"]) == ("penalty",)
+    assert options_of(FEW_SHOT["warpgrad"]) == ("warp", "first_order")
+    with pytest.raises(ConfigError, match="no few-shot method 'meta_sdg'. Did you mean 'meta_sgd'"):
+        find_method("meta_sdg")
+    with pytest.raises(ConfigError, match="No module named 'nowhere'; is its folder in PYTHONPATH"):
+        find_method("nowhere:rule")
+    with pytest.raises(ConfigError, match=r"'math:pi' is no function"):
+        find_method("math:pi")
+    assert find_method("mirrax.methods:maml") is FEW_SHOT["maml"]
