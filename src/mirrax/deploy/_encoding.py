@@ -8,7 +8,7 @@ file can name no code.
 """
 
 import dataclasses
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import equinox as eqx
 import jax
@@ -64,7 +64,7 @@ Description = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
 
-def storable(geometry: Any) -> bool:
+def storable(geometry: Any) -> TypeGuard[Stored]:
     """Whether a file can hold a geometry.
 
     >>> from mirrax.geometry import Euclidean

@@ -73,7 +73,7 @@ class Pathwise(AbstractHypergradient):
         """The mean value over the points, and its derivative."""
         del state
         run = jax.lax.stop_gradient(unroll(inner, prior, problem, self.steps, key=key))
-        wrt = tuple(part for part in self.wrt if part != "start")
+        wrt: tuple[Part, ...] = tuple(part for part in self.wrt if part != "start")
         seen = linearised(problem) if self.first_order else problem
         value, grad = along(objective, inner, prior, seen, run.primal, self.ahead, wrt, key=key)
         if "start" in self.wrt:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax.tree as vector
 from jaxtyping import PRNGKeyArray
 
-from .._tree import Scalar, dot
+from .._tree import Dual, Primal, Scalar, dot
 from ..geometry import AbstractPreconditioner
 from ._descent import (
     AbstractInner,
@@ -69,12 +69,17 @@ class LearnedUpdate(AbstractInner):
         record, rate = measure(prior, problem, state, key), rate_at(self.rate, state.count)
         update, behind = state.memory
 
+        def applied(update: AbstractPreconditioner, gradient: Dual) -> Primal:
+            whole = eqx.combine(update, prior.geometry)
+            assert isinstance(whole, AbstractPreconditioner)  # `init` saw to it
+            return whole.apply(gradient)
+
         def gain(update: AbstractPreconditioner) -> Scalar:
             # Before the first step `behind` is zero, and so is this derivative.
-            return dot(record.gradient, eqx.combine(update, prior.geometry).apply(behind))
+            return dot(record.gradient, applied(update, behind))
 
         update = vector.add(update, vector.scale(rate, jax.grad(gain)(update)))
-        direction = eqx.combine(update, prior.geometry).apply(record.gradient)
+        direction = applied(update, record.gradient)
         primal = subtract_scaled(state.primal, rate, direction)
         scaled = vector.scale(rate, record.gradient)
         return InnerState(primal, None, state.count + 1, (update, scaled)), record

@@ -126,7 +126,8 @@ class FewShot(eqx.Module):
         - `key`: randomness of the whole run.
         """
         learned, _ = split(prior, self.estimator.wrt)
-        return FewShotState(prior, self.optimiser.init(learned), jnp.zeros((), int), key)
+        outer = self.optimiser.init(learned)  # type: ignore[arg-type]
+        return FewShotState(prior, outer, jnp.zeros((), int), key)
 
     @eqx.filter_jit
     def run(
@@ -172,7 +173,7 @@ class FewShot(eqx.Module):
 
         value, grad, summary = _mean(jax.vmap(one)(spread(keys, self.devices)))
         learned, complete = split(prior, self.estimator.wrt)
-        updates, outer = self.optimiser.update(grad, state.outer, learned)
+        updates, outer = self.optimiser.update(grad, state.outer, learned)  # type: ignore[arg-type]
         norm = vector.norm(grad)
         sound = jnp.isfinite(value) & jnp.isfinite(norm)
         moved = project(complete(eqx.apply_updates(learned, updates)))

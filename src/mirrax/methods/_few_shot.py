@@ -8,8 +8,8 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable
+from typing import Any, TypeVar
 from typing import Protocol as Interface
-from typing import TypeVar
 
 import optax
 import optax.tree as vector
@@ -132,14 +132,14 @@ def find_method(name: str) -> Method:
             f"{', '.join(FEW_SHOT)}; one of your own is module:function."
         )
     try:
-        found = getattr(importlib.import_module(module), function)
+        found: Any = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"no few-shot method {name!r}: {error}; is its folder in PYTHONPATH?"
         ) from error
     if not callable(found):
         raise ConfigError(f"{name!r} is no function (protocol, *, key) -> (learner, prior).")
-    return found
+    return found  # type: ignore[return-value]
 
 
 def options_of(method: Method) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from ._geometry_figures import geometry_rates as geometry_rates
 from ._inspect import active_components as active_components
 from ._inspect import inspect_table as inspect_table
 from ._inspect import inspect_text as inspect_text
+from ._maps import map_tables as map_tables
 from ._page import html as html
 from ._paper import PAPERS as PAPERS
 from ._paper import S000_FIGURE1 as S000_FIGURE1

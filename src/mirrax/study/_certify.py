@@ -22,11 +22,9 @@ from ..inner import (
 from ..meta import quadratic
 from ..models import Model
 from ..tasks import sample_quadratics
-from ._config import from_record
 from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
 from ._quadratics import QuadraticStudy
-from ._recipes import find_recipe
 from ._streams import CERTIFY, stream
 
 _LONGER = 4  # the reference run's length, in units of the judged run's
@@ -142,35 +140,41 @@ def as_record(certificate: RegretCertificate, task: str) -> dict[str, Any]:
     }
 
 
-def certify_run_folder(path: Path, data: Path | None) -> dict[str, Any]:
-    """Certifies the geometry of a run folder.
+def certify_image_run(
+    config: ImageStudy, folder: RunFolder, seed: int, data: Path | None
+) -> dict[str, Any]:
+    """Certifies the geometry of an image study's folder.
 
     **Arguments:**
 
-    - `path`: the run folder.
+    - `config`: the study.
+    - `folder`: its run folder.
+    - `seed`: seed of the run.
     - `data`: the folder of data sets, for those that are not embedded.
-
-    **Returns:**
-
-    The certificate in the form of `summary.json`.
 
     **Raises:**
 
-    - `ConfigError`: if the folder holds no run.
+    - `ConfigError`: if the geometry has no potential.
     """
-    folder, record = RunFolder.open(path)
-    recipe = find_recipe(record["recipe"])
-    config = from_record(type(recipe.config), record["fields"])
-    seed = record["seed"]
-    if isinstance(config, ImageStudy):
-        artifact = deploy.load(folder / "geometry.safetensors")
-        key = stream(seed, CERTIFY)
-        setting = prepare(config, data)
-        deploy.check_fits(artifact, setting.template)
-        return certify_images(setting, _geometry(artifact, path), key=key)
+    artifact = deploy.load(folder / "geometry.safetensors")
+    setting = prepare(config, data)
+    deploy.check_fits(artifact, setting.template)
+    return certify_images(setting, _geometry(artifact, folder.path), key=stream(seed, CERTIFY))
+
+
+def certify_quadratic_run(
+    config: QuadraticStudy, folder: RunFolder, seed: int, data: Path | None
+) -> dict[str, Any]:
+    """Certifies the geometry of a quadratic study's folder.
+
+    **Arguments:**
+
+    - `config`, `folder`, `seed`, `data`: as for `certify_image_run`.
+    """
+    del data
     with jax.enable_x64(True):
         artifact = deploy.load(folder / "geometry.safetensors")
-    return certify_quadratics(config, _geometry(artifact, path), seed)
+    return certify_quadratics(config, _geometry(artifact, folder.path), seed)
 
 
 def _geometry(artifact: deploy.Artifact, path: Path) -> AbstractGeometry:

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from .. import deploy, report
 from .._errors import NumericalError
@@ -170,17 +171,17 @@ def _result(setting: FewShotSetting, learned: Learned) -> dict[str, Any]:
     }
 
 
-def _moments(values: np.ndarray) -> dict[str, float]:
+def _moments(values: ArrayLike) -> dict[str, float]:
     return {
         "mean": float(np.mean(values)),
-        "sd": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
-        "tasks": len(values),
+        "sd": float(np.std(values, ddof=1)) if np.size(values) > 1 else 0.0,
+        "tasks": np.size(values),
     }
 
 
-def _curve(values: np.ndarray) -> list[dict[str, float]]:
+def _curve(values: ArrayLike) -> list[dict[str, float]]:
     """Moments of each column."""
-    return [_moments(column) for column in values.T]
+    return [_moments(column) for column in np.asarray(values).T]
 
 
 def _interval(moments: Sequence[Mapping[str, float]]) -> dict[str, Any]:

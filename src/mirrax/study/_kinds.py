@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import report
+from ._certify import certify_image_run, certify_quadratic_run
+from ._certify_few_shot import certify_few_shot
 from ._few_shot import FewShotStudy, prepare_few_shot
 from ._few_shot_train import train_few_shot
 from ._folder import RunFolder
@@ -25,11 +27,15 @@ class Kind:
     - `prepare`: loads its data, `(config, data) -> setting`; fails before a folder is made.
     - `train`: runs it, `(setting, folder, seed, progress) -> summary`.
     - `tables`: its summary as tables.
+    - `certify`: what theory says of its result, `(config, folder, seed, data) -> certificate`.
+    - `certified`: the certificate as tables.
     """
 
     prepare: Callable[[Any, Path | None], Any]
     train: Callable[[Any, RunFolder, int, Progress], dict[str, Any]]
     tables: Callable[[Mapping[str, Any]], list[report.Table]]
+    certify: Callable[[Any, RunFolder, int, Path | None], dict[str, Any]]
+    certified: Callable[[Mapping[str, Any]], list[report.Table]]
 
 
 def _compared(summary: Mapping[str, Any]) -> list[report.Table]:
@@ -43,6 +49,11 @@ def _adapted(summary: Mapping[str, Any]) -> list[report.Table]:
     return [report.few_shot_table(summary)]
 
 
+def _bounded(certificate: Mapping[str, Any]) -> list[report.Table]:
+    tables = (report.certificate_table(certificate), report.assumption_table(certificate))
+    return [table for table in tables if table is not None]
+
+
 def _as_it_is(config: QuadraticStudy, data: Path | None) -> QuadraticStudy:
     """Quadratics are drawn, not loaded."""
     del data
@@ -50,9 +61,11 @@ def _as_it_is(config: QuadraticStudy, data: Path | None) -> QuadraticStudy:
 
 
 _KINDS: dict[type, Kind] = {
-    ImageStudy: Kind(prepare, train_images, _compared),
-    QuadraticStudy: Kind(_as_it_is, train_quadratics, _compared),
-    FewShotStudy: Kind(prepare_few_shot, train_few_shot, _adapted),
+    ImageStudy: Kind(prepare, train_images, _compared, certify_image_run, _bounded),
+    QuadraticStudy: Kind(_as_it_is, train_quadratics, _compared, certify_quadratic_run, _bounded),
+    FewShotStudy: Kind(
+        prepare_few_shot, train_few_shot, _adapted, certify_few_shot, report.map_tables
+    ),
 }
 
 

@@ -2,6 +2,7 @@ r"""Reproductions: tables and figures of the papers by name, theirs printed besi
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -134,6 +134,7 @@ def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str
     import dataclasses
 
     from .. import deploy
+    from ..geometry import AbstractMirrorMap
     from ._config import from_record
     from ._folder import RunFolder
     from ._images import ImageStudy, prepare
@@ -153,6 +154,7 @@ def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str
     setting = prepare(config, options.data)
     artifact = deploy.load(folder / "geometry.safetensors")
     deploy.check_fits(artifact, setting.template)
+    assert isinstance(artifact.geometry, AbstractMirrorMap)  # image studies learn nothing else
     console = _console(options)
     rows, _, notes = compare_images(
         setting, artifact.geometry, folder, record["seed"], Progress(console)
@@ -188,17 +190,22 @@ def run_inspect(options: Options, rest: Sequence[str], command: str) -> dict[str
 
 
 def run_certify(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
-    """Prints regret bounds beside the measured regret of a run."""
+    """Prints what theory says of a run: bounds beside regret, or what its maps are like."""
     del rest, command
-    from ._certify import certify_run_folder
+    from ._config import from_record
+    from ._folder import RunFolder
+    from ._kinds import kind_of
+    from ._recipes import find_recipe
 
-    certificate = certify_run_folder(options.run, options.data)
+    folder, record = RunFolder.open(options.run)
+    recipe = find_recipe(record["recipe"])
+    config = from_record(type(recipe.config), record["fields"])
+    kind = kind_of(config)
+    certificate = kind.certify(config, folder, record["seed"], options.data)
     if not options.json:
         console = _console(options)
-        console.print(report.certificate_table(certificate))
-        assumptions = report.assumption_table(certificate)
-        if assumptions is not None:
-            console.print(assumptions)
+        for table in kind.certified(certificate):
+            console.print(table)
     return certificate
 
 

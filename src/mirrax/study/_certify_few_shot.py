@@ -1,0 +1,110 @@
+r"""Certificates of few-shot runs: is the learned map the gradient of a convex potential?
+
+Mirror descent, and Theorem 3.1 of S000 with it, needs a map whose Jacobian is symmetric and
+positive. It is measured where runs really go: at the dual points of test tasks, step by step.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from .._errors import ConfigError
+from ..certificate import MapDiagnosis, symmetry_of_map, theorem1_counterexample
+from ..geometry import AbstractGeometry, AbstractMirrorMap
+from ..inner import DualDescent, Prior, unroll
+from ..meta import FewShot, episode_problem
+from ..tasks import Episodes
+from ._few_shot import FewShotStudy, prepare_few_shot
+from ._folder import RunFolder
+from ._streams import CERTIFY, stream
+
+_TASKS = 4
+
+
+def certify_few_shot(
+    config: FewShotStudy, folder: RunFolder, seed: int, data: Path | None
+) -> dict[str, Any]:
+    """Diagnoses the learned maps of a run at the dual points of test tasks.
+
+    **Arguments:**
+
+    - `config`: the study.
+    - `folder`: its run folder.
+    - `seed`: the run's first seed.
+    - `data`: the folder of data sets, for those that are not embedded.
+
+    **Returns:**
+
+    `{"kind": "maps", "tasks", "maps": [{"method", "potential", "steps": [{"k", "smallest",
+    "largest", "asymmetry"}]}], "counterexample": {…}}`.
+
+    **Raises:**
+
+    - `ConfigError`: if no method of the run learned a mirror map, or none is finished.
+    """
+    setting, maps = prepare_few_shot(config, data), []
+    for method in config.methods:
+        learner, initial = setting.compose(method, seed)
+        if not isinstance(learner.inner, DualDescent):
+            continue
+        place = RunFolder(folder / f"{method.replace(':', '.')}/seed-{seed}")
+        if not (place / "prior.safetensors").exists():
+            continue
+        prior = place.load_tree("prior.safetensors", initial)
+        found = _along_runs(learner, prior, setting.episodes[2], stream(seed, CERTIFY))
+        potential = isinstance(prior.geometry, AbstractGeometry)
+        maps.append({"method": method, "potential": potential, "steps": _by_step(found)})
+    if not maps:
+        raise ConfigError(
+            f"{folder.path}: no method of this run has learned a mirror map; block_iaf and "
+            "convex_potential do."
+        )
+    counterexample = dataclasses.asdict(theorem1_counterexample())
+    return {"kind": "maps", "tasks": _TASKS, "maps": maps, "counterexample": counterexample}
+
+
+@eqx.filter_jit
+def _along_runs(
+    learner: FewShot, prior: Prior, episodes: Episodes, key: PRNGKeyArray
+) -> MapDiagnosis:
+    """Diagnoses at the dual points of a few runs, leading axes (tasks, points)."""
+    assert isinstance(prior.geometry, AbstractMirrorMap)
+    geometry = prior.geometry
+
+    def one(key: PRNGKeyArray) -> MapDiagnosis:
+        draw_key, run_key, probe_key = jax.random.split(key, 3)
+        problem = episode_problem(episodes.draw(key=draw_key), learner.model, learner.statistics)
+        run = unroll(learner.inner, prior, problem, learner.steps, key=run_key)
+        rate = jnp.asarray(learner.inner.rate)  # type: ignore[attr-defined]
+
+        def moved(start: Array, gradients: Array) -> Array:
+            # z_k = z_0 − α (g_0 + … + g_{k−1})
+            sums = jnp.cumsum(gradients, axis=0)
+            return start - rate * jnp.concatenate([jnp.zeros_like(start)[None], sums])
+
+        duals = jax.tree.map(moved, prior.start, run.gradients)
+        return jax.lax.map(lambda dual: symmetry_of_map(geometry, dual, key=probe_key), duals)
+
+    return jax.lax.map(one, jax.random.split(key, _TASKS))
+
+
+def _by_step(found: MapDiagnosis) -> list[dict[str, float]]:
+    """The worst over tasks, by step."""
+    smallest, largest, asymmetry = (
+        np.asarray(leaf) for leaf in (found.smallest, found.largest, found.asymmetry)
+    )
+    return [
+        {
+            "k": k,
+            "smallest": float(smallest[:, k].min()),
+            "largest": float(largest[:, k].max()),
+            "asymmetry": float(asymmetry[:, k].max()),
+        }
+        for k in range(smallest.shape[1])
+    ]
