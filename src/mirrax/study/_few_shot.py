@@ -10,6 +10,7 @@ import functools
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import equinox as eqx
 import jax
 import optax
 
@@ -238,4 +239,6 @@ def prepare_few_shot(config: FewShotStudy, data: Path | None) -> FewShotSetting:
     """
     setting = FewShotSetting(config, load_classes(config, data))
     _ = setting.episodes
+    for method in config.methods:
+        eqx.filter_eval_shape(setting.compose, method, 0)
     return setting

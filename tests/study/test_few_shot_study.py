@@ -1,0 +1,199 @@
+"""Few-shot studies as a user runs them: files, tables, resuming, and what is asked wrongly."""
+
+import json
+import math
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from mirrax import cli
+from mirrax.deploy._archive import read_archive
+from mirrax.study import _few_shot_train
+from mirrax.study._few_shot_train import _interval
+
+WORDS = [
+    *("train", "few-shot-glyphs", "--budget", "smoke", "--model", "mlp-8", "--stride", "2"),
+    *("--meta-steps", "4", "--validate-every", "2", "--validation-tasks", "4"),
+    *("--test-tasks", "8", "--curve-steps", "6", "--json"),
+]
+
+
+@pytest.fixture(scope="module")
+def as_in_life():
+    """Studies run in float32 with standard promotion."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mirrax.report.write_figures", lambda run: [])
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, as_in_life):
+    path = tmp_path_factory.mktemp("few-shot") / "run"
+    assert cli.main([*WORDS, "--out", str(path)]) == 0
+    return path
+
+
+def latest(path):
+    """The arrays of a run's newest checkpoint."""
+    return read_archive(max((path / "checkpoints").glob("*.safetensors")))[0]
+
+
+def test_a_run_leaves_the_files_of_the_contract(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["kind"] == "few-shot"
+    assert [row["method"] for row in summary["methods"]] == ["convex_potential", "maml"]
+    assert summary["protocol"] == {
+        "name": "standard",
+        "way": 5,
+        "shot": 1,
+        "test_queries": 15,
+        "train_queries": 15,
+        "statistics": "query",
+        "inner_steps": 5,
+        "rate": 0.1,
+        "rate_unit": "mean cross-entropy",
+        "test_tasks": 8,
+    }
+    for row in summary["methods"]:
+        assert 0 <= row["test_accuracy"]["mean"] <= 1 and row["test_accuracy"]["ci95"] > 0
+        assert len(row["adaptation"]["support_loss"]) == 7
+        # The inner loop descends, whatever was learned in four steps.
+        assert row["adaptation"]["support_loss"][-1] < row["adaptation"]["support_loss"][0]
+        place = finished / row["method"] / "seed-0"
+        lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+        assert [line["round"] for line in lines] == [0, 2]
+        assert {"config.json", "prior.safetensors", "result.json"} <= {
+            file.name for file in place.iterdir()
+        }
+    assert (finished / "geometry.safetensors").exists()
+
+
+def test_resuming_makes_nothing_again_and_changes_no_byte(finished, tmp_path, as_in_life):
+    path = tmp_path / "run"
+    shutil.copytree(finished, path)
+    (path / "summary.json").unlink()
+    before = json.loads((finished / "summary.json").read_text())
+    assert cli.main([*WORDS[:2], "--resume", "--out", str(path), "--json"]) == 0
+    after = json.loads((path / "summary.json").read_text())
+    del before["wall_seconds"], after["wall_seconds"]
+    assert before == after
+
+
+def test_a_run_stopped_and_continued_is_the_same_run(finished, tmp_path, as_in_life, monkeypatch):
+    """Stopped after the first validation of the second method, with one line cut short."""
+    path = tmp_path / "run"
+    shutil.copytree(finished, path)
+    place = path / "maml" / "seed-0"
+    for file in ("summary.json", "maml/seed-0/result.json", "maml/seed-0/prior.safetensors"):
+        (path / file).unlink()
+    max((place / "checkpoints").glob("*.safetensors")).unlink()
+    lines = (place / "metrics.jsonl").read_text().splitlines()
+    (place / "metrics.jsonl").write_text(lines[0] + "\n" + lines[1][:20])
+    assert cli.main([*WORDS[:2], "--resume", "--out", str(path), "--json"]) == 0
+    expected, found = latest(finished / "maml/seed-0"), latest(place)
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_certify_says_which_map_has_a_potential(finished, as_in_life, capsys):
+    assert cli.main(["certify", str(finished), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (row,) = found["maps"]
+    assert row["method"] == "convex_potential" and row["potential"]
+    assert [step["k"] for step in row["steps"]] == list(range(6))
+    for step in row["steps"]:
+        assert step["smallest"] > 0
+        # Rounding of float32 in a sum over the 7,000 parameters.
+        assert step["asymmetry"] < 1e-5
+    assert found["counterexample"]["monotonicity"] == -9.0
+
+
+def test_report_prints_the_table(finished, as_in_life, capsys):
+    assert cli.main(["report", str(finished)]) == 0
+    text = capsys.readouterr().out
+    assert "convex potential" in text and "5-way 1-shot" in text and "8 test tasks" in text
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--way", "400"], "episodes of 400 ways need 400 classes"),
+        (["--shot", "10"], "need 25 images a class"),
+        (["--method", "mamal"], "no few-shot method 'mamal'. Did you mean 'maml'"),
+        (["--meta-steps", "5"], "--meta-steps: expected a multiple of --stride (2), got 5"),
+        (["--curve-steps", "2"], "--curve-steps: expected at least --steps (5), got 2"),
+        (["--method", "warp_maml"], "model 'mlp-8' has no warp layers"),
+        (["--rate", "-1"], "--rate: expected a positive number, got -1.0"),
+        (["--protocol", "offical"], "--protocol: cannot read 'offical' as one of standard"),
+    ],
+)
+def test_bad_requests(words, message, tmp_path, as_in_life, capsys):
+    assert cli.main([*WORDS, *words, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_of_another_method_are_refused(finished, tmp_path, as_in_life, capsys):
+    path = tmp_path / "run"
+    shutil.copytree(finished, path)
+    (path / "summary.json").unlink()
+    shutil.rmtree(path / "maml")
+    (path / "convex_potential").rename(path / "maml")
+    assert cli.main([*WORDS[:2], "--resume", "--out", str(path), "--json"]) == 2
+    error = capsys.readouterr().err
+    assert "has checkpoints of method 'convex_potential', not 'maml'" in error
+
+
+def test_what_would_be_another_run_cannot_change(finished, as_in_life, capsys):
+    words = ["train", "few-shot-glyphs", "--resume", "--out", str(finished), "--shot", "2"]
+    assert cli.main(words) == 2
+    assert "--shot: cannot change once meta-training has begun" in capsys.readouterr().err
+
+
+def test_a_method_that_diverges_is_left_out_and_named(tmp_path, as_in_life, capsys):
+    """A rate of 1e20 overflows float32 in the first inner step."""
+    words = [*WORDS, "--rate", "1e20", "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 3
+    error = capsys.readouterr().err
+    assert "the outer loop diverged: convex_potential, meta-step 0" in error
+    assert "smaller --rate" in error
+
+
+def test_intervals_widen_with_the_spread_between_seeds():
+    """`1.96 √(s²/n + v/m)`: seeds see the same tasks, so they do not narrow the first term."""
+    one = [{"mean": 0.8, "sd": 0.1, "tasks": 100}]
+    assert math.isclose(_interval(one)["ci95"], 1.959963984540054 * 0.01, rel_tol=1e-12)
+    two = [{"mean": m, "sd": 0.1, "tasks": 100} for m in (0.78, 0.82)]
+    expected = 1.959963984540054 * math.sqrt(0.01**2 + 0.0008 / 2)
+    assert math.isclose(_interval(two)["ci95"], expected, rel_tol=1e-9)
+    assert _interval(two)["mean"] == pytest.approx(0.8)
+
+
+def test_a_baseline_that_diverges_becomes_a_note(finished, tmp_path, as_in_life, monkeypatch):
+    path = tmp_path / "run"
+    shutil.copytree(finished, path)
+    (path / "summary.json").unlink()
+    shutil.rmtree(path / "maml")
+    real = _few_shot_train.learn_prior
+
+    def fails(setting, method, *rest):
+        if method == "maml":
+            raise _few_shot_train.NumericalError("the outer loop diverged: maml, meta-step 3")
+        return real(setting, method, *rest)
+
+    monkeypatch.setattr(_few_shot_train, "learn_prior", fails)
+    assert cli.main([*WORDS[:2], "--resume", "--out", str(path), "--json"]) == 0
+    summary = json.loads((path / "summary.json").read_text())
+    assert [row["method"] for row in summary["methods"]] == ["convex_potential"]
+    assert any(note.startswith("maml is left out") for note in summary["notes"])
