@@ -16,6 +16,7 @@ from mirrax.geometry import (
     ModeProducts,
     NegativeEntropy,
     PNorm,
+    RandomMask,
     Scaled,
 )
 
@@ -89,6 +90,7 @@ def make_by_roles():
         "blockiaf-official": BlockIAF.like(params, ROLES, BLOCKS, variant="official", key=key),
         "mode-products": ModeProducts.identity(params, ROLES),
         "kronecker-update": KroneckerUpdate.identity(params, ROLES),
+        "random-mask": RandomMask.like(params),
     }
     rng = np.random.default_rng(6)
     return jax.tree.map(lambda x: x + jnp.asarray(rng.normal(0, 0.3, x.shape)), starts)

@@ -328,7 +328,8 @@ def test_without_64_bits_numbers_become_32(path):
 def test_public_names():
     from mirrax import deploy
 
-    assert deploy.__all__ == ["Artifact", "check_fits", "load", "save", "to_optax"]
+    names = ["Artifact", "check_fits", "load", "save", "storable", "to_optax"]
+    assert deploy.__all__ == names
     assert set(deploy.__all__) <= set(dir(deploy))
     assert Artifact is deploy.Artifact
     with pytest.raises(AttributeError, match="no attribute 'train'"):

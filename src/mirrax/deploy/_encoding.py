@@ -19,6 +19,7 @@ from .._errors import nearest
 from ..geometry import (
     AbstractMirrorMap,
     AbstractPreconditioner,
+    AbstractRandomPreconditioner,
     BlockIAF,
     Blockwise,
     ConvexPotential,
@@ -29,14 +30,15 @@ from ..geometry import (
     ModeProducts,
     NegativeEntropy,
     PNorm,
+    RandomMask,
     Scaled,
 )
 from ..geometry._autoregressive import Decoder, Equals
 from ..geometry._modes import ModeLinear
 from ._layout import join
 
-Stored: TypeAlias = AbstractMirrorMap | AbstractPreconditioner
-"""What a file holds: a map of points, or a linear map of gradients."""
+Stored: TypeAlias = AbstractMirrorMap | AbstractPreconditioner | AbstractRandomPreconditioner
+"""What a file holds: a map of points, or a linear map of gradients, or the law of one."""
 
 REGISTRY: dict[str, type[Stored]] = {
     "BlockIAF": BlockIAF,
@@ -49,6 +51,7 @@ REGISTRY: dict[str, type[Stored]] = {
     "ModeProducts": ModeProducts,
     "NegativeEntropy": NegativeEntropy,
     "PNorm": PNorm,
+    "RandomMask": RandomMask,
     "Scaled": Scaled,
 }
 """The classes a file may contain. A new geometry is stored once it has a line here."""

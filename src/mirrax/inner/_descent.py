@@ -278,17 +278,14 @@ class DualDescent(AbstractInner):
         return InnerState(primal, held.dual, held.count)
 
 
-def _direction(prior: Prior, primal: Primal, gradient: Dual) -> Primal:
-    """What the prior's geometry makes of a gradient."""
-    geometry = prior.geometry
-    if isinstance(geometry, AbstractPreconditioner):
-        return geometry.apply(gradient)
-    if isinstance(geometry, AbstractGeometry):
-        return geometry.inverse_hessian(primal, gradient)
+def _conditioner(prior: Prior) -> AbstractPreconditioner | AbstractGeometry:
+    """The prior's preconditioner, or the geometry whose inverse Hessian is one."""
+    if isinstance(prior.geometry, AbstractPreconditioner | AbstractGeometry):
+        return prior.geometry
     raise ValueError(
         "PreconditionedDescent: prior.geometry must be a geometry with a potential or a "
-        f"preconditioner, got {type(geometry).__name__}; use DualDescent for a mirror map, and "
-        "Prior.drawn for a random preconditioner."
+        f"preconditioner, got {type(prior.geometry).__name__}; use DualDescent for a mirror map, "
+        "and Prior.drawn for a random preconditioner."
     )
 
 
@@ -322,6 +319,7 @@ class PreconditionedDescent(AbstractInner):
 
     def init(self, prior: Prior) -> InnerState:
         """At the start."""
+        _conditioner(prior)
         return InnerState(prior.start, None, jnp.zeros((), int))
 
     def step(
@@ -329,7 +327,11 @@ class PreconditionedDescent(AbstractInner):
     ) -> tuple[InnerState, Step]:
         """A step along the preconditioned gradient."""
         record = measure(prior, problem, state, key)
-        direction = _direction(prior, state.primal, record.gradient)
+        conditioner = _conditioner(prior)
+        if isinstance(conditioner, AbstractPreconditioner):
+            direction = conditioner.apply(record.gradient)
+        else:
+            direction = conditioner.inverse_hessian(state.primal, record.gradient)
         primal = subtract_scaled(state.primal, rate_at(self.rate, state.count), direction)
         return InnerState(primal, None, state.count + 1), record
 

@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._tree import leaf_names
-from ..geometry import AbstractMirrorMap, AbstractPreconditioner, Diagonal, MaxOfDiagonals
+from ..geometry import Diagonal, MaxOfDiagonals
 
 _BINS = 24
 
 
 def describe_geometry(
-    geometry: AbstractMirrorMap | AbstractPreconditioner, rate: float, roles: PyTree | None = None
+    geometry: object, rate: float, roles: PyTree | None = None
 ) -> dict[str, Any]:
     """Summaries of the learned rates `η/m²`, leaf by leaf, in the form of `geometry.json`.
 
