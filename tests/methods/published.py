@@ -1,5 +1,6 @@
 """Goldens of networks: NCHW images, OIHW kernels, (out, in) matrices, blocks counted from one."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -81,3 +82,8 @@ def assert_close(result: Any, expected: Any, rtol: float = RTOL) -> None:
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=rtol * scale), result, expected
     )
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled quickly: most of the time of these tests is compilation."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
