@@ -36,9 +36,9 @@ def case(steps: int, checkpoint: bool) -> dict[str, Any]:
     import jax
 
     clock = time.perf_counter()
-    before = _settle()
+    before = settle()
     value, _ = jax.block_until_ready(compiled(*arguments))
-    rise = _peak() - before
+    rise = peak() - before
     return {
         "steps": steps,
         "checkpoint": checkpoint,
@@ -85,18 +85,18 @@ def _compile(steps: int, checkpoint: bool) -> tuple[Any, tuple[Any, ...]]:
     return jax.jit(estimate).lower(prior, data).compile(), (prior, data)
 
 
-def _settle() -> int:
+def settle() -> int:
     """Hands freed memory back, forgets the peak of compilation; returns what is resident."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew from here
     except (OSError, AttributeError):
-        return _peak()
+        return peak()
     return _status("VmRSS")
 
 
-def _peak() -> int:
+def peak() -> int:
     """The peak of resident memory, in bytes."""
     try:
         return _status("VmHWM")

@@ -24,7 +24,7 @@ from ._convolution import convolve
 from ._layers import blocks_of, dense, init_layers, roles_of
 from ._model import Model, Parameters
 from ._normalise import check_reference, moments, normalise
-from ._pooling import max_pool
+from ._planes import convolve_planes, pool_planes
 
 Warp = Literal["pointwise", "spatial"]
 
@@ -148,17 +148,19 @@ def _block(
     sign = jnp.where(norm["gain"] < 0, -1, 1).astype(norm["gain"].dtype)
     kernel = conv["weight"]
     if warp is None:
-        raw = convolve(images, kernel * sign, padding=1)
+        kernel = kernel * sign
     elif warp.shape[0] == 1:
         # One convolution by the product of both: a warp of one pixel mixes the kernel's outputs.
-        raw = convolve(images, kernel @ (warp[0, 0] * sign), padding=1)
+        kernel = kernel @ (warp[0, 0] * sign)
     else:
         # A spatial warp sees zeros around the images: there the bias is no constant any more.
-        raw = convolve(images, kernel, padding=1) + conv["bias"]
-        raw = convolve(raw, warp * sign, padding=1)
-    by = moments(raw, reference)
+        images = convolve(images, kernel, padding=1) + conv["bias"]
+        kernel = warp * sign
+    planes, size = convolve_planes(images, kernel), (images.shape[1], images.shape[2])
+    by = moments(planes, size, reference)
     # Not |g|, whose derivative at zero is zero.
-    return jax.nn.relu(normalise(max_pool(raw), by, sign * norm["gain"], norm["bias"]))
+    pooled = normalise(pool_planes(planes, size), by, sign * norm["gain"], norm["bias"])
+    return jax.nn.relu(pooled)
 
 
 def _warps(

@@ -64,7 +64,7 @@ def convolve(
     [[4.0, 6.0, 6.0, 4.0], [6.0, 9.0, 9.0, 6.0]]
     """
     if method is None:
-        method = "patches" if _platform() == "cpu" else "lax"
+        method = default_method()
     if method not in _METHODS:
         raise ValueError(f"convolve.method: expected one of {_METHODS} or None, got {method!r}.")
     _check(images, kernel)
@@ -75,6 +75,11 @@ def convolve(
             images, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
     return _by_patches(images, kernel, pads)
+
+
+def default_method() -> Method:
+    """Patches where a computation traced now is placed on a CPU, else lax."""
+    return "patches" if _platform() == "cpu" else "lax"
 
 
 def _by_patches(images: Array, kernel: Array, pads: tuple[tuple[int, int], ...]) -> Array:

@@ -7,11 +7,14 @@ No running averages are kept: a task has no past.
 Source: Ioffe & Szegedy, 2015, "Batch Normalization", algorithm 1.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from ._planes import Planes, inside
 
 EPSILON = 1e-5
 
@@ -23,18 +26,32 @@ class Moments(NamedTuple):
     variance: Float[Array, " channels"]
 
 
-def moments(
-    images: Float[Array, "batch height width channels"], reference: int | None = None
-) -> Moments:
+def moments(planes: Planes, size: tuple[int, int], reference: int | None = None) -> Moments:
     """Moments over all axes but the last, of the first `reference` images or of all.
 
-    >>> import jax.numpy as jnp
-    >>> moments(jnp.array([1.0, 3.0, 9.0]).reshape(3, 1, 1, 1), reference=2)
-    Moments(mean=Array([2.], dtype=float32), variance=Array([1.], dtype=float32))
+    **Arguments:**
+
+    - `planes`: as `convolve_planes` gives them.
+    - `size`: height and width of the images; entries outside them do not count.
+    - `reference`: how many images count; all by default.
+
+    **Returns:**
+
+    Mean and biased variance. In two passes: `E x² − μ²` loses digits to cancellation.
+
+    >>> mean, variance = moments(jnp.arange(8.0).reshape(4, 2, 1, 1, 1), (2, 2), reference=1)
+    >>> mean.item(), variance.item()
+    (3.0, 5.0)
     """
-    images = images[:reference]
-    mean = jnp.mean(images, axis=(0, 1, 2))
-    return Moments(mean, jnp.mean((images - mean) ** 2, axis=(0, 1, 2)))
+    planes, mask = planes[:, :reference], inside(planes, size)
+    count = planes.shape[1] * math.prod(size)
+
+    def average(entries: Array) -> Array:
+        entries = entries if mask is None else entries * mask
+        return jnp.sum(entries, axis=(0, 1, 2, 3)) / count
+
+    mean = average(planes)
+    return Moments(mean, average((planes - mean) ** 2))
 
 
 def normalise(

@@ -1,0 +1,126 @@
+r"""Convolution 3×3 by 16 products for 4 outputs instead of 36: Winograd's `F(2×2, 3×3)`.
+
+`Y = Aᵀ [(G k Gᵀ) ⊙ (Bᵀ d B)] A` for every 4×4 tile `d` of the padded images and its 2×2 outputs
+`Y`; summed over channels, each of the 16 entries of the brackets is a matrix product over all
+tiles. Tiles overlap by half, so entries of `Bᵀ d B` take 4 times the memory of the images (patches:
+9 times). The four outputs of a tile are one pooling window, and come out as four planes.
+Float32 results differ from the direct sum by a few roundings: all constants are 0, ±½, ±1.
+Source: Lavin & Gray, 2016, "Fast Algorithms for Convolutional Neural Networks", eq. 8 and §4.1.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._linear_pair import linear_pair
+
+_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+_KERNEL_TRANSFORM = np.kron(_G, _G)
+"""From the 9 entries of a kernel, by rows, to the 16 factors of a tile."""
+
+
+def winograd(
+    images: Float[Array, "batch height width in"], kernel: Float[Array, "3 3 in out"]
+) -> Float[Array, "4 batch tile_rows tile_columns out"]:
+    """Convolution with padding 1, as planes: `y[2a+b, n, i, j]` is the output at `(2i+a, 2j+b)`.
+
+    Where height or width is odd, the last tiles reach over the border; what they hold there means
+    nothing.
+
+    >>> winograd(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)))[:, 0, 0, 0, 0].tolist()
+    [4.0, 6.0, 6.0, 9.0]
+    """
+    batch, height, width, inputs = images.shape
+    outputs = kernel.shape[-1]
+    transform = jnp.asarray(_KERNEL_TRANSFORM, kernel.dtype)
+    factors = (transform @ kernel.reshape(9, -1)).reshape(16, inputs, outputs)
+    planes = _to_outputs(_to_tiles(images, size=(height, width)) @ factors)
+    return planes.reshape(4, batch, -(-height // 2), -(-width // 2), outputs)
+
+
+# In each direction: Bᵀ and Aᵀ, and their transposes.
+
+
+def _input_rows(d: Sequence[Array]) -> list[Array]:
+    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
+
+
+def _input_columns(v: Sequence[Array]) -> list[Array]:
+    return [v[0], v[1] - v[2] + v[3], v[1] + v[2] - v[0], -v[3]]
+
+
+def _output_rows(m: Sequence[Array]) -> list[Array]:
+    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+
+
+def _output_columns(y: Sequence[Array]) -> list[Array]:
+    return [y[0], y[0] + y[1], y[0] - y[1], -y[1]]
+
+
+# All take leading axes. Barriers keep XLA from computing pieces anew inside a concatenation.
+
+
+def _tiles(images: Array, *, size: tuple[int, int]) -> Array:
+    """`Bᵀ d B` of all tiles, `(…, n, h, w, c) → (…, 16, n · tiles, c)`."""
+    (height, width), lead, (*_, inputs) = size, images.shape[:-4], images.shape
+    rows, columns = -(-height // 2), -(-width // 2)
+    borders = (1, 2 * rows - height + 1), (1, 2 * columns - width + 1)
+    images = images.reshape(-1, *images.shape[-4:])
+    padded = jnp.pad(images, ((0, 0), (0, 0), *borders, (0, 0)))
+    for axis, count, new in ((2, rows, 1), (4, columns, 2)):
+        slices = [
+            jax.lax.slice_in_dim(padded, i, i + 2 * count - 1, stride=2, axis=axis)
+            for i in range(4)
+        ]
+        padded = jnp.stack(jax.lax.optimization_barrier(_input_rows(slices)), new)
+    return padded.reshape(*lead, 16, -1, inputs)
+
+
+def _untile(tiles: Array, *, size: tuple[int, int]) -> Array:
+    """The transpose of `_tiles`: overlapping tiles are added up."""
+    (height, width), lead, inputs = size, tiles.shape[:-3], tiles.shape[-1]
+    rows, columns = -(-height // 2), -(-width // 2)
+    images = tiles.reshape(-1, 4, 4, tiles.shape[-2] // (rows * columns), rows, columns, inputs)
+    for new, axis in ((2, 4), (1, 2)):
+        images = _overlap(_input_columns(_split(images, new)), axis)
+    images = images[:, :, 1 : height + 1, 1 : width + 1]
+    return images.reshape(*lead, *images.shape[1:])
+
+
+def _overlap(parts: Sequence[Array], axis: int) -> Array:
+    """Adds windows of 4 at steps of 2; `parts[i]` has entry `i` of every window along `axis`."""
+
+    def shifted(array: Array, by: int) -> Array:
+        return jnp.pad(array, [(by, 1 - by) if k == axis else (0, 0) for k in range(array.ndim)])
+
+    even, odd = (shifted(parts[i], 0) + shifted(parts[i + 2], 1) for i in range(2))
+    shape = (*even.shape[:axis], -1, *even.shape[axis + 1 :])
+    return jnp.stack([even, odd], axis + 1).reshape(shape)
+
+
+def _outputs(products: Array) -> Array:
+    """`Aᵀ m A`, `(…, 16, p, f) → (…, 4, p, f)`."""
+    axis = products.ndim - 3
+    m = _split(products, axis)
+    rows = [_output_rows(m[j::4]) for j in range(4)]
+    return jnp.stack([y for a in range(2) for y in _output_rows([r[a] for r in rows])], axis)
+
+
+def _spread(outputs: Array) -> Array:
+    """The transpose of `_outputs`."""
+    axis = outputs.ndim - 3
+    y = _split(outputs, axis)
+    columns = [_output_columns(y[b::2]) for b in range(2)]
+    return jnp.stack([m for i in range(4) for m in _output_columns([c[i] for c in columns])], axis)
+
+
+def _split(array: Array, axis: int) -> list[Array]:
+    """The entries along one axis."""
+    return [jax.lax.index_in_dim(array, i, axis, False) for i in range(array.shape[axis])]
+
+
+_to_tiles, _from_tiles = linear_pair("winograd_tiles", _tiles, _untile)
+_to_outputs, _from_outputs = linear_pair("winograd_outputs", _outputs, _spread)
