@@ -23,7 +23,7 @@ from ..inner import AbstractInner, AbstractObjective, Prior, RunSummary, Step, d
 from ..models import Model, accuracy, cross_entropy
 from ..tasks import Episodes
 from ._episodic import Statistics, episode_problem, logits_of
-from ._sharding import spread
+from ._sharding import each
 
 
 class FewShotState(eqx.Module):
@@ -171,7 +171,7 @@ class FewShot(eqx.Module):
             )
             return value, grad, after.summary
 
-        value, grad, summary = _mean(jax.vmap(one)(spread(keys, self.devices)))
+        value, grad, summary = _mean(each(one, keys, self.devices))
         learned, complete = split(prior, self.estimator.wrt)
         updates, outer = self.optimiser.update(grad, state.outer, learned)  # type: ignore[arg-type]
         norm = vector.norm(grad)
@@ -198,7 +198,7 @@ class FewShot(eqx.Module):
 
         - `prior`: what has been learned.
         - `episodes`: where tasks are drawn from.
-        - `tasks`: their numbers, a multiple of `tasks`.
+        - `tasks`: their numbers.
         - `further`: steps beyond those of meta-training, for the curves.
         - `key`: which tasks the numbers stand for.
 
@@ -208,7 +208,7 @@ class FewShot(eqx.Module):
         """
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(tasks)
         judge = functools.partial(self._judge, prior, episodes, further)
-        return lax.map(judge, keys, batch_size=self.tasks)
+        return each(judge, keys, 1)
 
     def _judge(self, prior: Prior, episodes: Episodes, further: int, key: PRNGKeyArray) -> Scores:
         draw_key, run_key = jax.random.split(key)

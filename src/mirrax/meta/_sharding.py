@@ -1,22 +1,34 @@
-"""Tasks spread over devices: each device learns its share of the tasks of a step."""
+"""The tasks of a step: one after another on a CPU, side by side on an accelerator or on several."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 
-def spread(array: Array, devices: int) -> Array:
-    """Splits the leading axis of an array over the first devices, within a compiled program.
+def each(function: Callable[[Array], PyTree[Any]], tasks: Array, devices: int) -> PyTree[Any]:
+    """Applies a function to every entry of a leading axis, within a compiled program.
 
-    Whatever is computed for each entry of that axis is then computed where the entry is.
+    A CPU is busy with one task, and what it works on stays in its cache; side by side, a network of
+    its own for each task makes grouped convolutions. An accelerator needs all there is to be busy.
 
     **Arguments:**
 
-    - `array`: its leading axis is a multiple of `devices`.
-    - `devices`: how many; one leaves everything where it is.
+    - `function`: from one entry to a pytree of arrays.
+    - `tasks`: its leading axis is a multiple of `devices`.
+    - `devices`: over how many the entries are spread.
+
+    **Returns:**
+
+    The results, with that leading axis.
     """
-    if devices == 1:
-        return array
-    mesh = Mesh(np.asarray(jax.devices()[:devices]), ("tasks",))
-    return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, PartitionSpec("tasks")))
+    if devices > 1:
+        mesh = Mesh(np.asarray(jax.devices()[:devices]), ("tasks",))
+        spread = NamedSharding(mesh, PartitionSpec("tasks"))
+        tasks = jax.lax.with_sharding_constraint(tasks, spread)
+    elif jax.default_backend() == "cpu":
+        return jax.lax.map(function, tasks)
+    return jax.vmap(function)(tasks)

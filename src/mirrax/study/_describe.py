@@ -12,9 +12,7 @@ from ..geometry import Diagonal, MaxOfDiagonals
 _BINS = 24
 
 
-def describe_geometry(
-    geometry: object, rate: float, roles: PyTree | None = None
-) -> dict[str, Any]:
+def describe_geometry(geometry: object, rate: float, roles: PyTree | None = None) -> dict[str, Any]:
     """Summaries of the learned rates `η/m²`, leaf by leaf, in the form of `geometry.json`.
 
     **Arguments:**

@@ -28,7 +28,7 @@ from ..tasks import (
     mini_imagenet,
     omniglot,
 )
-from ._config import between, positive
+from ._config import between, option, positive
 
 FewShotFamilyName = Literal["glyphs", "omniglot", "cifar-fs", "fc100", "mini-imagenet"]
 
@@ -106,16 +106,11 @@ class FewShotStudy:
         between(self, "way", 2, 1000)
         between(self, "clip", 0, 1e6)
         between(self, "penalty", 0, 1e6)
-        for name, unit in (
-            ("meta_steps", "stride"),
-            ("validate_every", "stride"),
-            ("validation_tasks", "tasks"),
-            ("test_tasks", "tasks"),
-        ):
-            if getattr(self, name) % getattr(self, unit):
+        for name in ("meta_steps", "validate_every"):
+            if getattr(self, name) % self.stride:
                 raise ConfigError(
-                    f"--{name.replace('_', '-')}: expected a multiple of --{unit} "
-                    f"({getattr(self, unit)}), got {getattr(self, name)!r}."
+                    f"{option(name)}: expected a multiple of --stride ({self.stride}), got "
+                    f"{getattr(self, name)!r}."
                 )
         if self.curve_steps < self.steps:
             raise ConfigError(
