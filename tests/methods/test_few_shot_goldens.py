@@ -79,6 +79,47 @@ def test_maml(golden, name):
         assert_close(grad.start, read(reference, key, model))
 
 
+def regression_loss(params, shared, batch):
+    del shared
+    x, y = batch
+    return jnp.sum((x @ params - y) ** 2) / (2 * len(x))
+
+
+@pytest.mark.parametrize("position", range(1, 5))
+def test_regression_in_closed_form(golden, position):
+    """`φ_K = θ − [I − (I − αH)^K] H⁻¹ ∇L`, hypergradients of both orders; position 0 is K = 0."""
+    reference = golden("c01_linreg_closed_form")
+    steps, rate = int(reference["K"][position]), float(reference["alpha"])
+    theta, rates = jnp.asarray(reference["theta"]), jnp.asarray(reference["rates"])
+    diagonal = Diagonal((jnp.log(rate) - jnp.log(rates)) / 2)
+    sets = tuple(jnp.asarray(reference[name]) for name in ("Xs", "ys", "Xq", "yq"))
+
+    def one(geometry, first_order, xs, ys, xq, yq):
+        task = Problem(regression_loss, Repeat((xs, ys)), query=(xq, yq))
+        rule, prior = PreconditionedDescent(rate), Prior(geometry, theta)
+        wrt = ("start",) if isinstance(geometry, Euclidean) else ("geometry", "start")
+        estimator = Reverse(steps, wrt=wrt, first_order=first_order)
+        begin = estimator.init(rule, prior)
+        value, grad, _ = estimator.estimate(ValidationLoss(), rule, prior, task, begin, key=KEY)
+        end, _ = fold(rule, prior, task, steps, lambda none, *_: none, None, key=KEY)
+        return value, grad, end.primal
+
+    for geometry, prefix in ((Euclidean(), ""), (diagonal, "sgd_")):
+        for first_order, order in ((False, "mg"), (True, "fo")):
+            function = functools.partial(one, geometry, first_order)
+            values, grads, ends = compiled(jax.vmap(function))(*sets)
+            expected = {
+                name: reference[f"{prefix}{name}"][position] for name in ("adapted", "qloss")
+            }
+            np.testing.assert_allclose(ends, expected["adapted"], rtol=RTOL)
+            np.testing.assert_allclose(values, expected["qloss"], rtol=RTOL)
+            name = f"sgd_{order}_theta" if prefix else order
+            assert_close(grads.start, reference[name][position])
+            if prefix:
+                in_rates = -grads.geometry.log_diagonal / 2
+                assert_close(in_rates, reference[f"sgd_{order}_lograte"][position])
+
+
 def test_maml_in_single_precision(golden):
     """Float32 with its 6e-8 roundings, through five steps: 4e-6 was measured for other codes."""
     reference = {
