@@ -290,14 +290,17 @@ def run_data(options: Options, rest: Sequence[str], command: str) -> dict[str, A
     return {"folder": str(options.data) if options.data else None, "data": found}
 
 
+def _short(checksum: str | None) -> str:
+    return checksum[:16] if checksum else "no published checksum"
+
+
 def _print_data(console: "Console", found: Any, options: Options) -> None:
     from rich.table import Table
 
     table = Table("data set", "state", "licence", "files (checksum)")
     for row in found:
         files = "\n".join(
-            f"{file['name']}  {(file['sha256'] or file['md5'] or 'no published checksum')[:16]}"
-            for file in row["files"]
+            f"{file['name']}  {_short(file['sha256'] or file['md5'])}" for file in row["files"]
         )
         table.add_row(
             row["name"], "present" if row["present"] else "not found", row["licence"], files
