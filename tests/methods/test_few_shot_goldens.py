@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from published import RTOL, assert_close, compiled, flattened, golden_name, network, problem, read
+from golden_networks import (
+    RTOL,
+    assert_close,
+    compiled,
+    flattened,
+    golden_name,
+    network,
+    problem,
+    read,
+)
 
 from mirrax._tree import select
 from mirrax.geometry import Diagonal, Euclidean, KroneckerUpdate, ModeProducts

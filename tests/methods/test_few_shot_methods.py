@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from published import compiled
+from golden_networks import compiled
 
 from mirrax._errors import ConfigError
 from mirrax._tree import join, leaf_names
