@@ -23,8 +23,9 @@ class Mask(AbstractPreconditioner):
 
     - `mask`: for every layer one vector over its units, which are the last axis of its arrays.
 
-    >>> Mask({"dense_0": jnp.array([1.0, 0.0])}).apply({"dense_0": {"bias": jnp.ones(2)}})
-    {'dense_0': {'bias': Array([1., 0.], dtype=float32)}}
+    >>> mask = Mask({"dense_0": jnp.array([1.0, 0.0])})
+    >>> mask.apply({"dense_0": {"bias": jnp.ones(2)}})["dense_0"]["bias"].tolist()
+    [1.0, 0.0]
     """
 
     mask: PyTree[Array]
