@@ -253,13 +253,9 @@ def test_one_block_a_layer_elsewhere():
         ("dense_0/weight", "dense_0/bias"),
         ("dense_1/weight", "dense_1/bias"),
     )
-    assert [block[0] for block in build("lenet5", (28, 28, 1), 3).blocks] == [
-        "conv_0/weight",
-        "conv_1/weight",
-        "dense_0/weight",
-        "dense_1/weight",
-        "dense_2/weight",
-    ]
+    firsts = [block[0] for block in build("lenet5", (28, 28, 1), 3).blocks]
+    layers = ("conv_0", "conv_1", "dense_0", "dense_1", "dense_2")
+    assert firsts == [f"{layer}/weight" for layer in layers]
 
 
 @pytest.mark.parametrize(

@@ -94,24 +94,24 @@ def pool_planes(
         jnp.where(fixed[0] >= fixed[1], 0, 1),
         jnp.where(fixed[2] >= fixed[3], 2, 3),
     )
-    return _pick(which.astype(jnp.int8), planes)
+    return _pick(which.astype(jnp.int8), planes)[0]
 
 
-def _picked(which: Int[Array, "..."], planes: Array) -> Array:
+def _picked(which: Int[Array, "..."], planes: Array) -> list[Array]:
     """The entry of each window that `which` names, `(…, 4, n, i, j, c) → (…, n, i, j, c)`."""
     axis = planes.ndim - 5
     first, second, third, fourth = (jax.lax.index_in_dim(planes, k, axis, False) for k in range(4))
     upper = jnp.where(which == 0, first, second)
-    return jnp.where(which < 2, upper, jnp.where(which == 2, third, fourth))
+    return [jnp.where(which < 2, upper, jnp.where(which == 2, third, fourth))]
 
 
-def _placed(which: Int[Array, "..."], pooled: Array) -> Array:
+def _placed(which: Int[Array, "..."], pooled: Array) -> list[Array]:
     """The transpose of `_picked`: each entry in its plane, zeros in the others."""
     axis = pooled.ndim - 4
     shape = (*pooled.shape[:axis], 4, *pooled.shape[axis:])
     plane = jax.lax.broadcasted_iota(which.dtype, shape, axis)
     here = jnp.expand_dims(which, axis) == plane
-    return jnp.where(here, jnp.expand_dims(pooled, axis), jnp.zeros((), pooled.dtype))
+    return [jnp.where(here, jnp.expand_dims(pooled, axis), jnp.zeros((), pooled.dtype))]
 
 
-_pick, _place = linear_pair("pick_plane", _picked, _placed)
+_pick, _place = linear_pair("pick_plane", _picked, _placed, constants=1)

@@ -36,8 +36,10 @@ def winograd(
     batch, height, width, inputs = images.shape
     outputs = kernel.shape[-1]
     transform = jnp.asarray(_KERNEL_TRANSFORM, kernel.dtype)
-    factors = (transform @ kernel.reshape(9, -1)).reshape(16, inputs, outputs)
-    planes = _to_outputs(_to_tiles(images, size=(height, width)) @ factors)
+    factors = (transform @ kernel.reshape(9, -1)).reshape(4, 4, inputs, outputs)
+    # A row of tiles at a time: chains of work that do not wait for each other, and less memory.
+    tiles = _to_tiles(images, size=(height, width))
+    (planes,) = _to_outputs(*(row @ factors[i] for i, row in enumerate(tiles)))
     return planes.reshape(4, batch, -(-height // 2), -(-width // 2), outputs)
 
 
@@ -63,35 +65,39 @@ def _output_columns(y: Sequence[Array]) -> list[Array]:
 # All take leading axes. Barriers keep XLA from computing pieces anew inside a concatenation.
 
 
-def _tiles(images: Array, *, size: tuple[int, int]) -> Array:
-    """`Bᵀ d B` of all tiles, `(…, n, h, w, c) → (…, 16, n · tiles, c)`."""
-    (height, width), lead, (*_, inputs) = size, images.shape[:-4], images.shape
+def _tiles(images: Array, *, size: tuple[int, int]) -> list[Array]:
+    """`Bᵀ d B` of all tiles, `(…, n, h, w, c)` to four rows `(…, 4, n · tiles, c)`."""
+    (height, width), lead, inputs = size, images.shape[:-4], images.shape[-1]
     rows, columns = -(-height // 2), -(-width // 2)
     borders = (1, 2 * rows - height + 1), (1, 2 * columns - width + 1)
-    images = images.reshape(-1, *images.shape[-4:])
-    padded = jnp.pad(images, ((0, 0), (0, 0), *borders, (0, 0)))
-    for axis, count, new in ((2, rows, 1), (4, columns, 2)):
-        slices = [
-            jax.lax.slice_in_dim(padded, i, i + 2 * count - 1, stride=2, axis=axis)
-            for i in range(4)
-        ]
-        padded = jnp.stack(jax.lax.optimization_barrier(_input_rows(slices)), new)
-    return padded.reshape(*lead, 16, -1, inputs)
+    padded = jnp.pad(images.reshape(-1, *images.shape[-4:]), ((0, 0), (0, 0), *borders, (0, 0)))
+    return [
+        jnp.stack(
+            jax.lax.optimization_barrier(_input_rows(_windows(row, columns, axis=3))), 1
+        ).reshape(*lead, 4, -1, inputs)
+        for row in jax.lax.optimization_barrier(_input_rows(_windows(padded, rows, axis=2)))
+    ]
 
 
-def _untile(tiles: Array, *, size: tuple[int, int]) -> Array:
+def _windows(array: Array, count: int, axis: int) -> list[Array]:
+    """The first, second, third and fourth entry of windows of 4 at steps of 2."""
+    last = 2 * count - 1
+    return [jax.lax.slice_in_dim(array, i, i + last, stride=2, axis=axis) for i in range(4)]
+
+
+def _untile(*tiles: Array, size: tuple[int, int]) -> list[Array]:
     """The transpose of `_tiles`: overlapping tiles are added up."""
-    (height, width), lead, inputs = size, tiles.shape[:-3], tiles.shape[-1]
+    (height, width), (*lead, _, count, inputs) = size, tiles[0].shape
     rows, columns = -(-height // 2), -(-width // 2)
-    images = tiles.reshape(-1, 4, 4, tiles.shape[-2] // (rows * columns), rows, columns, inputs)
-    for new, axis in ((2, 4), (1, 2)):
-        images = _overlap(_input_columns(_split(images, new)), axis)
+    shape = (-1, 4, count // (rows * columns), rows, columns, inputs)
+    joined = [_overlap(_input_columns(_split(row.reshape(shape), 1)), axis=3) for row in tiles]
+    images = _overlap(_input_columns(jax.lax.optimization_barrier(joined)), axis=2)
     images = images[:, :, 1 : height + 1, 1 : width + 1]
-    return images.reshape(*lead, *images.shape[1:])
+    return [images.reshape(*lead, *images.shape[1:])]
 
 
 def _overlap(parts: Sequence[Array], axis: int) -> Array:
-    """Adds windows of 4 at steps of 2; `parts[i]` has entry `i` of every window along `axis`."""
+    """The transpose of `_windows`: adds up windows along `axis`."""
 
     def shifted(array: Array, by: int) -> Array:
         return jnp.pad(array, [(by, 1 - by) if k == axis else (0, 0) for k in range(array.ndim)])
@@ -101,20 +107,19 @@ def _overlap(parts: Sequence[Array], axis: int) -> Array:
     return jnp.stack([even, odd], axis + 1).reshape(shape)
 
 
-def _outputs(products: Array) -> Array:
-    """`Aᵀ m A`, `(…, 16, p, f) → (…, 4, p, f)`."""
-    axis = products.ndim - 3
-    m = _split(products, axis)
-    rows = [_output_rows(m[j::4]) for j in range(4)]
-    return jnp.stack([y for a in range(2) for y in _output_rows([r[a] for r in rows])], axis)
+def _outputs(*products: Array) -> list[Array]:
+    """`Aᵀ m A`, four rows `(…, 4, p, f)` to `(…, 4, p, f)`."""
+    axis = products[0].ndim - 3
+    rows = _output_rows(products)
+    return [jnp.stack([y for row in rows for y in _output_rows(_split(row, axis))], axis)]
 
 
-def _spread(outputs: Array) -> Array:
+def _spread(outputs: Array) -> list[Array]:
     """The transpose of `_outputs`."""
     axis = outputs.ndim - 3
     y = _split(outputs, axis)
-    columns = [_output_columns(y[b::2]) for b in range(2)]
-    return jnp.stack([m for i in range(4) for m in _output_columns([c[i] for c in columns])], axis)
+    halves = [_output_columns(y[b::2]) for b in range(2)]
+    return [jnp.stack(_output_columns([half[i] for half in halves]), axis) for i in range(4)]
 
 
 def _split(array: Array, axis: int) -> list[Array]:
