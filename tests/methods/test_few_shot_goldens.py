@@ -74,7 +74,7 @@ def check_run(reference, prefix, model, losses, end):
     assert_close(end.primal, {layer: expected[layer] for layer in end.primal})
 
 
-@pytest.mark.parametrize("name", [slow("a"), slow("b"), "c"])
+@pytest.mark.parametrize("name", [slow("a"), "c"])
 def test_maml(golden, name):
     reference = golden(f"c02_conv4_{name}")
     model = network(reference)
@@ -145,9 +145,8 @@ def test_maml_in_single_precision(golden):
     assert_close(grad.start, read(reference, "meta_grad", model), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["a", slow("b")])
-def test_meta_sgd(golden, name):
-    reference = golden(f"c02_conv4_{name}")
+def test_meta_sgd(golden):
+    reference = golden("c02_conv4_a")
     model, rate = network(reference), float(reference["alpha"])
     rates = read(reference, "metasgd_log_rate", model)
     # α/m² = e^l.

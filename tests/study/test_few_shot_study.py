@@ -31,7 +31,6 @@ def as_in_life():
 def no_figures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mirrax.report.write_figures", lambda run: [])
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", "")
         yield
 
 

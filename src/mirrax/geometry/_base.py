@@ -140,9 +140,8 @@ class AbstractGeometry(AbstractMirrorMap):
         A scalar; zero for a geometry whose `is_strongly_convex` is false.
         """
 
-    @abc.abstractmethod
     def norm_squared(self, displacement: Primal) -> Scalar:
-        """The squared norm `‖v‖²` that `strong_convexity` refers to.
+        """The squared norm `‖v‖²` that `strong_convexity` refers to: Euclid's, if none is given.
 
         **Arguments:**
 
@@ -152,8 +151,8 @@ class AbstractGeometry(AbstractMirrorMap):
 
         A non-negative scalar.
         """
+        return dot(displacement, displacement)
 
-    @abc.abstractmethod
     def dual_norm_squared(self, gradient: Dual) -> Scalar:
         """The square of the dual norm, `‖g‖_* = sup {⟨g, v⟩ : ‖v‖ ≤ 1}`.
 
@@ -165,6 +164,7 @@ class AbstractGeometry(AbstractMirrorMap):
 
         A non-negative scalar.
         """
+        return dot(gradient, gradient)
 
     def local_dual_norm_squared(self, gradient: Dual, primal: Primal) -> Scalar:
         """What one mirror step with rate `η` can lose, `D(x‖x⁺) ≤ (η²/2) ‖g‖²_{x,*}`.

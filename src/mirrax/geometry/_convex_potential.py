@@ -282,14 +282,6 @@ class ConvexPotential(AbstractGeometry):
         """One over the upper bound of the Jacobian of `∇ψ*`, in the Euclidean norm."""
         return 1 / self.jacobian_bounds()[1]
 
-    def norm_squared(self, displacement: Primal) -> Scalar:
-        """The Euclidean norm."""
-        return dot(displacement, displacement)
-
-    def dual_norm_squared(self, gradient: Dual) -> Scalar:
-        """The Euclidean norm."""
-        return dot(gradient, gradient)
-
     def local_dual_norm_squared(self, gradient: Dual, primal: Primal) -> Scalar:
         """`Σ c g² + ¼ Σ_r a_r (u_rᵀ E g)²`: no unit is ever more curved than a quarter."""
         del primal

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._tree import Dual, Primal, Scalar, dot, total
+from .._tree import Dual, Primal, Scalar, total
 from ._base import AbstractGeometry
 
 
@@ -83,14 +83,6 @@ class Diagonal(AbstractGeometry):
         """`min m²`, in the Euclidean norm."""
         smallest = [jnp.min(leaf) for leaf in jax.tree.leaves(self.curvature)]
         return jnp.min(jnp.stack(smallest))
-
-    def norm_squared(self, displacement: Primal) -> Scalar:
-        """The Euclidean norm."""
-        return dot(displacement, displacement)
-
-    def dual_norm_squared(self, gradient: Dual) -> Scalar:
-        """The Euclidean norm."""
-        return dot(gradient, gradient)
 
     def local_dual_norm_squared(self, gradient: Dual, primal: Primal) -> Scalar:
         """`Σ g²/m²`, the dual of the geometry's own norm."""

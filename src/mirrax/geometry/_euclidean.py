@@ -37,14 +37,6 @@ class Euclidean(AbstractGeometry):
         """One."""
         return jnp.asarray(1.0)
 
-    def norm_squared(self, displacement: Primal) -> Scalar:
-        """The Euclidean norm."""
-        return dot(displacement, displacement)
-
-    def dual_norm_squared(self, gradient: Dual) -> Scalar:
-        """The Euclidean norm."""
-        return dot(gradient, gradient)
-
     def local_dual_norm_squared(self, gradient: Dual, primal: Primal) -> Scalar:
         """`‖g‖²`."""
         del primal

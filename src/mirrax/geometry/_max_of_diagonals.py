@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._tree import Dual, Primal, Scalar, dot, total
+from .._tree import Dual, Primal, Scalar, total
 from ._base import AbstractGeometry
 from ._mixing import MAX_COMPONENTS, mixing_weights, objective
 
@@ -184,14 +184,6 @@ class MaxOfDiagonals(AbstractGeometry):
     def strong_convexity(self) -> Scalar:
         """`min_{j,i} m_ji²`, in the Euclidean norm."""
         return jnp.min(jnp.stack([jnp.min(leaf) for leaf in jax.tree.leaves(self.curvatures)]))
-
-    def norm_squared(self, displacement: Primal) -> Scalar:
-        """The Euclidean norm."""
-        return dot(displacement, displacement)
-
-    def dual_norm_squared(self, gradient: Dual) -> Scalar:
-        """The Euclidean norm."""
-        return dot(gradient, gradient)
 
     def local_dual_norm_squared(self, gradient: Dual, primal: Primal) -> Scalar:
         """`Σ_i g_i²/min_j m_ji²`: every component is at least that curved."""

@@ -7,7 +7,7 @@ is a gradient step. Sources: S004 §2 and Table 1 for both as baselines; spec A5
 not transposed (public codes differ in that, so factors cannot be exchanged with them), and A6.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -52,13 +52,7 @@ class ModeProducts(AbstractPreconditioner):
         - `ValueError`: if roles and parameters do not fit.
         """
         axes = axes_of(template, roles, cls.__name__)
-        named, factors = by_name(template), {}
-        for name, axis_roles in axes:
-            leaf = named[name]
-            sizes = view_shape(leaf.shape, axis_roles)
-            one = jnp.ones if len(sizes) == 1 else jnp.eye
-            factors[name] = tuple(one(size, dtype=leaf.dtype) for size in sizes)
-        return cls(factors, axes)
+        return cls(_identities(template, axes, _modes), axes)
 
     def apply(self, gradient: Dual) -> Primal:
         """`G ×_O M_o ×_I M_i ×_F M_f`, array by array."""
@@ -89,24 +83,9 @@ class KroneckerUpdate(AbstractPreconditioner):
 
     @classmethod
     def identity(cls, template: PyTree, roles: Mapping[str, Any]) -> "KroneckerUpdate":
-        """The identity, `L = R = I`.
-
-        **Arguments:**
-
-        - `template`: parameters, or `jax.ShapeDtypeStruct`s of them.
-        - `roles`: as `Model.roles`.
-
-        **Raises:**
-
-        - `ValueError`: if roles and parameters do not fit.
-        """
+        """The identity, `L = R = I`; arguments and errors as of `ModeProducts.identity`."""
         axes = axes_of(template, roles, cls.__name__)
-        named, factors = by_name(template), {}
-        for name, axis_roles in axes:
-            leaf = named[name]
-            rows, columns = _as_matrix(view_shape(leaf.shape, axis_roles))[-2:]
-            factors[name] = (jnp.eye(rows, dtype=leaf.dtype), jnp.eye(columns, dtype=leaf.dtype))
-        return cls(factors, axes)
+        return cls(_identities(template, axes, _sides), axes)
 
     def apply(self, gradient: Dual) -> Primal:
         """`(LᵀL) G (RᵀR)`, array by array."""
@@ -122,3 +101,28 @@ class KroneckerUpdate(AbstractPreconditioner):
 def _as_matrix(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a view whose last two modes are the rows and columns of a matrix."""
     return shape + (1,) * max(2 - len(shape), 0)
+
+
+def _modes(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """The shapes of `ModeProducts`' factors of one view: matrices, or the diagonal of one."""
+    return ((shape[0],),) if len(shape) == 1 else tuple((size, size) for size in shape)
+
+
+def _sides(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """The shapes of `L` and `R` of one view."""
+    rows, columns = _as_matrix(shape)[-2:]
+    return (rows, rows), (columns, columns)
+
+
+def _identities(
+    template: PyTree, axes: Axes, shapes: Callable[[tuple[int, ...]], tuple[tuple[int, ...], ...]]
+) -> dict[str, Any]:
+    """Identities for every array by name: matrices, or vectors of ones."""
+    named, factors = by_name(template), {}
+    for name, roles in axes:
+        leaf = named[name]
+        factors[name] = tuple(
+            jnp.eye(*shape, dtype=leaf.dtype) if len(shape) == 2 else jnp.ones(shape, leaf.dtype)
+            for shape in shapes(view_shape(leaf.shape, roles))
+        )
+    return factors

@@ -44,8 +44,8 @@ class Pathwise(AbstractHypergradient):
 
     **Raises:**
 
-    - `ValueError`: if `steps` is not positive, `ahead` is negative or `wrt` names no field of the
-      prior.
+    - `ValueError`: if `steps` is not positive, `ahead` is negative, or `wrt` names no field of the
+      prior or the start alone.
 
     >>> Pathwise(steps=5).ahead
     1
@@ -59,6 +59,11 @@ class Pathwise(AbstractHypergradient):
     def __check_init__(self):
         if self.ahead < 0:
             raise ValueError(f"Pathwise.ahead: expected at least 0, got {self.ahead!r}.")
+        if set(self.wrt) == {"start"}:
+            raise ValueError(
+                "Pathwise.wrt: expected 'shared' or 'geometry' besides 'start', got "
+                f"{self.wrt!r}; nothing else is judged along the path."
+            )
 
     def estimate(
         self,

@@ -273,4 +273,5 @@ def with_reference(
     The problem with a solution.
     """
     end, _ = fold(inner, prior, problem, steps, lambda none, step, count: none, None, key=key)
-    return Problem(problem.loss, problem.batches, lax.stop_gradient(end.primal))
+    solution = lax.stop_gradient(end.primal)
+    return Problem(problem.loss, problem.batches, solution, problem.query)

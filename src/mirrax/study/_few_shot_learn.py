@@ -41,12 +41,12 @@ class Standing(eqx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """A learned prior, how it was come by, and what went wrong after it was found."""
+    """A learned prior, how it was come by, and what must be said of it."""
 
     learner: FewShot
     standing: Standing
     metrics: list[dict[str, Any]]
-    trouble: str | None = None
+    notes: list[str]
 
 
 def learn_prior(
@@ -66,16 +66,14 @@ def learn_prior(
 
     - `ConfigError`: if more steps are made already.
     - `NumericalError`: if a value or hypergradient is not finite before any validation; names
-      method and step. Later, the best prior found until then is returned with the trouble.
+      method and step. Later, the best prior found until then is returned with a note.
     """
     config = setting.config
     learner, prior = setting.compose(method, seed)
     fresh = Standing(
         learner.init(prior, key=stream(seed, META)), prior, jnp.array(-1.0), jnp.array(0)
     )
-    standing, warnings = folder.load_checkpoint(fresh)
-    for warning in warnings:
-        phase.advance(warning, 0)
+    standing, notes = folder.load_checkpoint(fresh)
     made = int(standing.state.step)
     if made > config.meta_steps:
         raise ConfigError(
@@ -94,7 +92,8 @@ def learn_prior(
                 f"{trouble}; start another run with a smaller --rate or --outer-rate."
             )
         if trouble:
-            return Learned(learner, standing, metrics, trouble)
+            notes.append(f"{trouble}; its best prior until then was tested")
+            break
         made += config.stride
         line = _metrics(records, made - config.stride, time.perf_counter() - clock)
         standing = Standing(state, standing.best, standing.accuracy, standing.step)
@@ -106,7 +105,7 @@ def learn_prior(
             folder.append_metrics(line)
         metrics.append(line)
         phase.advance(f"{method}  loss {line['value']:.3f}", config.stride)
-    return Learned(learner, standing, metrics)
+    return Learned(learner, standing, metrics, notes)
 
 
 def judge(

@@ -76,7 +76,7 @@ def train_few_shot(
         "wall_seconds": round(time.perf_counter() - begun, 2),
         "hardware": hardware(),
         "methods": [_pooled(method, found) for method, found in runs.items()],
-        "notes": [*notes, *_troubles(runs)],
+        "notes": [*notes, *_notes(runs)],
     }
     write_json(folder / "summary.json", summary)
     report.write_figures(report.Run.read(folder.path))
@@ -103,8 +103,7 @@ def _run(
         phase.advance("testing", 0)
         result = {"basis": basis, "method": method, "seed": seed, **_result(setting, learned)}
     best = learned.standing.best
-    if learned.trouble:
-        result["trouble"] = learned.trouble
+    result["notes"] = learned.notes
     place.save_tree("prior.safetensors", best, {"kind": "prior", "method": method, "seed": seed})
     if keep and method == setting.config.method and deploy.storable(best.geometry):
         deploy.save(
@@ -118,13 +117,13 @@ def _run(
     return result
 
 
-def _troubles(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """One line for each run that diverged after its best prior was found."""
+def _notes(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """What must be said of single runs: late divergence, damaged checkpoints passed over."""
     return [
-        f"Seed {run['seed']}: {run['trouble']}; its best prior until then was tested."
-        for found in runs.values()
+        f"{method}, seed {run['seed']}: {note}."
+        for method, found in runs.items()
         for run in found
-        if "trouble" in run
+        for note in run["notes"]
     ]
 
 

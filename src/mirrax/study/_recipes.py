@@ -80,6 +80,8 @@ _FEW_SHOT_PAPER = {
     "validation_tasks": 1_000,
     "test_tasks": 1_000,
     "model": "conv4-64",
+    "rate": 0.01,
+    "protocol": "official",
 }
 
 

@@ -77,7 +77,6 @@ def _print_list(console: "Console", recipes: Any, reproductions: Any, data: Any)
 
 def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
     """Runs a recipe in its folder."""
-    from ._cache import keep_compiled
     from ._config import from_record, override
     from ._folder import RunFolder
     from ._kinds import kind_of
@@ -85,7 +84,6 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
     from ._recipes import find_recipe
     from ._train import record_of, revise
 
-    keep_compiled()
     recipe = find_recipe(options.recipe)
     path = options.out or Path("runs") / options.recipe
     if options.resume:
@@ -116,10 +114,18 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
     for table in kind.tables(summary):
         console.print(table)
     console.print(f"Results are in {path}.")
-    if (folder / "geometry.safetensors").exists():
+    if _is_optimiser(folder / "geometry.safetensors"):
         console.print("Use the geometry in your own loop:\n")
         console.print(_THREE_LINES.format(path=path / "geometry.safetensors"), style="bold")
     return summary
+
+
+def _is_optimiser(path: Path) -> bool:
+    """Whether a run has left a geometry that `to_optax` takes: a mirror map."""
+    from .. import deploy
+    from ..geometry import AbstractMirrorMap
+
+    return path.exists() and isinstance(deploy.load(path).geometry, AbstractMirrorMap)
 
 
 _THREE_LINES = """\
