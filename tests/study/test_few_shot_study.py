@@ -11,11 +11,12 @@ import pytest
 from mirrax import cli
 from mirrax.deploy._archive import read_archive
 from mirrax.study import _few_shot_train
-from mirrax.study._few_shot_train import _interval
+from mirrax.study._few_shot_pool import compared, interval
 
 WORDS = [
     *("train", "few-shot-glyphs", "--budget", "smoke", "--model", "mlp-8", "--stride", "2"),
     *("--meta-steps", "4", "--validate-every", "2", "--validation-tasks", "4"),
+    *("--pilot-steps", "2"),
     *("--test-tasks", "8", "--curve-steps", "6", "--json"),
 ]
 
@@ -59,6 +60,7 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
         "statistics": "query",
         "inner_steps": 5,
         "rate": 0.1,
+        "pilot_steps": None,
         "rate_unit": "mean cross-entropy",
         "test_tasks": 8,
     }
@@ -67,7 +69,7 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
         assert len(row["adaptation"]["support_loss"]) == 7
         # The inner loop descends, whatever was learned in four steps.
         assert row["adaptation"]["support_loss"][-1] < row["adaptation"]["support_loss"][0]
-        place = finished / row["method"] / "seed-0"
+        place = finished / row["method"] / "rate-0.1/seed-0"
         lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
         assert [line["round"] for line in lines] == [0, 2]
         assert {"config.json", "prior.safetensors", "result.json"} <= {
@@ -91,14 +93,18 @@ def test_a_run_stopped_and_continued_is_the_same_run(finished, tmp_path, as_in_l
     """Stopped after the first validation of the second method, with one line cut short."""
     path = tmp_path / "run"
     shutil.copytree(finished, path)
-    place = path / "maml" / "seed-0"
-    for file in ("summary.json", "maml/seed-0/result.json", "maml/seed-0/prior.safetensors"):
+    place = path / "maml/rate-0.1/seed-0"
+    for file in (
+        "summary.json",
+        "maml/rate-0.1/seed-0/result.json",
+        "maml/rate-0.1/seed-0/prior.safetensors",
+    ):
         (path / file).unlink()
     max((place / "checkpoints").glob("*.safetensors")).unlink()
     lines = (place / "metrics.jsonl").read_text().splitlines()
     (place / "metrics.jsonl").write_text(lines[0] + "\n" + lines[1][:20])
     assert cli.main([*WORDS[:2], "--resume", "--out", str(path), "--json"]) == 0
-    expected, found = latest(finished / "maml/seed-0"), latest(place)
+    expected, found = latest(finished / "maml/rate-0.1/seed-0"), latest(place)
     assert expected.keys() == found.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
@@ -133,6 +139,11 @@ def test_report_prints_the_table(finished, as_in_life, capsys):
         (["--curve-steps", "2"], "--curve-steps: expected at least --steps (5), got 2"),
         (["--method", "warp_maml"], "model 'mlp-8' has no warp layers"),
         (["--rate", "-1"], "--rate: expected a positive number, got -1.0"),
+        (["--rate", "0.1", "0.1"], "--rate: expected different numbers, got (0.1, 0.1)"),
+        (
+            ["--rate", "1", "2", "--pilot-steps", "8"],
+            "--pilot-steps: expected at most --meta-steps",
+        ),
         (["--protocol", "offical"], "--protocol: cannot read 'offical' as one of standard"),
     ],
 )
@@ -169,14 +180,52 @@ def test_a_method_that_diverges_is_left_out_and_named(tmp_path, as_in_life, caps
     assert "smaller --rate" in error
 
 
+def test_each_method_keeps_its_best_rate_and_goes_on_from_there(finished, tmp_path, as_in_life):
+    """1e20 diverges at once; what 0.1 becomes is, to the bit, the run that had no choice."""
+    path = tmp_path / "run"
+    words = [*WORDS, "--method", "maml", "--rate", "1e20", "0.1", "--out", str(path)]
+    assert cli.main(words) == 0
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["protocol"]["rate"] == [1e20, 0.1] and summary["protocol"]["pilot_steps"] == 2
+    (row,) = summary["methods"]
+    assert row["rate"] == 0.1
+    assert row["rates_validation_accuracy"][0] is None and row["rates_validation_accuracy"][1] > 0
+    place = "maml/rate-0.1/seed-0"
+    for name, array in latest(finished / place).items():
+        np.testing.assert_array_equal(latest(path / place)[name], array, err_msg=name)
+
+
+def test_differences_are_taken_task_by_task():
+    """Two methods a point apart on every task differ by that point, however hard the tasks are."""
+    tasks = np.linspace(0.2, 1.0, 50)
+
+    def run(accuracies):
+        mean = {"mean": float(np.mean(accuracies)), "sd": 0.2, "tasks": 50}
+        return {
+            "test_accuracies": accuracies.tolist(),
+            **dict.fromkeys(("test_accuracy", "query_loss", "train_loss"), mean),
+            "validation_accuracy": {"mean": 0.5},
+            "adaptation": {"steps": [0], "support_loss": [mean], "gradient_norm": [mean]},
+            "training": {"steps": [1], "loss": [1.0]},
+            **dict.fromkeys(("learned", "best_step", "seconds_per_step"), 1),
+        }
+
+    runs = {"one": [run(tasks - 0.01)], "two": [run(tasks)]}
+    one, two = compared(runs, dict.fromkeys(runs, {"rate": 0.1}))
+    assert "behind" not in two
+    assert one["behind"]["mean"] == pytest.approx(0.01)
+    # Rounding alone is left of the spread of 0.2.
+    assert one["behind"]["ci95"] < 1e-12 and one["test_accuracy"]["ci95"] > 0.05
+
+
 def test_intervals_widen_with_the_spread_between_seeds():
     """`1.96 √(s²/n + v/m)`: seeds see the same tasks, so they do not narrow the first term."""
     one = [{"mean": 0.8, "sd": 0.1, "tasks": 100}]
-    assert math.isclose(_interval(one)["ci95"], 1.959963984540054 * 0.01, rel_tol=1e-12)
+    assert math.isclose(interval(one)["ci95"], 1.959963984540054 * 0.01, rel_tol=1e-12)
     two = [{"mean": m, "sd": 0.1, "tasks": 100} for m in (0.78, 0.82)]
     expected = 1.959963984540054 * math.sqrt(0.01**2 + 0.0008 / 2)
-    assert math.isclose(_interval(two)["ci95"], expected, rel_tol=1e-9)
-    assert _interval(two)["mean"] == pytest.approx(0.8)
+    assert math.isclose(interval(two)["ci95"], expected, rel_tol=1e-9)
+    assert interval(two)["mean"] == pytest.approx(0.8)
 
 
 def test_a_baseline_that_diverges_becomes_a_note(finished, tmp_path, as_in_life, monkeypatch):
@@ -186,10 +235,10 @@ def test_a_baseline_that_diverges_becomes_a_note(finished, tmp_path, as_in_life,
     shutil.rmtree(path / "maml")
     real = _few_shot_train.learn_prior
 
-    def fails(setting, method, *rest):
+    def fails(setting, method, *rest, **options):
         if method == "maml":
             raise _few_shot_train.NumericalError("the outer loop diverged: maml, meta-step 3")
-        return real(setting, method, *rest)
+        return real(setting, method, *rest, **options)
 
     monkeypatch.setattr(_few_shot_train, "learn_prior", fails)
     assert cli.main([*WORDS[:2], "--resume", "--out", str(path), "--json"]) == 0

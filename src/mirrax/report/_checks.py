@@ -74,7 +74,7 @@ def _check_few_shot(summary: Mapping[str, Any]) -> str | None:
 
 
 def _check_method(row: Mapping[str, Any], name: str) -> str | None:
-    for key in ("test_accuracy", "validation_accuracy", "query_loss", "train_loss"):
+    for key in ("test_accuracy", "validation_accuracy", "behind", "query_loss", "train_loss"):
         entry = row.get(key)
         if entry is not None and not isinstance(entry, Mapping):
             return f"'{key}' of {name} is not an object with 'mean' and 'ci95'"

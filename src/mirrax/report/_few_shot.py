@@ -5,12 +5,13 @@ interval of the mean.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ._checks import few_shot
 from ._format import ABSENT, clean, decimals, estimate, finite, number
 from ._labels import method_label
-from ._marks import mark_best, mark_overlap
+from ._marks import mark_best
 from ._paper import S004_TABLE1
 from ._table import Cell, Column, Table
 from ._tables import comparison_table, estimate_cell, percent, side_by_side
@@ -36,8 +37,9 @@ _SHOWN = (0, 1, 2, 5, 10)
 def few_shot_table(summary: Mapping[str, Any]) -> Table:
     r"""Few-shot methods compared on test tasks, one row each.
 
-    The highest accuracy is bold. A dagger stands before every other accuracy whose 95% interval
-    meets that of the highest, $|m - m_*| \le c + c_*$: the table leaves their order open.
+    The highest accuracy is bold. How far the others are behind it is taken task by task, since all
+    methods are tested on the same tasks. A dagger stands before every accuracy that is behind by
+    no more than the half-width of that difference's 95% interval: their order is left open.
 
     **Arguments:**
 
@@ -45,9 +47,9 @@ def few_shot_table(summary: Mapping[str, Any]) -> Table:
 
     **Returns:**
 
-    A `Table`: method, test accuracy in per cent, query loss, training loss (the query loss on
-    meta-training tasks), how many numbers the outer loop learns, and seconds a meta-step. The
-    protocol is the first note.
+    A `Table`: method, test accuracy in per cent, points behind the best, query loss, training loss
+    (the query loss on meta-training tasks), the inner rate where methods chose their own, how many
+    numbers the outer loop learns, and seconds a meta-step. The protocol is the first note.
 
     **Raises:**
 
@@ -66,18 +68,24 @@ def few_shot_table(summary: Mapping[str, Any]) -> Table:
     rows = list(summary.get("methods") or ())
     columns = [Column("method", "Method")]
     body = [[Cell(label, label) for label in (method_label(row.get("method")) for row in rows)]]
-    accuracies = mark_overlap(mark_best(_accuracies(rows), "higher"), _OPEN)
+    accuracies = _mark_open(mark_best(_accuracies(rows), "higher"), rows)
+    behind = [estimate(row.get("behind"), "ci95") for row in rows]
+    gaps = [estimate_cell((percent(mean), percent(width)), 2) for mean, width in behind]
+    several = isinstance((summary.get("protocol") or {}).get("rate"), Sequence)
+    rates = [Cell(number(rate), rate) for rate in (finite(r.get("rate")) for r in rows) if several]
     for column, cells in (
         (Column("test_accuracy", "Test accuracy (%)", True, spread="ci95"), accuracies),
+        (Column("behind", "Behind", True, brief=True, spread="ci95"), gaps),
         (_loss_column("query_loss", "Query loss"), _losses(rows, "query_loss")),
         (_loss_column("train_loss", "Training loss"), _losses(rows, "train_loss")),
+        (Column("rate", "Rate", True), rates),
         (Column("learned", "Learned numbers", True), _plain(rows, "learned", 0)),
-        (Column("seconds_per_step", "Seconds a meta-step", True), _plain(rows, "seconds_per_step")),
+        (Column("seconds_per_step", "Seconds a step", True), _plain(rows, "seconds_per_step")),
     ):
         if any(cell.value is not None for cell in cells):
             columns.append(column)
             body.append(cells)
-    notes = [protocol_line(summary), _reading(accuracies), _meanings([c.key for c in columns])]
+    notes = [protocol_line(summary), _reading(accuracies, rows), _meanings([c.key for c in columns])]
     notes += [clean(note) for note in summary.get("notes") or ()]
     table_rows = tuple(zip(*body, strict=True))
     return Table(_title(summary), tuple(columns), table_rows, tuple(filter(None, notes)))
@@ -195,12 +203,10 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
     queries = _plural(test, "query image", " a class")
     if queries and train and train != _count(test):
         queries += f" ({train} in meta-training)"
-    steps, rate = _count(found.get("inner_steps")), finite(found.get("rate"))
+    steps, rate = _count(found.get("inner_steps")), _rate(found)
     inner = f"K = {steps} inner steps" if steps else ""
-    if rate is not None:
-        unit = found.get("rate_unit")
-        of = f" in units of the {clean(unit)}" if unit else ""
-        inner = f"{inner} at rate {rate:g}{of}" if inner else f"inner rate {rate:g}{of}"
+    if rate:
+        inner = f"{inner} at {rate}" if inner else f"inner {rate}"
     way, shot = _count(found.get("way")), _count(found.get("shot"))
     statistics = found.get("statistics")
     parts = [
@@ -215,6 +221,17 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
     line = "; ".join(filter(None, parts))
     name = clean(found["name"]) + " protocol" if found.get("name") else "protocol"
     return f"{name[:1].upper()}{name[1:]}: {line}." if line else ""
+
+
+def _rate(protocol: Mapping[str, Any]) -> str:
+    """The inner rate, or how each method came by its own."""
+    rate, unit = protocol.get("rate"), protocol.get("rate_unit")
+    of = f" in units of the {clean(unit)}" if unit else ""
+    if not isinstance(rate, Sequence):
+        return "" if finite(rate) is None else f"rate {finite(rate):g}{of}"
+    tried = ", ".join(number(finite(one)) for one in rate)
+    after = _plural(protocol.get("pilot_steps"), "meta-step")
+    return f"the rate best on validation after {after}, of {tried}{of}"
 
 
 def _title(summary: Mapping[str, Any]) -> str:
@@ -267,18 +284,30 @@ def _plain(rows: Sequence[Mapping[str, Any]], key: str, places: int | None = Non
     return [Cell(number(value, shown), value) for value in values]
 
 
-def _reading(cells: Sequence[Cell]) -> str:
+def _mark_open(cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]]) -> list[Cell]:
+    """Marks the accuracies whose distance to the best one is within its interval."""
+
+    def is_open(row: Mapping[str, Any]) -> bool:
+        mean, width = estimate(row.get("behind"), "ci95")
+        return mean is not None and width is not None and mean <= width
+
+    pairs = zip(cells, rows, strict=True)
+    return [replace(c, mark=_OPEN) if is_open(row) and not c.best else c for c, row in pairs]
+
+
+def _reading(cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]]) -> str:
     """What bold, the dagger and ± mean in this table."""
     parts = []
     if any(cell.best for cell in cells):
         parts.append("Bold: the highest mean accuracy.")
+        if any(estimate(row.get("behind"), "ci95")[0] is not None for row in rows):
+            parts.append("Behind: by how many points of accuracy, on the same tasks.")
         if any(cell.mark for cell in cells):
             parts.append(
-                f"{_OPEN}: the 95% interval overlaps that of the bold accuracy, so this table "
-                "leaves open which of the two is better; it does not show that they are equal."
+                f"{_OPEN}: behind the bold accuracy by no more than the 95% interval of the "
+                "difference on the same tasks, so this table leaves open which of the two is "
+                "better; it does not show that they are equal."
             )
-        else:
-            parts.append("No other interval is seen to overlap that of the bold accuracy.")
     if any(cell.spread is not None for cell in cells):
         parts.append(f"± is {_CI95}.")
     if any(cell.spread is None and cell.text != ABSENT for cell in cells):
@@ -291,6 +320,6 @@ def _meanings(keys: Sequence[str]) -> str:
     if "query_loss" in keys and "train_loss" in keys:
         return (
             "Query loss: mean cross-entropy on the query images of test tasks after adaptation; "
-            "training loss: the same on meta-training tasks."
+            "training loss: the same on meta-training tasks, at the last meta-step."
         )
     return ""

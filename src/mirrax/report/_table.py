@@ -262,7 +262,8 @@ class Table:
 
     def _shortened(self) -> "Table":
         """The table without the ± of its `brief` columns, and a note that says so."""
-        named = " and ".join(c.label.lower() for c in self.columns if c.brief)
+        *labels, last = (c.label.lower() for c in self.columns if c.brief)
+        named = " and ".join(filter(None, (", ".join(labels), last)))
         rows = (
             tuple(
                 replace(cell, text=cell.text.split(" ±")[0]) if column.brief else cell

@@ -21,6 +21,7 @@ from ..inner import DualDescent, Prior, unroll
 from ..meta import FewShot, episode_problem
 from ..tasks import Episodes
 from ._few_shot import FewShotStudy, prepare_few_shot
+from ._few_shot_rates import finished_run
 from ._folder import RunFolder
 from ._streams import CERTIFY, stream
 
@@ -50,11 +51,12 @@ def certify_few_shot(
     """
     setting, maps = prepare_few_shot(config, data), []
     for method in config.methods:
-        learner, initial = setting.compose(method, seed)
-        if not isinstance(learner.inner, DualDescent):
+        run = finished_run(folder, method, seed)
+        if not run:
             continue
-        place = RunFolder(folder / f"{method.replace(':', '.')}/seed-{seed}")
-        if not (place / "prior.safetensors").exists():
+        place, rate = run
+        learner, initial = setting.compose(method, seed, rate)
+        if not isinstance(learner.inner, DualDescent):
             continue
         prior = place.load_tree("prior.safetensors", initial)
         found = _along_runs(learner, prior, setting.episodes[2], stream(seed, CERTIFY))

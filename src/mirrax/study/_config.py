@@ -14,7 +14,7 @@ Config = TypeVar("Config")
 
 
 def positive(owner: Any, *names: str) -> None:
-    """Refuses fields that are not positive finite numbers.
+    """Refuses fields that are not positive finite numbers, or a tuple of them.
 
     **Arguments:**
 
@@ -26,9 +26,10 @@ def positive(owner: Any, *names: str) -> None:
     - `ConfigError`: naming the option and the value.
     """
     for name in names:
-        value = getattr(owner, name)
-        if not 0 < value < float("inf"):
-            raise ConfigError(f"{option(name)}: expected a positive number, got {value!r}.")
+        values = getattr(owner, name)
+        for value in values if isinstance(values, tuple) else (values,):
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"{option(name)}: expected a positive number, got {value!r}.")
 
 
 def between(owner: Any, name: str, low: float, high: float) -> None:

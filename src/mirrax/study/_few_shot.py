@@ -52,7 +52,9 @@ class FewShotStudy:
     - `statistics`: whose batch statistics normalise query images: those of the query set
       (transductive, as in the published codes) or of the support set.
     - `model`: the network, by name.
-    - `steps`, `rate`: inner steps, and their size in units of the mean cross-entropy.
+    - `steps`, `rate`: inner steps, and their size in units of the mean cross-entropy. Of several
+      sizes each method keeps the one that is best on validation tasks after `pilot_steps`.
+    - `pilot_steps`: meta-steps of each rate, if there are several; those of the kept one count.
     - `meta_steps`, `tasks`: outer steps, and tasks a step.
     - `optimiser`, `outer_rate`, `decay`, `clip`: the outer loop: Adam, or SGD with Nesterov
       momentum 0.9 and weight decay 1e-4; its rate, constant, falling along a cosine, or by ten
@@ -81,7 +83,8 @@ class FewShotStudy:
     statistics: Statistics = "query"
     model: str = "conv4-32"
     steps: int = 5
-    rate: float = 0.1
+    rate: tuple[float, ...] = (0.1,)
+    pilot_steps: int = 100
     meta_steps: int = 300
     tasks: int = 4
     optimiser: Literal["adam", "nesterov"] = "adam"
@@ -102,11 +105,18 @@ class FewShotStudy:
     def __post_init__(self):
         """Checks every number and name."""
         positive(self, "shot", "steps", "rate", "meta_steps", "tasks", "outer_rate", "stride")
-        positive(self, "validate_every", "validation_tasks", "test_tasks", "seeds")
+        positive(self, "validate_every", "validation_tasks", "test_tasks", "seeds", "pilot_steps")
         between(self, "way", 2, 1000)
         between(self, "clip", 0, 1e6)
         between(self, "penalty", 0, 1e6)
-        for name in ("meta_steps", "validate_every"):
+        if not self.rate or len(set(self.rate)) < len(self.rate):
+            raise ConfigError(f"--rate: expected different numbers, got {self.rate!r}.")
+        if len(self.rate) > 1 and self.pilot_steps > self.meta_steps:
+            raise ConfigError(
+                f"--pilot-steps: expected at most --meta-steps ({self.meta_steps}), got "
+                f"{self.pilot_steps!r}."
+            )
+        for name in ("meta_steps", "validate_every", "pilot_steps"):
             if getattr(self, name) % self.stride:
                 raise ConfigError(
                     f"{option(name)}: expected a multiple of --stride ({self.stride}), got "
@@ -157,25 +167,27 @@ class FewShotSetting:
 
     @functools.cached_property
     def protocol(self) -> Protocol:
-        """What all methods share."""
+        """What all methods share; the inner rate is the first of the study's."""
         c = self.config
         devices = max(n for n in range(1, jax.device_count() + 1) if c.tasks % n == 0)
         return Protocol(
-            self.network, outer_optimiser(c), c.steps, c.rate, c.tasks, c.statistics, devices
+            self.network, outer_optimiser(c), c.steps, c.rate[0], c.tasks, c.statistics, devices
         )
 
-    def compose(self, method: str, seed: int) -> tuple[FewShot, Prior]:
+    def compose(self, method: str, seed: int, rate: float) -> tuple[FewShot, Prior]:
         """A method's learner, and the prior it starts from.
 
         **Arguments:**
 
         - `method`: its name.
         - `seed`: seed of the initial parameters; equal seeds give all methods the same network.
+        - `rate`: the inner rate.
         """
         function = find_method(method)
         known = {field.name for field in dataclasses.fields(self.config)}
         options = {n: getattr(self.config, n) for n in options_of(function) if n in known}
-        return function(self.protocol, key=jax.random.key(seed), **options)
+        protocol = dataclasses.replace(self.protocol, rate=rate)
+        return function(protocol, key=jax.random.key(seed), **options)
 
 
 def outer_optimiser(config: FewShotStudy) -> optax.GradientTransformation:
@@ -235,5 +247,5 @@ def prepare_few_shot(config: FewShotStudy, data: Path | None) -> FewShotSetting:
     setting = FewShotSetting(config, load_classes(config, data))
     _ = setting.episodes
     for method in config.methods:
-        eqx.filter_eval_shape(setting.compose, method, 0)
+        eqx.filter_eval_shape(setting.compose, method, 0, config.rate[0])
     return setting

@@ -50,7 +50,14 @@ class Learned:
 
 
 def learn_prior(
-    setting: FewShotSetting, method: str, seed: int, folder: RunFolder, phase: Phase
+    setting: FewShotSetting,
+    method: str,
+    seed: int,
+    rate: float,
+    folder: RunFolder,
+    phase: Phase,
+    *,
+    until: int,
 ) -> Learned:
     """Makes the meta-steps that are left, keeping metrics and checkpoints.
 
@@ -58,9 +65,10 @@ def learn_prior(
 
     - `setting`: the study.
     - `method`: the method's name.
-    - `seed`: seed of this run.
+    - `seed`, `rate`: seed and inner rate of this run.
     - `folder`: where to write, and to resume from.
     - `phase`: where to show progress, one unit a meta-step.
+    - `until`: how many meta-steps there shall be.
 
     **Raises:**
 
@@ -69,20 +77,20 @@ def learn_prior(
       method and step. Later, the best prior found until then is returned with a note.
     """
     config = setting.config
-    learner, prior = setting.compose(method, seed)
+    learner, prior = setting.compose(method, seed, rate)
     fresh = Standing(
         learner.init(prior, key=stream(seed, META)), prior, jnp.array(-1.0), jnp.array(0)
     )
     standing, notes = folder.load_checkpoint(fresh)
     made = int(standing.state.step)
-    if made > config.meta_steps:
+    if made > until:
         raise ConfigError(
-            f"--meta-steps: {method} has made {made} steps already, got {config.meta_steps}; ask "
+            f"--meta-steps: {method} has made {made} steps already, got {until}; ask "
             "for at least as many, or start another run with --out."
         )
     metrics = folder.truncate_metrics(made)
     phase.advance(method, made)
-    while made < config.meta_steps:
+    while made < until:
         clock = time.perf_counter()
         state, records = learner.run(standing.state, setting.episodes[0], config.stride)
         records = jax.tree.map(np.asarray, records)
@@ -97,7 +105,7 @@ def learn_prior(
         made += config.stride
         line = _metrics(records, made - config.stride, time.perf_counter() - clock)
         standing = Standing(state, standing.best, standing.accuracy, standing.step)
-        if made % config.validate_every == 0 or made == config.meta_steps:
+        if made % config.validate_every == 0 or made == until:
             standing, line["validation_accuracy"] = _validated(learner, standing, setting)
             folder.append_metrics(line)
             folder.save_checkpoint(standing, made)

@@ -1,0 +1,100 @@
+r"""Few-shot results pooled over seeds: means, 95% intervals, and differences between methods.
+
+All runs are tested on the same tasks. Seeds therefore do not narrow an interval over tasks, and a
+difference between two methods is taken task by task: what is hard for both cancels.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jax.typing import ArrayLike
+
+_Z95 = 1.959963984540054  # the normal quantile of a 95% interval
+_MEASURES = ("test_accuracy", "query_loss", "train_loss")
+
+
+def compared(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], rates: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The methods of a study in the form of `summary.json`.
+
+    **Arguments:**
+
+    - `runs`: the results of each method, one a seed.
+    - `rates`: how each method's inner rate was chosen.
+    """
+    rows = [_pooled(method, found, rates[method]) for method, found in runs.items()]
+    best = max(rows, key=lambda row: row["test_accuracy"]["mean"])["method"]
+    for row in rows:
+        if row["method"] != best:
+            row["behind"] = _difference(runs[best], runs[row["method"]])
+    return rows
+
+
+def moments(values: ArrayLike) -> dict[str, float]:
+    """Mean, standard deviation and number of one figure over tasks."""
+    return {
+        "mean": float(np.mean(values)),
+        "sd": float(np.std(values, ddof=1)) if np.size(values) > 1 else 0.0,
+        "tasks": np.size(values),
+    }
+
+
+def curve(values: ArrayLike) -> list[dict[str, float]]:
+    """Moments of each column."""
+    return [moments(column) for column in np.asarray(values).T]
+
+
+def interval(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Mean and half-width of the 95% interval over tasks, pooled over seeds.
+
+    All seeds are tested on the same tasks, so seeds do not make the interval over tasks narrower:
+    its half-width is `1.96 s/√n` for the tasks of one seed, widened by the spread between seeds.
+    """
+    means = [m["mean"] for m in runs]
+    tasks = np.mean([m["sd"] ** 2 / m["tasks"] for m in runs])
+    seeds = np.var(means, ddof=1) / len(means) if len(means) > 1 else 0.0
+    half = float(_Z95 * np.sqrt(tasks + seeds))
+    return {"mean": float(np.mean(means)), "ci95": half, "values": means}
+
+
+def _pooled(
+    method: str, runs: Sequence[Mapping[str, Any]], rates: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The runs of a method in the form of `summary.json`."""
+    first = runs[0]
+    made = min(len(run["training"]["loss"]) for run in runs)  # a seed may have diverged late
+    curves: dict[str, Any] = {"steps": first["adaptation"]["steps"]}
+    for name in ("support_loss", "gradient_norm"):
+        columns = zip(*(run["adaptation"][name] for run in runs), strict=True)
+        points = [interval(column) for column in columns]
+        curves[name] = [point["mean"] for point in points]
+        curves[f"{name}_ci95"] = [point["ci95"] for point in points]
+    return {
+        "method": method,
+        "rate": rates["rate"],
+        "rates_validation_accuracy": rates.get("validation_accuracy"),
+        "learned": first["learned"],
+        **{n: interval([run[n] for run in runs]) for n in _MEASURES},
+        "validation_accuracy": {
+            "values": [run["validation_accuracy"]["mean"] for run in runs],
+            "mean": float(np.mean([run["validation_accuracy"]["mean"] for run in runs])),
+        },
+        "best_step": [run["best_step"] for run in runs],
+        "seconds_per_step": float(np.mean([run["seconds_per_step"] for run in runs])),
+        "adaptation": curves,
+        "training": {
+            "steps": first["training"]["steps"][:made],
+            "loss": np.mean([run["training"]["loss"][:made] for run in runs], axis=0).tolist(),
+        },
+    }
+
+
+def _difference(
+    best: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """How far a method's test accuracy is behind the best one's, paired by seed and task."""
+    pairs = zip(best, other, strict=True)
+    gaps = [np.subtract(one["test_accuracies"], two["test_accuracies"]) for one, two in pairs]
+    return interval([moments(gap) for gap in gaps])
