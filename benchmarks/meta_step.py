@@ -4,11 +4,12 @@ r"""A second-order meta-step of Conv4-64: mirrax against torchopt, higher and pl
 
 Four tasks of 5 classes, one support and 15 query images a class, 28×28×1, float32. For each task
 five steps `θ ← θ − α ∇L_support(θ)` from a common start; the meta-step is the mean query loss and
-its gradient with respect to the start, through all steps. All sides start at the same numbers, and
-their values and gradients are compared before they are timed, interleaved in one process, PyTorch
-with one thread and with all cores. Every side takes one task after another and adds the gradients
-up. A ratio is a side's median over that of the fastest setting of a peer. Then each side's peak of
-resident memory is measured in a process of its own. Needs the extra `[bench]`.
+its gradient with respect to the start, through all steps. mirrax's side is one step of the learner
+that studies run, with drawing the episodes and the outer step; the others are given the same tasks.
+All sides start at the same numbers, and their values and gradients are compared before they are
+timed, interleaved in one process, PyTorch with one thread and with all cores. A ratio is a side's
+median over that of the fastest setting of a peer. Then each side's peak of resident memory is
+measured in a process of its own. Needs the extra `[bench]`.
 """
 
 import dataclasses
@@ -24,13 +25,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import torch
 import torchopt
 from torch.nn import functional
 
 from benchmarks import begin, finish, interleave, parser, table
 from benchmarks.memory import MEGABYTE, peak, settle
-from mirrax.models import Model, conv4, cross_entropy
+from mirrax.meta import FewShot, FewShotState
+from mirrax.methods import Protocol, maml
+from mirrax.models import conv4
+from mirrax.tasks import Episode, Episodes
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # higher 0.2.1 has escape sequences that Python now rejects
@@ -48,80 +53,65 @@ Side = Callable[[], Result]
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Tasks as numpy arrays, `(tasks, images, ...)`, and a start in mirrax's layout."""
+    """A learner as a study composes it, and the tasks of its first meta-step."""
 
-    model: Model
-    support: tuple[np.ndarray, np.ndarray]
-    query: tuple[np.ndarray, np.ndarray]
-    start: dict[str, dict[str, np.ndarray]]
+    learner: FewShot
+    state: FewShotState
+    episodes: Episodes
 
     @staticmethod
     def make() -> "Work":
-        """A random image for each class, and random noise of the same strength on each example."""
+        """A random image for each class, and random noise of the same strength on each example.
+
+        The outer optimiser is descent of rate one, so that its step is the hypergradient.
+        """
         rng = np.random.default_rng(0)
-        classes = rng.uniform(size=(TASKS, WAY, 1, 28, 28, 1))
-
-        def draw(shot: int) -> tuple[np.ndarray, np.ndarray]:
-            images = (classes + rng.uniform(size=(TASKS, WAY, shot, 28, 28, 1))) / 2
-            labels = np.tile(np.repeat(np.arange(WAY, dtype=np.int32), shot), (TASKS, 1))
-            return images.reshape(TASKS, -1, 28, 28, 1).astype(np.float32), labels
-
+        means, noise = (
+            rng.integers(256, size=(3 * WAY, images, 28, 28, 1)) for images in (1, SHOT + QUERY)
+        )
+        images = ((means + noise) // 2).astype(np.uint8)
+        counts = np.full(len(images), SHOT + QUERY, np.int32)
+        episodes = Episodes(images, counts, WAY, SHOT, QUERY, 1 / 255)
         model = conv4((28, 28, 1), WAY)
-        start = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0)))
-        return Work(model, draw(SHOT), draw(QUERY), start)
+        protocol = Protocol(lambda **none: model, optax.sgd(1.0), STEPS, RATE, TASKS)
+        learner, prior = maml(protocol, key=jax.random.key(0))
+        return Work(learner, learner.init(prior, key=jax.random.key(1)), episodes)
+
+    @property
+    def start(self) -> dict[str, dict[str, np.ndarray]]:
+        """The common start, in mirrax's layout."""
+        return jax.tree.map(np.asarray, self.state.prior.start)
+
+    @property
+    def tasks(self) -> Episode:
+        """The episodes of the first meta-step, with a leading axis of tasks."""
+        keys = jax.random.split(jax.random.fold_in(self.state.key, self.state.step), TASKS)
+        return jax.vmap(lambda key: self.episodes.draw(key=jax.random.split(key)[0]))(keys)
 
 
 # mirrax
 
 
-def mirrax_step(model: Model, start: Any, tasks: Any) -> tuple[jax.Array, Any]:
-    """The mean query loss after adaptation and its gradient, one task after another."""
+def with_mirrax(work: Work) -> Side:
+    """One meta-step of the library's learner, with its draws of episodes and its outer step."""
 
-    def loss(params: Any, batch: Any) -> jax.Array:
-        images, labels = batch
-        return cross_entropy(model.apply(params, images), labels)
+    def run() -> Result:
+        after, record = jax.block_until_ready(work.learner.run(work.state, work.episodes, 1))
+        moved = jax.tree.map(jnp.subtract, work.state.prior.start, after.prior.start)
+        return float(record.value[0]), [np.asarray(leaf) for leaf in jax.tree.leaves(moved)]
 
-    def adapted_loss(start: Any, support: Any, query: Any) -> jax.Array:
-        # Recomputed backwards: as fast here, with two thirds of the memory.
-        @jax.checkpoint
-        def step(params: Any, _: None) -> tuple[Any, None]:
-            grads = jax.grad(loss)(params, support)
-            return jax.tree.map(lambda x, g: x - RATE * g, params, grads), None
-
-        return loss(jax.lax.scan(step, start, length=STEPS)[0], query)
-
-    def add(total: Any, task: Any) -> tuple[Any, None]:
-        result = jax.value_and_grad(adapted_loss)(start, *task)
-        return jax.tree.map(lambda a, b: a + b / TASKS, total, result), None
-
-    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, start))
-    return jax.lax.scan(add, zero, tasks)[0]
-
-
-def compiled(work: Work) -> tuple[Callable[..., Any], Any]:
-    """The library's step as a program, and its arguments."""
-    arguments = jax.tree.map(jnp.asarray, (work.start, (work.support, work.query)))
-    return jax.jit(functools.partial(mirrax_step, work.model)).lower(
-        *arguments
-    ).compile(), arguments
+    return run
 
 
 def seconds_to_compile(work: Work) -> float:
-    """Seconds to trace and compile the step once more."""
-    clock = time.perf_counter()
-    compiled(work)
-    return time.perf_counter() - clock
-
-
-def with_mirrax(work: Work) -> Side:
-    """The library's step."""
-    step, arguments = compiled(work)
-
-    def run() -> Result:
-        value, grads = jax.block_until_ready(step(*arguments))
-        return float(value), [np.asarray(leaf) for leaf in jax.tree.leaves(grads)]
-
-    return run
+    """Seconds of a first call, tracing and compiling, less those of a second."""
+    run, clocks = with_mirrax(work), []
+    jax.clear_caches()
+    for _ in range(2):
+        clock = time.perf_counter()
+        run()
+        clocks.append(time.perf_counter() - clock)
+    return clocks[0] - clocks[1]
 
 
 # PyTorch: what all three sides share
@@ -139,8 +129,10 @@ class TorchWork:
             arrays += [norm["gain"], norm["bias"]]
         arrays += [start["dense_0"]["weight"].T, start["dense_0"]["bias"]]
         self.start = [torch.from_numpy(a.copy(order="C")).requires_grad_() for a in arrays]
-        parts = zip(*work.support, *work.query, strict=True)
-        self.tasks = [tuple(map(self._tensor, part)) for part in parts]
+        tasks = work.tasks
+        parts = (tasks.support_images, tasks.support_labels, tasks.query_images, tasks.query_labels)
+        whole = zip(*map(np.asarray, parts), strict=True)
+        self.tasks = [tuple(map(self._tensor, part)) for part in whole]
 
     @staticmethod
     def _tensor(array: np.ndarray) -> torch.Tensor:

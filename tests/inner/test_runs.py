@@ -182,7 +182,7 @@ def test_one_bad_step_among_good_ones_is_not_forgotten():
 
 def test_with_reference_fills_the_solution_with_a_constant():
     inner, prior = priors()["mirror"]
-    problem = Problem(regression, minibatches(size=30))
+    problem = Problem(regression, minibatches(size=30), query=jnp.ones(3))
 
     @jax.jit
     def reference(prior):
@@ -192,6 +192,7 @@ def test_with_reference_fills_the_solution_with_a_constant():
     last = jax.jit(lambda: unroll(inner, prior, problem, 50, key=KEY).last)()
     np.testing.assert_allclose(filled.solution, last, rtol=ROUNDING)
     assert filled.loss is problem.loss
+    np.testing.assert_array_equal(filled.query, problem.query)
 
     def total(start):
         return jnp.sum(reference(Prior(prior.geometry, start)).solution)

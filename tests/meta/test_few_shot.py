@@ -197,6 +197,8 @@ def test_what_cannot_be():
         episode_problem(episodes().draw(key=KEY), MODEL, "both")
     with pytest.raises(ValueError, match=r"Pathwise.ahead: expected at least 0, got -1"):
         Pathwise(3, ahead=-1)
+    with pytest.raises(ValueError, match=r"Pathwise.wrt: expected 'shared' or 'geometry' besides"):
+        Pathwise(3, wrt=("start",))
     start = MODEL.init(KEY)
     with pytest.raises(ValueError, match="MirrorDescent: prior.geometry must be a mirror map"):
         MirrorDescent(0.1).init(Prior(RandomMask.like(start), start))
