@@ -23,12 +23,17 @@ from mirrax.geometry import (
     NegativeEntropy,
     PNorm,
     Scaled,
+    Transformed,
 )
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 SHAPES: dict[str, Any] = {"dense": {"weight": (2, 3)}, "gain": (2,)}
 """Parameters are nested and of several ranks, never one vector. More leaves compile longer."""
+
+
+ROLES = {"dense": {"weight": ("in", "out")}, "gain": ("out",)}
+"""What the axes of those parameters mean."""
 
 
 def _is_shape(node: Any) -> bool:
@@ -198,11 +203,18 @@ def _scaled_points(rng: np.random.Generator, spread: Spread) -> Any:
     return {"dense": dense, "gain": filled(rng, simplex(spread), (2,))}
 
 
+def transformed(rng: np.random.Generator) -> Transformed:
+    """A random diagonal in random coordinates; the gain's own are kept."""
+    geometry = diagonal(rng)
+    like = Transformed.like(geometry, geometry.log_diagonal, ROLES)
+    draw = lambda leaf: jnp.asarray(real(Spread(0.3))(rng, leaf.shape))  # noqa: E731
+    return Transformed(geometry, jax.tree.map(draw, like.raw_factors), like.axes)
+
+
 def convex_potential(rng: np.random.Generator) -> ConvexPotential:
     """Three units on top of random rates, all meta-parameters random."""
-    roles = {"dense": {"weight": ("in", "out")}, "gain": ("out",)}
     template = filled(rng, lambda r, shape: np.zeros(shape))
-    like = ConvexPotential.like(template, roles, units=3, reduction=2, key=jax.random.key(0))
+    like = ConvexPotential.like(template, ROLES, units=3, reduction=2, key=jax.random.key(0))
 
     def uniform(low: float, high: float, leaves: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(low, high, leaf.shape)), leaves)
@@ -292,6 +304,7 @@ CASES: tuple[Case, ...] = (
         },
     ),
     Case("ConvexPotential", convex_potential, rounding=8.0, offset=1.0),
+    Case("Transformed(Diagonal)", transformed, rounding=8.0),
     Case("Scaled(Diagonal)", lambda rng: _scaled(rng, diagonal(rng))),
     Case(
         "Blockwise(mixed)",

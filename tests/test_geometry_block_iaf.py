@@ -151,7 +151,8 @@ def test_official_dependence_of_blocks_agrees_with_the_authors_code(live):
     assert not np.triu(found, 1).any()
 
 
-@pytest.mark.parametrize("variant", ["official", pytest.param("paper", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["official", "paper"])
 def test_adaptation_and_meta_gradient_agree_with_the_authors_code(variant, live, golden):
     stored = live if variant == "official" else golden("c03_blockiaf_paper_bounded")
     mirror_map, z = stored_map(live, variant), tensors(live, "z__")

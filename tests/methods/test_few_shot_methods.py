@@ -24,9 +24,9 @@ ROUNDING = 1e-13
 """Numbers of about one, a few dozen roundings apart."""
 
 
-def protocol(**changes):
+def protocol(network=NETWORK):
     # Strict promotion refuses Adam's powers of its count; plain descent shows what has a gradient.
-    return Protocol(NETWORK, optax.sgd(0.5), steps=2, rate=0.2, tasks=2, **changes)
+    return Protocol(network, optax.sgd(0.5), steps=2, rate=0.2, tasks=2)
 
 
 def episodes():
@@ -67,8 +67,10 @@ def test_t_net_at_its_start_is_maml_without_norms():
             np.testing.assert_allclose(found[layer][leaf], kept[layer][leaf], rtol=0, atol=ROUNDING)
 
 
-STILL = ("conv_0/bias", "conv_1/bias")
+STILL = ("conv_0/bias",)
 """A bias in front of batch statistics has no gradient."""
+
+SINGLE = functools.partial(blocks_then_head, "single", (8, 8, 1), (3,), 3)
 
 VARIANTS = ("anil", "t_net", "warp_maml", "block_iaf_official")
 """Methods all parts of which another method has too."""
@@ -79,7 +81,7 @@ VARIANTS = ("anil", "t_net", "warp_maml", "block_iaf_official")
     [pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ()) for name in FEW_SHOT],
 )
 def test_every_part_that_is_learned_is_moved(name):
-    learner, prior = FEW_SHOT[name](protocol(), key=KEY)
+    learner, prior = FEW_SHOT[name](protocol(SINGLE), key=KEY)
     problem = episode_problem(episodes().draw(key=KEY), learner.model)
 
     @compiled

@@ -88,7 +88,10 @@ def test_equals_the_printed_order(shape, warp, reference):
     np.testing.assert_allclose(logits, plainly(params, images, reference), rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize(("warp", "reference"), [(None, None), ("pointwise", 3), ("spatial", 3)])
+OTHERS = [pytest.param(*case, marks=pytest.mark.slow) for case in ((None, None), ("pointwise", 3))]
+
+
+@pytest.mark.parametrize(("warp", "reference"), [("spatial", 3), *OTHERS])
 def test_second_derivatives_equal_those_of_the_printed_order(warp, reference):
     """The gradient of a gradient step's loss, gains of both signs included."""
     model = blocks_then_head("two", (9, 8, 2), (4, 5), 3, warp)

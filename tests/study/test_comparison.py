@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,10 +102,11 @@ def plain_loop(optimiser, task, seed, key):
     data, state = TASKS[task], optimiser.init(params)
     shown = (data.train_images[:12], data.train_labels[:12])
     curve, logs = [float(cross_entropy(params, *shown)[0])], []
+    draw, update = eqx.filter_jit(batches.draw), jax.jit(optimiser.update)
     for number in range(STEPS):
-        images, labels = batches.draw(jnp.asarray(number), key=jax.random.fold_in(key, number))
+        images, labels = draw(jnp.asarray(number), key=jax.random.fold_in(key, number))
         loss, grads = SLOPE(params, images, labels)
-        updates, state = optimiser.update(grads, state, params)
+        updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
         logs.append(np.log(float(loss)))
         if (number + 1) % STRIDE == 0:

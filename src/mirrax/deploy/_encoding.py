@@ -32,6 +32,7 @@ from ..geometry import (
     PNorm,
     RandomMask,
     Scaled,
+    Transformed,
 )
 from ..geometry._autoregressive import Decoder, Equals
 from ..geometry._modes import ModeLinear
@@ -53,6 +54,7 @@ REGISTRY: dict[str, type[Stored]] = {
     "PNorm": PNorm,
     "RandomMask": RandomMask,
     "Scaled": Scaled,
+    "Transformed": Transformed,
 }
 """The classes a file may contain. A new geometry is stored once it has a line here."""
 

@@ -21,6 +21,7 @@ from ..geometry import (
     Diagonal,
     MaxOfDiagonals,
     Scaled,
+    Transformed,
 )
 from ._encoding import Stored
 from ._layout import Expected, Leaf, Shape, is_below, join, mismatch
@@ -72,7 +73,7 @@ def expected_leaves(geometry: Stored) -> dict[str, Leaf | None]:
     if isinstance(geometry, MaxOfDiagonals):
         table = leaves_of(geometry.log_diagonals)
         return {leaf.name: Leaf(leaf.name, leaf.shape[1:], leaf.dtype) for leaf in table}
-    if isinstance(geometry, Scaled):
+    if isinstance(geometry, Scaled | Transformed):
         return expected_leaves(geometry.geometry)
     if isinstance(geometry, Blockwise):
         found: dict[str, Leaf | None] = {}
@@ -113,6 +114,8 @@ def flattened(geometry: Any) -> Any:
         return MaxOfDiagonals(by_name(geometry.log_diagonals))
     if isinstance(geometry, Scaled):
         return Scaled(flattened(geometry.geometry), geometry.log_scale)
+    if isinstance(geometry, Transformed):
+        return Transformed(flattened(geometry.geometry), geometry.raw_factors, geometry.axes)
     if isinstance(geometry, Blockwise):
         blocks = by_name(geometry.blocks, is_geometry)
         return Blockwise({name: flattened(block) for name, block in blocks.items()})

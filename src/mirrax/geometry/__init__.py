@@ -21,3 +21,4 @@ from ._max_of_diagonals import MaxOfDiagonals as MaxOfDiagonals
 from ._pnorm import PNorm as PNorm
 from ._preconditioners import KroneckerUpdate as KroneckerUpdate
 from ._preconditioners import ModeProducts as ModeProducts
+from ._transformed import Transformed as Transformed

@@ -85,7 +85,11 @@ def few_shot_table(summary: Mapping[str, Any]) -> Table:
         if any(cell.value is not None for cell in cells):
             columns.append(column)
             body.append(cells)
-    notes = [protocol_line(summary), _reading(accuracies, rows), _meanings([c.key for c in columns])]
+    notes = [
+        protocol_line(summary),
+        _reading(accuracies, rows),
+        _meanings([c.key for c in columns]),
+    ]
     notes += [clean(note) for note in summary.get("notes") or ()]
     table_rows = tuple(zip(*body, strict=True))
     return Table(_title(summary), tuple(columns), table_rows, tuple(filter(None, notes)))

@@ -116,7 +116,8 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
     console.print(f"Results are in {path}.")
     if _is_optimiser(folder / "geometry.safetensors"):
         console.print("Use the geometry in your own loop:\n")
-        console.print(_THREE_LINES.format(path=path / "geometry.safetensors"), style="bold")
+        lines = _THREE_LINES.format(path=path / "geometry.safetensors")
+        console.print(lines, style="bold", soft_wrap=True)
     return summary
 
 

@@ -1,0 +1,107 @@
+"""Geometries in learned coordinates against dense Kronecker products."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from numpy.testing import assert_allclose
+
+from mirrax.certificate import symmetry_of_map
+from mirrax.geometry import ConvexPotential, Euclidean, ModeProducts, PNorm, RandomMask, Transformed
+
+ROLES = {
+    "conv_0": {"weight": ("height", "width", "in", "out"), "bias": ("out",)},
+    "dense_0": {"weight": ("in", "out")},
+}
+TEMPLATE = {
+    "conv_0": {"weight": jnp.zeros((2, 1, 2, 3)), "bias": jnp.zeros(3)},
+    "dense_0": {"weight": jnp.zeros((3, 2))},
+}
+
+# Sums of a few dozen products of numbers of order one, and triangular systems of condition ten.
+ROUNDING = dict(rtol=1e-12, atol=1e-13)
+
+
+def noise(like, seed, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape)), like)
+
+
+def transformed(geometry):
+    start = Transformed.like(geometry, TEMPLATE, ROLES)
+    return Transformed(geometry, noise(start.raw_factors, 3, 0.4), start.axes)
+
+
+def dense(function, at):
+    flat, unravel = ravel_pytree(at)
+    return np.asarray(jax.jacfwd(lambda v: ravel_pytree(function(unravel(v)))[0])(flat))
+
+
+def by_hand(geometry):
+    """`K` of dense weights `(in, out)` in C order, written out."""
+    out, into = (
+        np.tril(np.asarray(raw), -1) + np.diag(np.exp(np.diag(raw)))
+        for raw in geometry.raw_factors["dense_0/weight"]
+    )
+    return np.kron(into, out)
+
+
+def test_at_the_start_it_is_the_geometry():
+    point = noise(TEMPLATE, 1)
+    for geometry in (Euclidean(), PNorm(1.5)):
+        start = Transformed.like(geometry, TEMPLATE, ROLES)
+        jax.tree.map(
+            functools.partial(assert_allclose, **ROUNDING),
+            (start.to_primal(point), start.to_dual(point)),
+            (geometry.to_primal(point), geometry.to_dual(point)),
+        )
+        assert_allclose(start.stretch(), (1.0, 1.0), rtol=1e-14)
+
+
+def test_euclid_in_other_coordinates_is_a_quadratic():
+    geometry, point = transformed(Euclidean()), noise(TEMPLATE, 1)
+    hessian = dense(geometry.to_dual, point)
+    flat, _ = ravel_pytree(point)
+    assert_allclose(geometry.potential(point), flat @ hessian @ flat / 2, **ROUNDING)
+    assert_allclose(dense(geometry.to_primal, point), np.linalg.inv(hessian), **ROUNDING)
+    factor = by_hand(geometry)
+    assert_allclose(dense(geometry.to_primal, point)[-6:, -6:], factor.T @ factor, **ROUNDING)
+    values = np.linalg.eigvalsh(np.linalg.inv(hessian))
+    assert_allclose(geometry.stretch(), values[[0, -1]], **ROUNDING)
+
+
+def test_euclid_in_other_coordinates_is_metacurvature_with_definite_factors():
+    geometry, gradient = transformed(Euclidean()), noise(TEMPLATE, 5)
+    squares = {
+        name: tuple(factor.T @ factor for factor in factors)
+        for name, factors in geometry.factors.items()
+    }
+    identity = ModeProducts.identity(TEMPLATE, ROLES)
+    products = ModeProducts(
+        {**identity.factors, **{k: v for k, v in squares.items() if v}}, identity.axes
+    )
+    found = geometry.inverse_hessian(noise(TEMPLATE, 6), gradient)
+    jax.tree.map(functools.partial(assert_allclose, **ROUNDING), found, products.apply(gradient))
+
+
+def test_bounds_of_a_convex_potential_in_other_coordinates():
+    like = ConvexPotential.like(TEMPLATE, ROLES, units=4, reduction=2, key=jax.random.key(0))
+    potential = jax.tree.map(jnp.add, like, jax.tree.map(jnp.abs, noise(like, 7)))
+    geometry = transformed(potential)
+    found = symmetry_of_map(geometry, noise(TEMPLATE, 1))
+    lower, upper = (
+        bound * end
+        for bound, end in zip(potential.jacobian_bounds(), geometry.stretch(), strict=True)
+    )
+    assert lower <= found.smallest and found.largest <= upper
+    assert found.asymmetry < 1e-14
+
+
+def test_what_cannot_be():
+    with pytest.raises(ValueError, match=r"Transformed.geometry: expected a geometry, got Random"):
+        Transformed.like(RandomMask.like(TEMPLATE), TEMPLATE, ROLES)
+    with pytest.raises(ValueError, match=r"Transformed.roles: expected 1 distinct roles"):
+        Transformed.like(Euclidean(), {"gain": jnp.zeros(2)}, {})
