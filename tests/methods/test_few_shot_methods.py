@@ -44,7 +44,7 @@ def adapted(name, steps):
 
 CONTAIN_MAML = (
     *("meta_sgd", "warp_maml", "warpgrad", "meta_curvature", "ecml"),
-    *("block_iaf", "block_iaf_official", "convex_potential"),
+    *("block_iaf", "block_iaf_official", "convex_potential", "kronecker_metric"),
 )
 
 
@@ -72,7 +72,7 @@ STILL = ("conv_0/bias",)
 
 SINGLE = functools.partial(blocks_then_head, "single", (8, 8, 1), (3,), 3)
 
-VARIANTS = ("anil", "t_net", "warp_maml", "block_iaf_official")
+VARIANTS = ("anil", "t_net", "warp_maml", "block_iaf_official", "kronecker_metric")
 """Methods all parts of which another method has too."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from typing import Protocol as Interface
 
+import equinox as eqx
 import optax
 import optax.tree as vector
 from jaxtyping import PRNGKeyArray, PyTree
@@ -154,20 +155,20 @@ def options_of(method: Method) -> tuple[str, ...]:
 
 
 def scaled(
-    optimiser: optax.GradientTransformation, *, geometry: float
+    optimiser: optax.GradientTransformation, part: Callable[[Any], PyTree], factor: float
 ) -> optax.GradientTransformation:
-    """The outer optimiser with the updates of the geometry multiplied by a number.
+    """The outer optimiser with the updates of a part of the prior multiplied by a number.
 
     **Arguments:**
 
     - `optimiser`: over priors.
-    - `geometry`: the factor.
+    - `part`: the part of a prior.
+    - `factor`: the number.
     """
 
     def rescale(updates: Prior, params: PyTree) -> Prior:
         del params
-        moved = vector.scale(geometry, updates.geometry)
-        return Prior(moved, updates.start, updates.shared)
+        return eqx.tree_at(part, updates, replace_fn=lambda found: vector.scale(factor, found))
 
     return optax.chain(optimiser, optax.stateless(rescale))  # type: ignore[arg-type]
 

@@ -1,30 +1,21 @@
-r"""Learned mirror maps: blockIAF, and the convex potential that is mirrax's own default.
+r"""Learned mirror maps: blockIAF, and the potentials that are mirrax's own.
 
-`x_k = g(z_k)`, `z_{k+1} = z_k − α ∇ℓ(x_k)`: the dual point starts at a learned `z_0`, and the map
-`g` is learned with it. blockIAF is the map of S004, in its published and its corrected variant; it
-is no gradient map (error E1). The convex potential is one by construction, so that the run is
-mirror descent and Theorem 3.1 of S000 holds on convex tasks.
-Sources: S004 eq. 7 and §4; spec A8.
+`x_k = g(z_k)`, `z_{k+1} = z_k − α ∇ℓ(x_k)`. With blockIAF, the map of S004 in its published and its
+corrected variant, the dual point starts at a learned `z_0`; the map is no gradient map (error E1).
+The others are gradients of convex potentials by construction, so that a run is mirror descent and
+Theorem 3.1 of S000 holds on convex tasks. They start at a learned *point*, `z_0 = ∇ψ(x_0)`: where
+`z_0` is learned, every change of the map moves the start too, and meta-training is the slower.
+Sources: S004 eq. 7 and §4; spec A5, A8 and B5.
 """
 
 from typing import Literal
 
 from jaxtyping import PRNGKeyArray
 
-from ..geometry import AbstractMirrorMap, BlockIAF, ConvexPotential
-from ..inner import DualDescent, Prior
+from ..geometry import BlockIAF, ConvexPotential, Euclidean, Transformed
+from ..inner import DualDescent, MirrorDescent, Prior
 from ..meta import FewShot
-from ..models import Model
-from ._few_shot import Protocol, few_shot, initial
-
-
-def _descended(
-    protocol: Protocol, model: Model, geometry: AbstractMirrorMap, key: PRNGKeyArray
-) -> tuple[FewShot, Prior]:
-    # At first the map is the identity: a network's initial parameters are their own dual point.
-    dual, _ = initial(model, key)
-    learner = protocol.learner(model, DualDescent(protocol.rate), wrt=("geometry", "start"))
-    return learner, Prior(geometry, dual)
+from ._few_shot import Protocol, few_shot, initial, scaled
 
 
 @few_shot
@@ -42,7 +33,10 @@ def block_iaf(
     model = protocol.network()
     shapes = model.shapes
     geometry = BlockIAF.like(shapes, model.roles, model.blocks, variant=variant, key=key)
-    return _descended(protocol, model, geometry, key)
+    # At first the map is the identity: a network's initial parameters are their own dual point.
+    dual, _ = initial(model, key)
+    learner = protocol.learner(model, DualDescent(protocol.rate), wrt=("geometry", "start"))
+    return learner, Prior(geometry, dual)
 
 
 @few_shot
@@ -58,12 +52,36 @@ def block_iaf_official(protocol: Protocol, *, key: PRNGKeyArray) -> tuple[FewSho
 
 @few_shot
 def convex_potential(protocol: Protocol, *, key: PRNGKeyArray) -> tuple[FewShot, Prior]:
-    """Mirror descent with a learned convex potential of all parameters.
+    """Mirror descent with a learned convex potential of all parameters, in learned coordinates.
+
+    The updates of the potential, whose ridges are products of several learned factors, are a tenth
+    of those of the coordinates and the start.
 
     **Arguments:**
 
     - `protocol`, `key`: as for `maml`.
     """
     model = protocol.network()
-    geometry = ConvexPotential.like(model.shapes, model.roles, key=key)
-    return _descended(protocol, model, geometry, key)
+    start, _ = initial(model, key)
+    potential = ConvexPotential.like(start, model.roles, key=key)
+    learner = protocol.learner(
+        model,
+        MirrorDescent(protocol.rate),
+        wrt=("geometry", "start"),
+        optimiser=scaled(protocol.optimiser, lambda prior: prior.geometry.geometry, 0.1),
+    )
+    return learner, Prior(Transformed.like(potential, start, model.roles), start)
+
+
+@few_shot
+def kronecker_metric(protocol: Protocol, *, key: PRNGKeyArray) -> tuple[FewShot, Prior]:
+    """Descent in a learned metric, `½‖K⁻ᵀ x‖²`: `convex_potential` without its potential.
+
+    **Arguments:**
+
+    - `protocol`, `key`: as for `maml`.
+    """
+    model = protocol.network()
+    start, _ = initial(model, key)
+    learner = protocol.learner(model, MirrorDescent(protocol.rate), wrt=("geometry", "start"))
+    return learner, Prior(Transformed.like(Euclidean(), start, model.roles), start)

@@ -17,6 +17,7 @@ _LABELS = {
     "blockiafofficial": "blockIAF (official)",
     "blockiafpaper": "blockIAF (paper)",
     "convexpotential": "convex potential",
+    "kroneckermetric": "Kronecker metric",
 }
 
 

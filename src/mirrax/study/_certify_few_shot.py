@@ -17,7 +17,7 @@ from jaxtyping import Array, PRNGKeyArray
 from .._errors import ConfigError
 from ..certificate import MapDiagnosis, symmetry_of_map, theorem1_counterexample
 from ..geometry import AbstractGeometry, AbstractMirrorMap
-from ..inner import DualDescent, Prior, unroll
+from ..inner import DualDescent, MirrorDescent, Prior, unroll
 from ..meta import FewShot, episode_problem
 from ..tasks import Episodes
 from ._few_shot import FewShotStudy, prepare_few_shot
@@ -56,7 +56,8 @@ def certify_few_shot(
             continue
         place, rate = run
         learner, initial = setting.compose(method, seed, rate)
-        if not isinstance(learner.inner, DualDescent):
+        descends = isinstance(learner.inner, DualDescent | MirrorDescent)
+        if not descends or "geometry" not in learner.estimator.wrt:
             continue
         prior = place.load_tree("prior.safetensors", initial)
         found = _along_runs(learner, prior, setting.episodes[2], stream(seed, CERTIFY))
@@ -64,8 +65,8 @@ def certify_few_shot(
         maps.append({"method": method, "potential": potential, "steps": _by_step(found)})
     if not maps:
         raise ConfigError(
-            f"{folder.path}: no method of this run has learned a mirror map; block_iaf and "
-            "convex_potential do."
+            f"{folder.path}: no method of this run has learned a mirror map; block_iaf, "
+            "kronecker_metric and convex_potential do."
         )
     counterexample = dataclasses.asdict(theorem1_counterexample())
     return {"kind": "maps", "tasks": _TASKS, "maps": maps, "counterexample": counterexample}
@@ -90,7 +91,8 @@ def _along_runs(
             sums = jnp.cumsum(gradients, axis=0)
             return start - rate * jnp.concatenate([jnp.zeros_like(start)[None], sums])
 
-        duals = jax.tree.map(moved, prior.start, run.gradients)
+        begin = learner.inner.init(prior)
+        duals = jax.tree.map(moved, begin.dual, run.gradients)
         return jax.lax.map(lambda dual: symmetry_of_map(geometry, dual, key=probe_key), duals)
 
     return jax.lax.map(one, jax.random.split(key, _TASKS))

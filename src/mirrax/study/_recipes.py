@@ -72,6 +72,7 @@ _FEW_SHOT_SMOKE = {
     "test_tasks": 20,
     "baselines": ("maml",),
     "model": "conv4-8",
+    "rate": (0.1,),
     "seeds": 1,
 }
 _FEW_SHOT_PAPER = {
@@ -80,9 +81,12 @@ _FEW_SHOT_PAPER = {
     "validation_tasks": 1_000,
     "test_tasks": 1_000,
     "model": "conv4-64",
-    "rate": 0.01,
+    "rate": (0.01,),
     "protocol": "official",
 }
+
+
+_TUNED = {"rate": (0.05, 0.1, 0.2), "pilot_steps": 200, "decay": "cosine"}
 
 
 def _few_shot(about: str, *needs: str, **fields: Any) -> Recipe:
@@ -144,28 +148,31 @@ RECIPES: dict[str, Recipe] = {
         "omniglot",
         family="omniglot",
         rotations=True,
-        model="conv4-64",
-        meta_steps=2000,
-        validate_every=200,
+        meta_steps=5000,
+        validate_every=250,
         test_tasks=1000,
+        **_TUNED,
     ),
     "cifar-fs": _few_shot(
         "few-shot classification of CIFAR-100's classes, CIFAR-FS split",
         "cifar-100",
         family="cifar-fs",
         meta_steps=1000,
+        **_TUNED,
     ),
     "fc100": _few_shot(
         "few-shot classification of CIFAR-100's classes, FC100 split by superclass",
         "cifar-100",
         family="fc100",
         meta_steps=1000,
+        **_TUNED,
     ),
     "mini-imagenet": _few_shot(
         "few-shot classification of miniImageNet (S004 Table 1)",
         "mini-imagenet",
         family="mini-imagenet",
         meta_steps=1000,
+        **_TUNED,
     ),
 }
 

@@ -20,8 +20,9 @@ TABLE1 = ("maml", "anil", "meta_sgd", "t_net", "mt_net", "warp_maml", "warpgrad"
     "ecml",
     "block_iaf",
     "block_iaf_official",
+    "kronecker_metric",
 )  # and the convex potential, which is the recipe's own method
-FIGURE1 = ("maml", "meta_sgd", "meta_curvature", "block_iaf")
+FIGURE1 = ("maml", "meta_sgd", "meta_curvature", "block_iaf", "kronecker_metric")
 
 
 def _study(request: Request, baselines: tuple[str, ...], **fields: Any) -> FewShotStudy:
