@@ -18,6 +18,7 @@ from mirrax.geometry import (
     PNorm,
     RandomMask,
     Scaled,
+    Transformed,
 )
 
 
@@ -88,6 +89,7 @@ def make_by_roles():
         "convex": ConvexPotential.like(params, ROLES, units=3, key=key),
         "blockiaf": BlockIAF.like(params, ROLES, BLOCKS, key=key),
         "blockiaf-official": BlockIAF.like(params, ROLES, BLOCKS, variant="official", key=key),
+        "transformed": Transformed.like(Diagonal.like(params), params, ROLES),
         "mode-products": ModeProducts.identity(params, ROLES),
         "kronecker-update": KroneckerUpdate.identity(params, ROLES),
         "random-mask": RandomMask.like(params),

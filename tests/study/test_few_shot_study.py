@@ -123,6 +123,17 @@ def test_certify_says_which_map_has_a_potential(finished, as_in_life, capsys):
     assert found["counterexample"]["monotonicity"] == -9.0
 
 
+def test_inspect_shows_the_rate_of_every_parameter(finished, as_in_life, capsys):
+    assert cli.main(["inspect", str(finished), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["geometry"] == "Transformed(ConvexPotential)" and found["rate"] == 0.1
+    leaves = {leaf["name"]: leaf for leaf in found["leaves"]}
+    assert leaves["dense_0/weight"]["roles"] == ["in", "out"]
+    for leaf in leaves.values():
+        # Four steps of 1e-3 have moved every factor by little, in whichever direction.
+        assert leaf["rate_low"] > 0.09 and leaf["rate_high"] < 0.11
+
+
 def test_report_prints_the_table(finished, as_in_life, capsys):
     assert cli.main(["report", str(finished)]) == 0
     text = capsys.readouterr().out

@@ -117,6 +117,16 @@ class Transformed(AbstractGeometry):
         """`K⁻ᵀ x`, where `φ` measures."""
         return self._applied(jax.tree.map(jnp.transpose, self._inverses()), primal)
 
+    def diagonal(self, rates: PyTree) -> PyTree:
+        """The diagonal of `Kᵀ diag(c) K`.
+
+        **Arguments:**
+
+        - `rates`: `c`, one number a parameter.
+        """
+        squares = jax.tree.map(lambda factor: (factor**2).T, self.factors)
+        return self._applied(squares, rates)
+
     def stretch(self) -> tuple[Scalar, Scalar]:
         """The smallest and the largest eigenvalue of `KᵀK`.
 

@@ -195,7 +195,8 @@ def _spectrum(geometry: Mapping[str, Any], span: tuple[float, float] | None) -> 
         )
     if geometry.get("activation"):
         lines.append(active_components(geometry["activation"]))
-    lines.append("Rate: step length for a gradient of one, in each parameter.")
+    known = "Rate: step length for a gradient of one, in each parameter."
+    lines.append(known if shapes else "Its rates are not numbers of single parameters.")
     return lines
 
 

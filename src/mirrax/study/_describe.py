@@ -1,5 +1,10 @@
-r"""What was learned, as numbers: per-parameter rates of a diagonal or of each component."""
+r"""What was learned, as numbers: the rate of every parameter, for each component of a maximum.
 
+A parameter's rate is `η` times the diagonal entry of the Jacobian of `∇ψ*`: the step along it for a
+gradient of one in it. What of the Jacobian changes from point to point is left out.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -7,46 +12,69 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._tree import leaf_names
-from ..geometry import Diagonal, MaxOfDiagonals
+from ..geometry import ConvexPotential, Diagonal, Euclidean, MaxOfDiagonals, Transformed
 
 _BINS = 24
 
 
-def describe_geometry(geometry: object, rate: float, roles: PyTree | None = None) -> dict[str, Any]:
-    """Summaries of the learned rates `η/m²`, leaf by leaf, in the form of `geometry.json`.
+def describe_geometry(
+    geometry: object,
+    rate: float,
+    roles: PyTree | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> dict[str, Any]:
+    """Summaries of the learned rates, leaf by leaf, in the form of `geometry.json`.
 
     **Arguments:**
 
-    - `geometry`: a `Diagonal` or `MaxOfDiagonals`; others are described by name only.
+    - `geometry`: the geometry; one whose rates are not known is described by name only.
     - `rate`: the step size `η`.
     - `roles`: axis roles of the parameters, a tree of tuples of names.
+    - `shapes`: of the parameters by name, for geometries that fit any.
 
     **Returns:**
 
     A record of plain values.
     """
     leaves: list[dict[str, Any]] = []
-    if isinstance(geometry, Diagonal):
-        leaves = _leaves(geometry.curvature, rate, roles, "")
-    elif isinstance(geometry, MaxOfDiagonals):
+    if isinstance(geometry, MaxOfDiagonals):
         for component in range(geometry.components):
-            curvature = jax.tree.map(lambda c, j=component: c[j], geometry.curvatures)
-            leaves += _leaves(curvature, rate, roles, f" [component {component + 1}]")
-    return {"geometry": type(geometry).__name__, "rate": rate, "leaves": leaves}
+            scale = jax.tree.map(lambda c, j=component: 1 / c[j], geometry.curvatures)
+            leaves += _leaves(scale, rate, roles, f" [component {component + 1}]")
+    else:
+        leaves = _leaves(_scale(geometry, shapes or {}), rate, roles, "")
+    return {"geometry": _name(geometry), "rate": rate, "leaves": leaves}
 
 
-def _leaves(
-    curvature: PyTree, rate: float, roles: PyTree | None, suffix: str
-) -> list[dict[str, Any]]:
-    names = leaf_names(curvature)
+def _name(geometry: object) -> str:
+    name = type(geometry).__name__
+    return f"{name}({_name(geometry.geometry)})" if isinstance(geometry, Transformed) else name
+
+
+def _scale(geometry: object, shapes: Mapping[str, tuple[int, ...]]) -> PyTree:
+    """The diagonal of the Jacobian of `∇ψ*`, without what changes from point to point."""
+    if isinstance(geometry, Diagonal):
+        return jax.tree.map(lambda c: 1 / c, geometry.curvature)
+    if isinstance(geometry, ConvexPotential):
+        return geometry.rates
+    if isinstance(geometry, Euclidean):
+        return {name: np.ones(shape) for name, shape in shapes.items()}
+    if isinstance(geometry, Transformed):
+        inner = _scale(geometry.geometry, shapes)
+        return geometry.diagonal(inner) if inner else {}
+    return {}
+
+
+def _leaves(scale: PyTree, rate: float, roles: PyTree | None, suffix: str) -> list[dict[str, Any]]:
+    names = leaf_names(scale)
     by_name = {}
     if roles is not None:
         is_role = lambda node: isinstance(node, tuple)  # noqa: E731
         found = jax.tree.leaves(roles, is_leaf=is_role)
         by_name = dict(zip(leaf_names(roles, is_leaf=is_role), found, strict=True))
     described = []
-    for name, leaf in zip(names, jax.tree.leaves(curvature), strict=True):
-        rates = rate / np.asarray(leaf, dtype=float).ravel()
+    for name, leaf in zip(names, jax.tree.leaves(scale), strict=True):
+        rates = rate * np.asarray(leaf, dtype=float).ravel()
         logs = np.log10(rates)
         margin = 1e-3 if np.ptp(logs) == 0 else 0.0
         counts, edges = np.histogram(

@@ -11,6 +11,7 @@ import numpy as np
 from .. import deploy, report
 from .._errors import NumericalError
 from .._files import write_json
+from .._tree import leaf_names, select
 from ..hypergradient import split
 from ..inner import Prior
 from ..meta import Scores
@@ -114,11 +115,13 @@ def _run(
     result["notes"] = learned.notes
     place.save_tree("prior.safetensors", best, {"kind": "prior", "method": method, "seed": seed})
     if keep and method == setting.config.method and deploy.storable(best.geometry):
+        adapted = frozenset(leaf_names(best.start))
         deploy.save(
             folder / "geometry.safetensors",
             best.geometry,
             rate=rate,
             params_like=best.start,
+            roles=select(learned.learner.model.roles, adapted.__contains__)[0],
             record={"method": method, "seed": seed, "family": setting.config.family},
         )
     write_json(place / "result.json", result)

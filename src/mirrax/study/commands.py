@@ -190,7 +190,8 @@ def run_inspect(options: Options, rest: Sequence[str], command: str) -> dict[str
     if path.is_dir():
         path = path / "geometry.safetensors"
     artifact = deploy.load(path)
-    described = describe_geometry(artifact.geometry, float(artifact.rate), artifact.roles)
+    rate, shapes = float(artifact.rate), artifact.shapes
+    described = describe_geometry(artifact.geometry, rate, artifact.roles, shapes)
     if not options.json:
         _console(options).print(report.inspect_text(described), markup=False)
     return described
