@@ -11,6 +11,7 @@ import pytest
 from mirrax import cli
 from mirrax.deploy._archive import read_archive
 from mirrax.study import _few_shot_train
+from mirrax.study._few_shot import FewShotStudy
 from mirrax.study._few_shot_pool import compared, interval
 
 WORDS = [
@@ -180,6 +181,11 @@ def test_what_would_be_another_run_cannot_change(finished, as_in_life, capsys):
     words = ["train", "few-shot-glyphs", "--resume", "--out", str(finished), "--shot", "2"]
     assert cli.main(words) == 2
     assert "--shot: cannot change once meta-training has begun" in capsys.readouterr().err
+
+
+def test_a_rate_that_falls_fixes_the_number_of_steps():
+    assert "meta_steps" in FewShotStudy().changeable
+    assert "meta_steps" not in FewShotStudy(decay="cosine").changeable
 
 
 def test_a_method_that_diverges_is_left_out_and_named(tmp_path, as_in_life, capsys):

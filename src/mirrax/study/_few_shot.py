@@ -8,7 +8,7 @@ command line's options.
 import dataclasses
 import functools
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -68,11 +68,6 @@ class FewShotStudy:
     - `seeds`: runs a method. All are tested on the same tasks.
     """
 
-    changeable: ClassVar[frozenset[str]] = frozenset(
-        ("method", "baselines", "seeds", "meta_steps", "stride") + ("test_tasks", "curve_steps")
-    )
-    """Fields that may change while a run is under way; others would make it another run."""
-
     family: FewShotFamilyName = "glyphs"
     split: Literal["vinyals", "background"] = "vinyals"
     method: str = "convex_potential"
@@ -129,6 +124,13 @@ class FewShotStudy:
             )
         for name in self.methods:
             find_method(name)
+
+    @property
+    def changeable(self) -> frozenset[str]:
+        """Fields that may change while a run is under way; others would make it another run."""
+        fields = {"method", "baselines", "seeds", "stride", "test_tasks", "curve_steps"}
+        # A rate that falls with the steps depends on how many there shall be.
+        return frozenset(fields | {"meta_steps"} if self.decay == "none" else fields)
 
     @property
     def methods(self) -> tuple[str, ...]:
