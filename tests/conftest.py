@@ -1,13 +1,22 @@
 """Every test runs in float64, with strict promotion and warnings as errors."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # the command line keeps no programs of tests
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # What several tests or workers compile is compiled once, and kept until the end.
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="mirrax-tests-")
+    atexit.register(shutil.rmtree, os.environ[CACHE], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

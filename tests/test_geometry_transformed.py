@@ -10,7 +10,15 @@ from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
 
 from mirrax.certificate import symmetry_of_map
-from mirrax.geometry import ConvexPotential, Euclidean, ModeProducts, PNorm, RandomMask, Transformed
+from mirrax.geometry import (
+    ConvexPotential,
+    Diagonal,
+    Euclidean,
+    ModeProducts,
+    PNorm,
+    RandomMask,
+    Transformed,
+)
 
 ROLES = {
     "conv_0": {"weight": ("height", "width", "in", "out"), "bias": ("out",)},
@@ -58,7 +66,9 @@ def test_at_the_start_it_is_the_geometry():
             (start.to_primal(point), start.to_dual(point)),
             (geometry.to_primal(point), geometry.to_dual(point)),
         )
-        assert_allclose(start.stretch(), (1.0, 1.0), rtol=1e-14)
+    start = Transformed.like(Euclidean(), TEMPLATE, ROLES)
+    assert_allclose(start.jacobian_bounds(), (1.0, 1.0), rtol=1e-14)
+    assert transformed(PNorm(1.5)).jacobian_bounds()[1] == np.inf
 
 
 def test_euclid_in_other_coordinates_is_a_quadratic():
@@ -70,7 +80,8 @@ def test_euclid_in_other_coordinates_is_a_quadratic():
     factor = by_hand(geometry)
     assert_allclose(dense(geometry.to_primal, point)[-6:, -6:], factor.T @ factor, **ROUNDING)
     values = np.linalg.eigvalsh(np.linalg.inv(hessian))
-    assert_allclose(geometry.stretch(), values[[0, -1]], **ROUNDING)
+    assert_allclose(geometry.jacobian_bounds(), values[[0, -1]], **ROUNDING)
+    assert geometry.idle == sum(n * (n - 1) // 2 for n in (3, 2, 2, 2, 3))
 
 
 def test_euclid_in_other_coordinates_is_metacurvature_with_definite_factors():
@@ -87,15 +98,21 @@ def test_euclid_in_other_coordinates_is_metacurvature_with_definite_factors():
     jax.tree.map(functools.partial(assert_allclose, **ROUNDING), found, products.apply(gradient))
 
 
+def test_the_rate_of_each_parameter_is_a_diagonal_entry():
+    geometry = transformed(Diagonal(noise(TEMPLATE, 8, 0.3)))
+    jacobian = dense(geometry.to_primal, noise(TEMPLATE, 1))
+    rates = jax.tree.map(lambda c: 1 / c, geometry.geometry.curvature)
+    found, _ = ravel_pytree(geometry.diagonal(rates))
+    assert_allclose(found, np.diag(jacobian), **ROUNDING)
+    assert np.ptp(np.log(found)) > 1  # far from the rates of the diagonal itself
+
+
 def test_bounds_of_a_convex_potential_in_other_coordinates():
     like = ConvexPotential.like(TEMPLATE, ROLES, units=4, reduction=2, key=jax.random.key(0))
     potential = jax.tree.map(jnp.add, like, jax.tree.map(jnp.abs, noise(like, 7)))
     geometry = transformed(potential)
     found = symmetry_of_map(geometry, noise(TEMPLATE, 1))
-    lower, upper = (
-        bound * end
-        for bound, end in zip(potential.jacobian_bounds(), geometry.stretch(), strict=True)
-    )
+    lower, upper = geometry.jacobian_bounds()
     assert lower <= found.smallest and found.largest <= upper
     assert found.asymmetry < 1e-14
 
@@ -105,3 +122,12 @@ def test_what_cannot_be():
         Transformed.like(RandomMask.like(TEMPLATE), TEMPLATE, ROLES)
     with pytest.raises(ValueError, match=r"Transformed.roles: expected 1 distinct roles"):
         Transformed.like(Euclidean(), {"gain": jnp.zeros(2)}, {})
+    start = Transformed.like(Euclidean(), TEMPLATE, ROLES)
+    with pytest.raises(ValueError, match=r"Transformed.raw_factors: expected the parameters"):
+        Transformed(Euclidean(), {}, start.axes)
+    flat = {name: tuple(raw[0] for raw in raws) for name, raws in start.raw_factors.items()}
+    with pytest.raises(ValueError, match=r"Transformed.raw_factors: expected square matrices"):
+        Transformed(Euclidean(), flat, start.axes)
+    other = {**TEMPLATE, "dense_0": {"weight": jnp.zeros((4, 2))}}
+    with pytest.raises(ValueError, match=r"modes of sizes \(2, 3\) for 'dense_0/weight', got"):
+        start.to_primal(other)

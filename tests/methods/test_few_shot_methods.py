@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from mirrax._tree import join, leaf_names
 from mirrax.inner import unroll
 from mirrax.meta import episode_problem
 from mirrax.methods import FEW_SHOT, Protocol, find_method, options_of
+from mirrax.methods._few_shot import scaled
 from mirrax.models._conv4 import blocks_then_head
 from mirrax.tasks import Episodes
 
@@ -105,6 +107,19 @@ def test_every_part_that_is_learned_is_moved(name):
         if part != "geometry":
             expected = {leaf for leaf in leaf_names(slopes) if leaf not in STILL}
             assert moved >= expected, (part, name)
+
+
+def test_scaled_slows_the_part_it_names_and_nothing_else():
+    _, prior = FEW_SHOT["convex_potential"](protocol(SINGLE), key=KEY)
+    optimiser = scaled(optax.sgd(1.0), "geometry.geometry", 0.25)
+    ones = jax.tree.map(jnp.ones_like, prior)
+    updates, _ = optimiser.update(ones, optimiser.init(prior))
+    expected = jax.tree.map(lambda leaf: -jnp.ones_like(leaf), prior)
+    slower = jax.tree.map(lambda leaf: leaf / 4, expected.geometry.geometry)
+    expected = eqx.tree_at(lambda prior: prior.geometry.geometry, expected, slower)
+    jax.tree.map(np.testing.assert_array_equal, updates, expected)
+    same = protocol().optimiser
+    assert scaled(same, "geometry", 0.5) is scaled(same, "geometry", 0.5)
 
 
 def test_options_and_names():

@@ -273,6 +273,9 @@ PROTOCOL = {
     "rate": 0.05,
     "rate_unit": "mean cross-entropy",
     "test_tasks": 1000,
+    "optimiser": "adam",
+    "outer_rate": 0.001,
+    "decay": "cosine",
 }
 
 

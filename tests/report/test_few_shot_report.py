@@ -65,7 +65,7 @@ def test_the_table_has_a_row_a_method_and_says_what_it_shows(summary):
     assert table.notes[0] == (
         "Standard protocol: 5-way 1-shot; 15 query images a class; batch statistics of the query "
         "images (transductive); 1,000 test tasks; K = 5 inner steps at rate 0.05 in units of the "
-        "mean cross-entropy; 300 meta-steps; 3 seeds."
+        "mean cross-entropy; 300 meta-steps of Adam at rate 0.001, cosine decay; 3 seeds."
     )
     assert table.notes[-1] == "No rate was tuned for one method alone."
     assert table.json()["rows"][0]["test_accuracy"] == {

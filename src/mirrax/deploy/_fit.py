@@ -123,8 +123,8 @@ def flattened(geometry: Any) -> Any:
 
 
 def _blocks(geometry: AbstractMirrorMap) -> dict[str, AbstractGeometry] | None:
-    """The blocks of a flattened geometry, through any scales around them."""
-    while isinstance(geometry, Scaled):
+    """The blocks of a flattened geometry, through any scales and coordinates around them."""
+    while isinstance(geometry, Scaled | Transformed):
         geometry = geometry.geometry
     return dict(geometry.blocks) if isinstance(geometry, Blockwise) else None
 

@@ -10,6 +10,7 @@ asks for an `AbstractGeometry`. A preconditioner is less than either: a linear m
 import abc
 
 import equinox as eqx
+import jax.numpy as jnp
 import optax.tree as vector
 from jaxtyping import PRNGKeyArray
 
@@ -139,6 +140,15 @@ class AbstractGeometry(AbstractMirrorMap):
 
         A scalar; zero for a geometry whose `is_strongly_convex` is false.
         """
+
+    def jacobian_bounds(self) -> tuple[Scalar, Scalar]:
+        """Bounds of the eigenvalues of the Jacobian of `∇ψ*` everywhere; 0 and ∞ if unknown.
+
+        **Returns:**
+
+        A lower and an upper bound, scalars.
+        """
+        return jnp.zeros(()), jnp.asarray(jnp.inf)
 
     def norm_squared(self, displacement: Primal) -> Scalar:
         """The squared norm `‖v‖²` that `strong_convexity` refers to: Euclid's, if none is given.

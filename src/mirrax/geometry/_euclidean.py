@@ -37,6 +37,10 @@ class Euclidean(AbstractGeometry):
         """One."""
         return jnp.asarray(1.0)
 
+    def jacobian_bounds(self) -> tuple[Scalar, Scalar]:
+        """One and one."""
+        return jnp.ones(()), jnp.ones(())
+
     def local_dual_norm_squared(self, gradient: Dual, primal: Primal) -> Scalar:
         """`‖g‖²`."""
         del primal

@@ -4,8 +4,9 @@ So `∇ψ*(z) = Kᵀ ∇φ*(K z)` and `∇ψ(x) = K⁻¹ ∇φ(K⁻ᵀ x)`, dive
 transformed points, and a modulus of `φ` in a norm is one of `ψ` in `‖v‖ = ‖K⁻ᵀ v‖_φ`. `K` acts on
 every matrix or convolution through one triangular factor for each mode, `L_o ⊗ L_i ⊗ L_f`, with a
 positive diagonal: it always has an inverse, and `KᵀK` can be every positive definite Kronecker
-product. With `φ` Euclid's potential a step is `x − α KᵀK g`, MetaCurvature's with a preconditioner
-that cannot become indefinite. Sources: spec A5 and B5 (log-diagonal Cholesky factors).
+product. With `φ` Euclid's potential a step is `x − α KᵀK g`, on matrices and convolutions that of
+MetaCurvature with a preconditioner that cannot become indefinite.
+Sources: spec A5 and B5 (log-diagonal Cholesky factors).
 """
 
 import math
@@ -20,7 +21,17 @@ from jaxtyping import Array, Float, PyTree
 
 from .._tree import Dual, Primal, Scalar
 from ._base import AbstractGeometry
-from ._modes import Axes, as_axes, axes_of, by_name, mode_product, unviewed, view_shape, viewed
+from ._modes import (
+    Axes,
+    as_axes,
+    axes_of,
+    by_name,
+    check_names,
+    mode_product,
+    unviewed,
+    view_shape,
+    viewed,
+)
 
 
 class Transformed(AbstractGeometry):
@@ -36,7 +47,8 @@ class Transformed(AbstractGeometry):
 
     **Raises:**
 
-    - `ValueError`: if `geometry` is not a geometry.
+    - `ValueError`: if `geometry` is not a geometry, or `raw_factors` are not square or have other
+        names than `axes`.
 
     >>> from mirrax.geometry import Euclidean
     >>> params = {"dense_0": {"weight": jnp.array([[1.0, 2.0]])}}
@@ -57,6 +69,13 @@ class Transformed(AbstractGeometry):
             raise ValueError(
                 f"Transformed.geometry: expected a geometry, got {type(self.geometry).__name__}."
             )
+        check_names(self.raw_factors, self.axes, "Transformed.raw_factors")
+        for name, factors in self.raw_factors.items():
+            shapes = [jnp.shape(factor) for factor in factors]
+            if any(len(shape) != 2 or shape[0] != shape[1] for shape in shapes):
+                raise ValueError(
+                    f"Transformed.raw_factors: expected square matrices for {name!r}, got {shapes}."
+                )
 
     @classmethod
     def like(
@@ -90,8 +109,20 @@ class Transformed(AbstractGeometry):
             lambda raw: jnp.tril(raw, -1) + jnp.diag(jnp.exp(jnp.diag(raw))), self.raw_factors
         )
 
+    @property
+    def idle(self) -> int:
+        """How many stored numbers mean nothing: those above the diagonals."""
+        return sum(len(raw) * (len(raw) - 1) // 2 for raw in jax.tree.leaves(self.raw_factors))
+
     def _applied(self, factors: dict[str, tuple[Array, ...]], tree: PyTree) -> PyTree:
         views = viewed(tree, self.axes, "Transformed")
+        for name, array in views.items():
+            sizes = tuple(len(factor) for factor in factors[name])
+            if sizes and sizes != array.shape:
+                raise ValueError(
+                    f"Transformed: expected modes of sizes {sizes} for {name!r}, got "
+                    f"{array.shape}; it was made for other parameters."
+                )
         products = {name: mode_product(array, factors[name]) for name, array in views.items()}
         return unviewed(products, self.axes, tree)
 
@@ -127,11 +158,14 @@ class Transformed(AbstractGeometry):
         squares = jax.tree.map(lambda factor: (factor**2).T, self.factors)
         return self._applied(squares, rates)
 
-    def stretch(self) -> tuple[Scalar, Scalar]:
-        """The smallest and the largest eigenvalue of `KᵀK`.
+    def jacobian_bounds(self) -> tuple[Scalar, Scalar]:
+        """Those of `∇φ*` times the smallest and the largest eigenvalue of `KᵀK`."""
+        lower, upper = self.geometry.jacobian_bounds()
+        lowest, highest = self._stretch()
+        return lower * lowest, upper * highest
 
-        Bounds of the eigenvalues of the Jacobian of `∇φ*`, times these, bound those of `∇ψ*`.
-        """
+    def _stretch(self) -> tuple[Scalar, Scalar]:
+        """The smallest and the largest eigenvalue of `KᵀK`."""
         lowest, highest = [], []
         for factors in self.factors.values():
             values = [jnp.linalg.svd(factor, compute_uv=False) ** 2 for factor in factors]

@@ -5,9 +5,11 @@ every method of a comparison; what a method learns, adapts and minimises is its 
 """
 
 import dataclasses
+import functools
 import importlib
 import inspect
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypeVar
 from typing import Protocol as Interface
 
@@ -154,21 +156,25 @@ def options_of(method: Method) -> tuple[str, ...]:
     return tuple(k.name for k in keywords if k.kind is k.KEYWORD_ONLY and k.name != "key")
 
 
+@functools.cache
 def scaled(
-    optimiser: optax.GradientTransformation, part: Callable[[Any], PyTree], factor: float
+    optimiser: optax.GradientTransformation, part: str, factor: float
 ) -> optax.GradientTransformation:
     """The outer optimiser with the updates of a part of the prior multiplied by a number.
+
+    Equal arguments give one object, so that what is compiled for it is used again.
 
     **Arguments:**
 
     - `optimiser`: over priors.
-    - `part`: the part of a prior.
+    - `part`: the part of a prior, such as `geometry`.
     - `factor`: the number.
     """
+    rescaled = functools.partial(vector.scale, factor)
 
     def rescale(updates: Prior, params: PyTree) -> Prior:
         del params
-        return eqx.tree_at(part, updates, replace_fn=lambda found: vector.scale(factor, found))
+        return eqx.tree_at(attrgetter(part), updates, replace_fn=rescaled)
 
     return optax.chain(optimiser, optax.stateless(rescale))  # type: ignore[arg-type]
 

@@ -27,6 +27,6 @@ def meta_sgd(protocol: Protocol, *, key: PRNGKeyArray) -> tuple[FewShot, Prior]:
         model,
         PreconditionedDescent(protocol.rate),
         wrt=("geometry", "start"),
-        optimiser=scaled(protocol.optimiser, lambda prior: prior.geometry, 0.5),
+        optimiser=scaled(protocol.optimiser, "geometry", 0.5),
     )
     return learner, Prior(Diagonal.like(start), start)

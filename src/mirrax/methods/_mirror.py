@@ -3,8 +3,8 @@ r"""Learned mirror maps: blockIAF, and the potentials that are mirrax's own.
 `x_k = g(z_k)`, `z_{k+1} = z_k − α ∇ℓ(x_k)`. With blockIAF, the map of S004 in its published and its
 corrected variant, the dual point starts at a learned `z_0`; the map is no gradient map (error E1).
 The others are gradients of convex potentials by construction, so that a run is mirror descent and
-Theorem 3.1 of S000 holds on convex tasks. They start at a learned *point*, `z_0 = ∇ψ(x_0)`: where
-`z_0` is learned, every change of the map moves the start too, and meta-training is the slower.
+Theorem 3.1 of S000 holds on convex tasks. They start at a learned *point*, `z_0 = ∇ψ(x_0)`: were
+`z_0` learned, every change of the map would move the start too.
 Sources: S004 eq. 7 and §4; spec A5, A8 and B5.
 """
 
@@ -68,7 +68,7 @@ def convex_potential(protocol: Protocol, *, key: PRNGKeyArray) -> tuple[FewShot,
         model,
         MirrorDescent(protocol.rate),
         wrt=("geometry", "start"),
-        optimiser=scaled(protocol.optimiser, lambda prior: prior.geometry.geometry, 0.1),
+        optimiser=scaled(protocol.optimiser, "geometry.geometry", 0.1),
     )
     return learner, Prior(Transformed.like(potential, start, model.roles), start)
 

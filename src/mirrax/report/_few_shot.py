@@ -30,6 +30,8 @@ _STATISTICS = {
 }
 
 
+_OPTIMISERS = {"adam": "Adam", "nesterov": "SGD with Nesterov momentum"}
+
 _SHOWN = (0, 1, 2, 5, 10)
 """The numbers of steps that the table of adaptation shows, of those that there are."""
 
@@ -90,6 +92,10 @@ def few_shot_table(summary: Mapping[str, Any]) -> Table:
         _reading(accuracies, rows),
         _meanings([c.key for c in columns]),
     ]
+    if finite(summary.get("seeds")) == 1:
+        notes.append(
+            "One seed: intervals are over test tasks, and say nothing of another meta-training."
+        )
     notes += [clean(note) for note in summary.get("notes") or ()]
     table_rows = tuple(zip(*body, strict=True))
     return Table(_title(summary), tuple(columns), table_rows, tuple(filter(None, notes)))
@@ -219,12 +225,21 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
         _STATISTICS.get(statistics, clean(statistics)) if isinstance(statistics, str) else "",
         _plural(found.get("test_tasks"), "test task"),
         inner,
-        _plural(summary.get("meta_steps"), "meta-step"),
+        _plural(summary.get("meta_steps"), "meta-step") + _outer(found),
         _plural(summary.get("seeds"), "seed"),
     ]
     line = "; ".join(filter(None, parts))
     name = clean(found["name"]) + " protocol" if found.get("name") else "protocol"
     return f"{name[:1].upper()}{name[1:]}: {line}." if line else ""
+
+
+def _outer(protocol: Mapping[str, Any]) -> str:
+    """The outer optimiser."""
+    name, rate, decay = (protocol.get(key) for key in ("optimiser", "outer_rate", "decay"))
+    if not name or finite(rate) is None:
+        return ""
+    falling = f", {clean(decay)} decay" if decay and decay != "none" else ""
+    return f" of {_OPTIMISERS.get(str(name), clean(name))} at rate {number(finite(rate))}{falling}"
 
 
 def _rate(protocol: Mapping[str, Any]) -> str:
@@ -303,7 +318,7 @@ def _reading(cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]]) -> str:
     """What bold, the dagger and ± mean in this table."""
     parts = []
     if any(cell.best for cell in cells):
-        parts.append("Bold: the highest mean accuracy.")
+        parts.append(f"Bold: the highest mean accuracy of {len(rows)}.")
         if any(estimate(row.get("behind"), "ci95")[0] is not None for row in rows):
             parts.append("Behind: by how many points of accuracy, on the same tasks.")
         if any(cell.mark for cell in cells):

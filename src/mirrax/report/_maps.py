@@ -56,6 +56,12 @@ def map_tables(certificate: Mapping[str, Any]) -> list[Table]:
                 )
             )
     notes = tuple(note.format(tasks=certificate["tasks"]) for note in _NOTES)
+    notes += tuple(
+        f"{method_label(row['method'])}: by its form, the eigenvalues are between "
+        f"{number(row['bounds'][0])} and {number(row['bounds'][1])} at every point."
+        for row in certificate["maps"]
+        if row.get("bounds")
+    )
     along = Table("Learned mirror maps along runs on new tasks", columns, tuple(rows), notes)
     return [along, _counterexample(certificate["counterexample"])]
 

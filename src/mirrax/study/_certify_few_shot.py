@@ -42,8 +42,9 @@ def certify_few_shot(
 
     **Returns:**
 
-    `{"kind": "maps", "tasks", "maps": [{"method", "potential", "steps": [{"k", "smallest",
-    "largest", "asymmetry"}]}], "counterexample": {…}}`.
+    `{"kind": "maps", "tasks", "maps": [{"method", "potential", "bounds", "steps": [{"k",
+    "smallest", "largest", "asymmetry"}]}], "counterexample": {…}}`; `bounds` hold for the
+    eigenvalues at every point, and are `None` for a map without a potential.
 
     **Raises:**
 
@@ -51,7 +52,7 @@ def certify_few_shot(
     """
     setting, maps = prepare_few_shot(config, data), []
     for method in config.methods:
-        run = finished_run(folder, method, seed)
+        run = finished_run(config, folder, method, seed)
         if not run:
             continue
         place, rate = run
@@ -62,7 +63,11 @@ def certify_few_shot(
         prior = place.load_tree("prior.safetensors", initial)
         found = _along_runs(learner, prior, setting.episodes[2], stream(seed, CERTIFY))
         potential = isinstance(prior.geometry, AbstractGeometry)
-        maps.append({"method": method, "potential": potential, "steps": _by_step(found)})
+        bounds = None
+        if isinstance(prior.geometry, AbstractGeometry):
+            bounds = [float(bound) for bound in prior.geometry.jacobian_bounds()]
+        record = {"method": method, "potential": potential, "bounds": bounds}
+        maps.append({**record, "steps": _by_step(found)})
     if not maps:
         raise ConfigError(
             f"{folder.path}: no method of this run has learned a mirror map; block_iaf, "

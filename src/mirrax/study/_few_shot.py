@@ -53,7 +53,8 @@ class FewShotStudy:
       (transductive, as in the published codes) or of the support set.
     - `model`: the network, by name.
     - `steps`, `rate`: inner steps, and their size in units of the mean cross-entropy. Of several
-      sizes each method keeps the one that is best on validation tasks after `pilot_steps`.
+      sizes each method keeps the one that is best on validation tasks after `pilot_steps`, the
+      first of equals.
     - `pilot_steps`: meta-steps of each rate, if there are several; those of the kept one count.
     - `meta_steps`, `tasks`: outer steps, and tasks a step.
     - `optimiser`, `outer_rate`, `decay`, `clip`: the outer loop: Adam, or SGD with Nesterov
@@ -100,18 +101,21 @@ class FewShotStudy:
     def __post_init__(self):
         """Checks every number and name."""
         positive(self, "shot", "steps", "rate", "meta_steps", "tasks", "outer_rate", "stride")
-        positive(self, "validate_every", "validation_tasks", "test_tasks", "seeds", "pilot_steps")
+        positive(self, "validate_every", "seeds", "pilot_steps")
+        between(self, "validation_tasks", 2, 1e6)  # one alone has no interval
+        between(self, "test_tasks", 2, 1e6)
         between(self, "way", 2, 1000)
         between(self, "clip", 0, 1e6)
         between(self, "penalty", 0, 1e6)
-        if not self.rate or len(set(self.rate)) < len(self.rate):
+        if not isinstance(self.rate, tuple) or not 0 < len(self.rate) == len(set(self.rate)):
             raise ConfigError(f"--rate: expected different numbers, got {self.rate!r}.")
-        if len(self.rate) > 1 and self.pilot_steps > self.meta_steps:
+        several = len(self.rate) > 1
+        if several and self.pilot_steps > self.meta_steps:
             raise ConfigError(
                 f"--pilot-steps: expected at most --meta-steps ({self.meta_steps}), got "
                 f"{self.pilot_steps!r}."
             )
-        for name in ("meta_steps", "validate_every", "pilot_steps"):
+        for name in ("meta_steps", "validate_every") + ("pilot_steps",) * several:
             if getattr(self, name) % self.stride:
                 raise ConfigError(
                     f"{option(name)}: expected a multiple of --stride ({self.stride}), got "
@@ -165,7 +169,7 @@ class FewShotSetting:
     def network(self, *, warp: Warp | None = None, head_warp: bool = False) -> Model:
         """The network of the study, with warp layers where a method has them."""
         shape = self.family.train.image_shape
-        return build(self.config.model, shape, self.config.way, warp=warp, head_warp=head_warp)
+        return _network(self.config.model, shape, self.config.way, warp, head_warp)
 
     @functools.cached_property
     def protocol(self) -> Protocol:
@@ -190,6 +194,14 @@ class FewShotSetting:
         options = {n: getattr(self.config, n) for n in options_of(function) if n in known}
         protocol = dataclasses.replace(self.protocol, rate=rate)
         return function(protocol, key=jax.random.key(seed), **options)
+
+
+@functools.cache
+def _network(
+    name: str, shape: tuple[int, int, int], way: int, warp: Warp | None, head_warp: bool
+) -> Model:
+    """One object for equal arguments: seeds and rates share what is compiled for it."""
+    return build(name, shape, way, warp=warp, head_warp=head_warp)
 
 
 def outer_optimiser(config: FewShotStudy) -> optax.GradientTransformation:

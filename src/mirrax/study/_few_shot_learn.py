@@ -85,34 +85,37 @@ def learn_prior(
     made = int(standing.state.step)
     if made > until:
         raise ConfigError(
-            f"--meta-steps: {method} has made {made} steps already, got {until}; ask "
+            f"--meta-steps: {method} has made {made} steps already, more than {until}; ask "
             "for at least as many, or start another run with --out."
         )
     metrics = folder.truncate_metrics(made)
     phase.advance(method, made)
     while made < until:
-        clock = time.perf_counter()
-        state, records = learner.run(standing.state, setting.episodes[0], config.stride)
+        clock, length = time.perf_counter(), min(config.stride, until - made)
+        state, records = learner.run(standing.state, setting.episodes[0], length)
         records = jax.tree.map(np.asarray, records)
-        trouble = _divergence(records, made, method)
+        trouble = _divergence(records, made, f"{method}, seed {seed}")
         if trouble and int(standing.step) == 0:
             raise NumericalError(
                 f"{trouble}; start another run with a smaller --rate or --outer-rate."
             )
         if trouble:
-            notes.append(f"{trouble}; its best prior until then was tested")
+            notes.append(
+                f"{trouble}; its best prior until then was tested, and the training loss is that "
+                f"of meta-step {made}"
+            )
             break
-        made += config.stride
-        line = _metrics(records, made - config.stride, time.perf_counter() - clock)
+        due = (made + length) // config.validate_every > made // config.validate_every
+        made += length
+        line = _metrics(records, made - length, time.perf_counter() - clock)
         standing = Standing(state, standing.best, standing.accuracy, standing.step)
-        if made % config.validate_every == 0 or made == until:
+        if due or made == config.meta_steps:
             standing, line["validation_accuracy"] = _validated(learner, standing, setting)
-            folder.append_metrics(line)
+        folder.append_metrics(line)
+        if due or made == until:
             folder.save_checkpoint(standing, made)
-        else:
-            folder.append_metrics(line)
         metrics.append(line)
-        phase.advance(f"{method}  loss {line['value']:.3f}", config.stride)
+        phase.advance(f"{method}  loss {line['value']:.3f}", length)
     return Learned(learner, standing, metrics, notes)
 
 
@@ -141,34 +144,42 @@ def judge(
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
+def validation_accuracy(learner: FewShot, prior: Prior, setting: FewShotSetting) -> float:
+    """The mean accuracy on the validation tasks.
+
+    They are the same for all methods and seeds: their noise is no ground for a choice.
+
+    **Arguments:**
+
+    - `learner`, `prior`: what is judged.
+    - `setting`: the study.
+    """
+    config = setting.config
+    further = config.curve_steps - config.steps
+    tasks, key = config.validation_tasks, stream(0, VALIDATE)
+    scores = judge(learner, prior, setting.episodes[1], tasks, further=further, key=key)
+    return float(np.mean(scores.query_accuracy))
+
+
 def _validated(
     learner: FewShot, standing: Standing, setting: FewShotSetting
 ) -> tuple[Standing, float]:
     """The standing after validation: the better of the best prior so far and the current one."""
     state = standing.state
-    # One set of validation tasks for all methods and seeds: their noise is no ground for a choice.
-    scores = judge(
-        learner,
-        state.prior,
-        setting.episodes[1],
-        setting.config.validation_tasks,
-        further=setting.config.curve_steps - setting.config.steps,
-        key=stream(0, VALIDATE),
-    )
-    accuracy = float(np.mean(scores.query_accuracy))
+    accuracy = validation_accuracy(learner, state.prior, setting)
     better = jnp.asarray(accuracy) > standing.accuracy
     here = (state.prior, jnp.asarray(accuracy, standing.accuracy.dtype), state.step)
     best = choose(better, here, (standing.best, standing.accuracy, standing.step))
     return Standing(state, *best), accuracy
 
 
-def _divergence(records: StepRecord, made: int, method: str) -> str | None:
+def _divergence(records: StepRecord, made: int, run: str) -> str | None:
     """Names the first meta-step that failed, if one did."""
     if not records.failed.any():
         return None
     first = int(records.failed.argmax())
     return (
-        f"the outer loop diverged: {method}, meta-step {made + first}, loss "
+        f"the outer loop diverged: {run}, meta-step {made + first}, loss "
         f"{records.value[first]:.3g}, hypergradient norm {records.gradient_norm[first]:.3g}"
     )
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
+from scipy import stats
 
-_Z95 = 1.959963984540054  # the normal quantile of a 95% interval
 _MEASURES = ("test_accuracy", "query_loss", "train_loss")
 
 
@@ -50,12 +50,18 @@ def interval(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Mean and half-width of the 95% interval over tasks, pooled over seeds.
 
     All seeds are tested on the same tasks, so seeds do not make the interval over tasks narrower:
-    its half-width is `1.96 s/√n` for the tasks of one seed, widened by the spread between seeds.
+    its variance is that of the tasks of one seed, `s²/n`, and that between `m` seeds, `v/m`. Its
+    half-width is `t √(s²/n + v/m)`, where `t` has the degrees of freedom of Satterthwaite, so that
+    a spread seen in two or three seeds is not trusted as one seen in many.
     """
     means = [m["mean"] for m in runs]
-    tasks = np.mean([m["sd"] ** 2 / m["tasks"] for m in runs])
-    seeds = np.var(means, ddof=1) / len(means) if len(means) > 1 else 0.0
-    half = float(_Z95 * np.sqrt(tasks + seeds))
+    parts = [(float(np.mean([m["sd"] ** 2 / m["tasks"] for m in runs])), runs[0]["tasks"] - 1)]
+    if len(means) > 1:
+        parts.append((float(np.var(means, ddof=1)) / len(means), len(means) - 1))
+    variance = sum(part for part, _ in parts)
+    spread = sum(part**2 / freedom for part, freedom in parts)
+    t = stats.t.ppf(0.975, variance**2 / spread) if spread else 0.0
+    half = float(t * np.sqrt(variance))
     return {"mean": float(np.mean(means)), "ci95": half, "values": means}
 
 
@@ -64,7 +70,6 @@ def _pooled(
 ) -> dict[str, Any]:
     """The runs of a method in the form of `summary.json`."""
     first = runs[0]
-    made = min(len(run["training"]["loss"]) for run in runs)  # a seed may have diverged late
     curves: dict[str, Any] = {"steps": first["adaptation"]["steps"]}
     for name in ("support_loss", "gradient_norm"):
         columns = zip(*(run["adaptation"][name] for run in runs), strict=True)
@@ -74,7 +79,7 @@ def _pooled(
     return {
         "method": method,
         "rate": rates["rate"],
-        "rates_validation_accuracy": rates.get("validation_accuracy"),
+        "pilots": rates["pilots"],
         "learned": first["learned"],
         **{n: interval([run[n] for run in runs]) for n in _MEASURES},
         "validation_accuracy": {
@@ -84,11 +89,15 @@ def _pooled(
         "best_step": [run["best_step"] for run in runs],
         "seconds_per_step": float(np.mean([run["seconds_per_step"] for run in runs])),
         "adaptation": curves,
-        "training": {
-            "steps": first["training"]["steps"][:made],
-            "loss": np.mean([run["training"]["loss"][:made] for run in runs], axis=0).tolist(),
-        },
+        "training": _training([run["training"] for run in runs]),
     }
+
+
+def _training(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean loss where all seeds have one: a seed may have diverged, or have another stride."""
+    losses = [dict(zip(run["steps"], run["loss"], strict=True)) for run in runs]
+    steps = sorted(set(losses[0]).intersection(*losses[1:]))
+    return {"steps": steps, "loss": [float(np.mean([x[s] for x in losses])) for s in steps]}
 
 
 def _difference(

@@ -1,26 +1,17 @@
 r"""The inner rate of each few-shot method, chosen among the same few for all on validation tasks.
 
 Every rate makes the first `pilot_steps` meta-steps of the first seed's run. The one whose prior is
-best on validation tasks goes on from there, and is the rate of all seeds.
+then best on validation tasks, the first of equals, goes on from there and is the rate of all seeds.
 """
 
 from typing import Any
 
 from .._errors import NumericalError
 from .._files import write_json
-from ._few_shot import FewShotSetting
-from ._few_shot_learn import learn_prior
+from ._few_shot import FewShotSetting, FewShotStudy
+from ._few_shot_learn import learn_prior, validation_accuracy
 from ._folder import RunFolder
 from ._progress import Progress
-
-
-def method_folder(method: str) -> str:
-    """The folder of a method within a run's.
-
-    >>> method_folder("my_method:sparse")
-    'my_method.sparse'
-    """
-    return method.replace(":", ".")
 
 
 def run_folder(folder: RunFolder, method: str, rate: float, seed: int) -> RunFolder:
@@ -31,23 +22,12 @@ def run_folder(folder: RunFolder, method: str, rate: float, seed: int) -> RunFol
     - `folder`: the study's.
     - `method`, `rate`, `seed`: which run.
     """
-    name = f"{method_folder(method)}/rate-{rate:g}/seed-{seed}"
+    name = _place(method, rate, seed)
     return folder.part(name, {"method": method, "rate": rate, "seed": seed})
 
 
-def finished_run(folder: RunFolder, method: str, seed: int) -> tuple[RunFolder, float] | None:
-    """The folder and rate of a run whose prior is kept, if there is one.
-
-    **Arguments:**
-
-    - `folder`: the study's.
-    - `method`, `seed`: which run.
-    """
-    parts = f"{method_folder(method)}/rate-*/seed-{seed}/prior.safetensors"
-    for path in folder.path.glob(parts):
-        place = RunFolder(path.parent)
-        return place, (place.read_json("config.json") or {})["rate"]
-    return None
+def _place(method: str, rate: float, seed: int) -> str:
+    return f"{method.replace(':', '.')}/rate-{rate!r}/seed-{seed}"
 
 
 def choose_rate(
@@ -65,33 +45,52 @@ def choose_rate(
 
     **Returns:**
 
-    `{"rate", "validation_accuracy": [one a rate, None where it diverged]}`; without the accuracies
-    if there is but one rate.
+    `{"rate", "pilots": [{"rate", "validation_accuracy", "notes"}]}`, with `None` as the accuracy of
+    a rate that diverged, and no pilots if there is but one rate.
 
     **Raises:**
 
     - `NumericalError`: if every rate diverges.
     """
-    config = setting.config
-    if len(config.rate) == 1:
-        return {"rate": config.rate[0]}
-    record = f"{method_folder(method)}/rates.json"
-    known = folder.read_json(record)
-    if known:
-        return known
-    accuracies = [_pilot(setting, method, seed, rate, folder, progress) for rate in config.rate]
-    sound = [accuracy for accuracy in accuracies if accuracy is not None]
-    if not sound:
+    rates = setting.config.rate
+    if len(rates) == 1:
+        return {"rate": rates[0], "pilots": []}
+    pilots = [_pilot(setting, method, seed, rate, folder, progress) for rate in rates]
+    best = _best(pilots)
+    if best is None:
         raise NumericalError(
-            f"{method} diverged at every rate of --rate within {config.pilot_steps} meta-steps; "
-            "start another run with smaller ones."
+            f"{method} diverged at every rate of --rate within {setting.config.pilot_steps} "
+            "meta-steps; start another run with smaller ones."
         )
-    found = {
-        "rate": config.rate[accuracies.index(max(sound))],
-        "validation_accuracy": accuracies,
-    }
-    write_json(folder / record, found)
-    return found
+    return {"rate": best, "pilots": pilots}
+
+
+def finished_run(
+    config: FewShotStudy, folder: RunFolder, method: str, seed: int
+) -> tuple[RunFolder, float] | None:
+    """The folder and rate of a run whose prior is kept, if there is one.
+
+    **Arguments:**
+
+    - `config`: the study.
+    - `folder`: the study's.
+    - `method`, `seed`: which run; the rate is the one the method chose.
+    """
+    rate: float | None = config.rate[0]
+    if len(config.rate) > 1:
+        records = [RunFolder(folder / _place(method, r, seed)) for r in config.rate]
+        pilots = [record.read_json("pilot.json") for record in records]
+        rate = _best([pilot for pilot in pilots if pilot])
+    place = None if rate is None else RunFolder(folder / _place(method, rate, seed))
+    if rate is None or place is None or not (place / "prior.safetensors").exists():
+        return None
+    return place, rate
+
+
+def _best(pilots: list[dict[str, Any]]) -> float | None:
+    """The first rate of the highest accuracy; `None` if all diverged."""
+    sound = [pilot for pilot in pilots if pilot["validation_accuracy"] is not None]
+    return max(sound, key=lambda pilot: pilot["validation_accuracy"])["rate"] if sound else None
 
 
 def _pilot(
@@ -101,12 +100,22 @@ def _pilot(
     rate: float,
     folder: RunFolder,
     progress: Progress,
-) -> float | None:
-    """The best validation accuracy of a rate's first meta-steps; `None` if it diverges."""
+) -> dict[str, Any]:
+    """What a rate's first meta-steps came to, made or read."""
     until, place = setting.config.pilot_steps, run_folder(folder, method, rate, seed)
+    known = place.read_json("pilot.json")
+    if known:
+        return known
+    accuracy = None
     with progress.phase(f"{method}, rate {rate:g}", until) as phase:
         try:
             learned = learn_prior(setting, method, seed, rate, place, phase, until=until)
-        except NumericalError:
-            return None
-    return float(learned.standing.accuracy)
+        except NumericalError as error:
+            notes = [str(error)]
+        else:
+            notes, state = learned.notes, learned.standing.state
+            if int(state.step) == until:
+                accuracy = validation_accuracy(learned.learner, state.prior, setting)
+    found = {"rate": rate, "validation_accuracy": accuracy, "notes": notes}
+    write_json(place / "pilot.json", found)
+    return found

@@ -12,6 +12,7 @@ from .. import deploy, report
 from .._errors import NumericalError
 from .._files import write_json
 from .._tree import leaf_names, select
+from ..geometry import Transformed
 from ..hypergradient import split
 from ..inner import Prior
 from ..meta import Scores
@@ -53,7 +54,7 @@ def train_few_shot(
             chosen[method] = choose_rate(setting, method, seed, folder, progress)
             rate = chosen[method]["rate"]
             runs[method] = [
-                _run(setting, method, number, rate, folder, progress, keep=number == seed)
+                _run(setting, method, number, rate, folder, progress)
                 for number in range(seed, seed + config.seeds)
             ]
         except NumericalError as error:
@@ -75,6 +76,9 @@ def train_few_shot(
             "pilot_steps": config.pilot_steps if len(rates) > 1 else None,
             "rate_unit": "mean cross-entropy",
             "test_tasks": config.test_tasks,
+            "optimiser": config.optimiser,
+            "outer_rate": config.outer_rate,
+            "decay": config.decay,
         },
         "model": config.model,
         "seeds": config.seeds,
@@ -82,8 +86,9 @@ def train_few_shot(
         "wall_seconds": round(time.perf_counter() - begun, 2),
         "hardware": hardware(),
         "methods": compared(runs, chosen),
-        "notes": [*notes, *_notes(runs)],
+        "notes": [*notes, *_notes(runs, chosen)],
     }
+    _keep_geometry(setting, seed, chosen[config.method]["rate"], folder)
     write_json(folder / "summary.json", summary)
     report.write_figures(report.Run.read(folder.path))
     return summary
@@ -96,41 +101,62 @@ def _run(
     rate: float,
     folder: RunFolder,
     progress: Progress,
-    *,
-    keep: bool,
 ) -> dict[str, Any]:
     """One method from one seed: its result, made or read."""
     place = run_folder(folder, method, rate, seed)
-    basis = _basis(setting, method)
+    basis = _basis(setting)
     done = place.read_json("result.json")
     if done and done["basis"] == basis:
+        if "failure" in done:
+            raise NumericalError(done["failure"])
         return done
     with progress.phase(f"{method}, seed {seed}", setting.config.meta_steps) as phase:
-        learned = learn_prior(
-            setting, method, seed, rate, place, phase, until=setting.config.meta_steps
-        )
+        try:
+            learned = learn_prior(
+                setting, method, seed, rate, place, phase, until=setting.config.meta_steps
+            )
+        except NumericalError as error:
+            write_json(place / "result.json", {"basis": basis, "failure": str(error)})
+            raise
         phase.advance("testing", 0)
         result = {"basis": basis, "method": method, "seed": seed, **_result(setting, learned)}
-    best = learned.standing.best
     result["notes"] = learned.notes
-    place.save_tree("prior.safetensors", best, {"kind": "prior", "method": method, "seed": seed})
-    if keep and method == setting.config.method and deploy.storable(best.geometry):
-        adapted = frozenset(leaf_names(best.start))
-        deploy.save(
-            folder / "geometry.safetensors",
-            best.geometry,
-            rate=rate,
-            params_like=best.start,
-            roles=select(learned.learner.model.roles, adapted.__contains__)[0],
-            record={"method": method, "seed": seed, "family": setting.config.family},
-        )
+    metadata = {"kind": "prior", "method": method, "seed": seed}
+    place.save_tree("prior.safetensors", learned.standing.best, metadata)
     write_json(place / "result.json", result)
     return result
 
 
-def _notes(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """What must be said of single runs: late divergence, damaged checkpoints passed over."""
-    return [
+def _keep_geometry(setting: FewShotSetting, seed: int, rate: float, folder: RunFolder) -> None:
+    """Keeps the geometry that the study's own method learned from the first seed."""
+    method = setting.config.method
+    learner, initial = setting.compose(method, seed, rate)
+    if not deploy.storable(initial.geometry):
+        return
+    place = run_folder(folder, method, rate, seed)
+    prior = place.load_tree("prior.safetensors", initial)
+    adapted = frozenset(leaf_names(prior.start))
+    deploy.save(
+        folder / "geometry.safetensors",
+        prior.geometry,
+        rate=rate,
+        params_like=prior.start,
+        roles=select(learner.model.roles, adapted.__contains__)[0],
+        record={"method": method, "seed": seed, "family": setting.config.family},
+    )
+
+
+def _notes(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], chosen: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """What must be said of single runs: divergence, damaged checkpoints passed over."""
+    pilots = [
+        f"{method}, rate {pilot['rate']:g}: {note}"
+        for method in runs
+        for pilot in chosen[method]["pilots"]
+        for note in pilot["notes"]
+    ]
+    return pilots + [
         f"{method}, seed {run['seed']}: {note}."
         for method, found in runs.items()
         for run in found
@@ -138,10 +164,10 @@ def _notes(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     ]
 
 
-def _basis(setting: FewShotSetting, method: str) -> dict[str, Any]:
+def _basis(setting: FewShotSetting) -> dict[str, Any]:
     """What the figures of a method depend on; a result made with anything else is made again."""
     fields = dict(vars(setting.config))
-    for name in ("method", "baselines", "seeds"):
+    for name in ("method", "baselines", "seeds", "stride"):
         fields.pop(name)
     return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
 
@@ -159,8 +185,6 @@ def _result(setting: FewShotSetting, learned: Learned) -> dict[str, Any]:
     # The last prior: training losses are compared after equally many meta-steps.
     seen = judged(standing.state.prior, setting.seen, config.validation_tasks, SEEN)
     parts, _ = split(standing.best, learned.learner.estimator.wrt)
-    steps = sum(line["steps"] for line in learned.metrics)
-    late = learned.metrics[1:] or learned.metrics  # the first line has the time of compilation
     return {
         "test_accuracy": moments(test.query_accuracy),
         "test_accuracies": np.round(test.query_accuracy, 6).tolist(),
@@ -168,8 +192,9 @@ def _result(setting: FewShotSetting, learned: Learned) -> dict[str, Any]:
         "train_loss": moments(seen.query_loss),
         "validation_accuracy": {"mean": float(standing.accuracy)},
         "best_step": int(standing.step),
-        "learned": sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(parts, eqx.is_array))),
-        "seconds_per_step": sum(x["seconds"] for x in late) / sum(x["steps"] for x in late),
+        "learned": _size(parts),
+        # The median: a line in which something was compiled takes longer.
+        "seconds_per_step": float(np.median([x["seconds"] / x["steps"] for x in learned.metrics])),
         "adaptation": {
             "steps": list(range(config.curve_steps + 1)),
             "support_loss": curve(test.support_loss),
@@ -179,5 +204,12 @@ def _result(setting: FewShotSetting, learned: Learned) -> dict[str, Any]:
             "steps": [line["round"] + line["steps"] for line in learned.metrics],
             "loss": [line["value"] for line in learned.metrics],
         },
-        "meta_steps": steps,
+        "meta_steps": sum(line["steps"] for line in learned.metrics),
     }
+
+
+def _size(parts: Prior) -> int:
+    """How many numbers are learned."""
+    stored = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(parts, eqx.is_array)))
+    geometry = parts.geometry
+    return stored - (geometry.idle if isinstance(geometry, Transformed) else 0)

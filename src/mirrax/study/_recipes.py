@@ -82,6 +82,7 @@ _FEW_SHOT_PAPER = {
     "test_tasks": 1_000,
     "model": "conv4-64",
     "rate": (0.01,),
+    "decay": "none",
     "protocol": "official",
 }
 
