@@ -116,6 +116,7 @@ def _facts(methods: tuple[str, ...], sample: Sample) -> dict[str, Any]:
         "norms_squared": norms,
         "dual_norm_squared": geometry.dual_norm_squared(gradient),
         "strong_convexity": geometry.strong_convexity(),
+        "jacobian_bounds": jnp.stack(geometry.jacobian_bounds()),
     }
     flat, unravel = ravel_pytree(gradient)
     found["unit_dual_norms_squared"] = jax.vmap(lambda e: geometry.dual_norm_squared(unravel(e)))(
@@ -163,6 +164,7 @@ class Facts(NamedTuple):
     distance_squared: Any
     dual_norm_squared: Any
     strong_convexity: Any
+    jacobian_bounds: Any
     unit_dual_norms_squared: Any
     local: Any
     hessian_of_it: Any
@@ -203,6 +205,7 @@ def facts(case: Case, sample: Sample) -> Facts:
         distance_squared=norms[2],
         dual_norm_squared=found["dual_norm_squared"],
         strong_convexity=found["strong_convexity"],
+        jacobian_bounds=found["jacobian_bounds"],
         unit_dual_norms_squared=found["unit_dual_norms_squared"],
         local=found.get("local"),
         hessian_of_it=found.get("hessian_of_it"),
@@ -316,6 +319,14 @@ def symmetric_jacobian(case: Case, sample: Sample, found: Facts) -> None:
     assert np.linalg.eigvalsh((jacobian + jacobian.T) / 2).min() >= -slack
 
 
+def jacobian_bounds(case: Case, sample: Sample, found: Facts) -> None:
+    """Eigenvalues of `∂ to_primal/∂z` lie between the bounds, which hold at every point."""
+    lower, upper = found.jacobian_bounds
+    values = np.linalg.eigvalsh((found.jacobian + found.jacobian.T) / 2)
+    slack = _slack(case, values[-1], float(case.dual_up_to_constant))  # as symmetric_jacobian
+    assert 0 <= lower <= values[0] + slack and values[-1] - slack <= upper
+
+
 def strong_convexity(case: Case, sample: Sample, found: Facts) -> None:
     """`D(x‖y) ≥ (λ/2) ‖x − y‖²` with `λ > 0`, and the same of the conjugate.
 
@@ -377,6 +388,7 @@ ALGEBRAIC = (
     dual_is_gradient,
     primal_is_gradient,
     symmetric_jacobian,
+    jacobian_bounds,
     strong_convexity,
     dual_norms,
     step_bound,

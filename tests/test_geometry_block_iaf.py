@@ -212,6 +212,7 @@ def hashed(shape, identifier):
     return (x / 2.0**32).reshape(shape)
 
 
+@pytest.mark.slow
 def test_official_map_at_full_size_agrees_with_the_authors_code(golden):
     stored = golden("c03_blockiaf_official_64ch")
     assert_allclose(hashed((8,), 0), stored["hash_test_p0"], rtol=1e-15)

@@ -73,10 +73,12 @@ def drawn(*shape, seed=1):
 CASES = [
     ((28, 28, 1), None, None),
     ((19, 30, 3), "pointwise", 2),
-    ((32, 32, 3), "spatial", None),
-    ((84, 84, 3), None, 2),
+    pytest.param((32, 32, 3), "spatial", None, marks=pytest.mark.slow),
+    pytest.param((84, 84, 3), None, 2, marks=pytest.mark.slow),
     ((16, 17, 1), "spatial", 2),
 ]
+PLAIN = pytest.param(None, marks=pytest.mark.slow)
+"""The network without warps, of which the one with them has all parts."""
 
 
 @pytest.mark.parametrize(("shape", "warp", "reference"), CASES)
@@ -168,7 +170,7 @@ def test_a_gain_of_zero_has_the_slope_from_above():
 # Batch statistics
 
 
-@pytest.mark.parametrize("warp", [None, "spatial"])
+@pytest.mark.parametrize("warp", [PLAIN, "spatial"])
 def test_the_whole_batch_is_judged_together(warp):
     """Transduction: query images change each other's logits; their order changes nothing."""
     model = conv4((28, 28, 1), 5, filters=4, warp=warp)
@@ -181,7 +183,7 @@ def test_the_whole_batch_is_judged_together(warp):
     np.testing.assert_allclose(apply(params, images[order]), together[order], atol=1e-11)
 
 
-@pytest.mark.parametrize("warp", [None, "spatial"])
+@pytest.mark.parametrize("warp", [PLAIN, "spatial"])
 def test_with_reference_every_query_is_judged_alone(warp):
     model = conv4((28, 28, 1), 5, filters=4, warp=warp)
     params, support, query = disturbed(model), drawn(5, 28, 28, 1), drawn(6, 28, 28, 1, seed=2)
