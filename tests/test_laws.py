@@ -66,6 +66,13 @@ def hold_generic(case: Case, law: Callable[..., None], effort: settings = FEW) -
     check()
 
 
+REPEATS = (
+    *("PNorm(1.1)", "PNorm(2.0)", "PNorm(2.0, separable)", "PNorm(3.0, separable)"),
+    *("MaxOfDiagonals(1)", "MaxOfDiagonals(2)", "MaxOfDiagonals(5)"),
+)
+"""Cases of another exponent or number of components; each compiles as long as a new geometry."""
+
+
 def _grid() -> list[Any]:
     """Case by case, so that each of several test processes compiles its own cases only."""
     grid = []
@@ -76,6 +83,7 @@ def _grid() -> list[Any]:
             if name == "inverse_hessian" and not case.closed_inverse_hessian:
                 reason = NO_INVERSE_HESSIAN
             marks = [pytest.mark.skip(reason=reason)] if reason else []
+            marks += [pytest.mark.slow] if case.name in REPEATS else []
             grid.append(pytest.param(case, law, marks=marks, id=f"{case.name}-{name}"))
     return grid
 
@@ -129,6 +137,10 @@ def test_every_method_is_under_the_laws() -> None:
     # Bounds may be infinite, so they have a law but no derivatives.
     of_numbers = methods - {"is_strongly_convex", "jacobian_bounds"}
     assert of_numbers | inherited == set(laws.METHODS)
+
+
+def test_repeats_are_cases() -> None:
+    assert set(REPEATS) < {case.name for case in CASES}
 
 
 def test_declared_exemptions_name_laws() -> None:
