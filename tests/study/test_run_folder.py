@@ -245,3 +245,12 @@ def test_divergence_names_round_task_step_and_rate_and_stays_resumable(folder):
     assert folder.begun
     with pytest.raises(ConfigError, match="--rounds: 2 rounds are made already, got 1"):
         meta_train(RunFolder.open(folder.path)[0], 1)
+
+
+def test_a_part_is_made_where_a_kill_left_an_empty_one(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", CONFIG)
+    (folder / "maml/seed-0/checkpoints").mkdir(parents=True)
+    part = folder.part("maml/seed-0", {"method": "maml"})
+    assert part.read_json("config.json")["method"] == "maml"
+    with pytest.raises(ConfigError, match="has checkpoints of method 'maml', not 'anil'"):
+        folder.part("maml/seed-0", {"method": "anil"})

@@ -54,6 +54,10 @@ class RunFolder:
         - `MirraxError`: if it cannot be written.
         """
         RunFolder.check_new(path)
+        return RunFolder._make(path, config)
+
+    @staticmethod
+    def _make(path: Path, config: Mapping[str, Any]) -> "RunFolder":
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -180,7 +184,8 @@ class RunFolder:
         """
         part = RunFolder(self / name)
         if not (part / "config.json").exists():
-            return RunFolder.create(part.path, record)
+            # A run killed while it made the folder may have left an empty one.
+            return RunFolder._make(part.path, record)
         found = part.read_json("config.json") or {}
         for field, value in record.items():
             if found.get(field) != value:
