@@ -18,6 +18,12 @@ TEMPLATE = {
     "dense_0": {"weight": jnp.zeros((6, 16)), "bias": jnp.zeros(16)},
     "dense_1": {"weight": jnp.zeros((16, 6)), "bias": jnp.zeros(6)},
 }
+# Eigenvalues err by the rounding of a sum over 214 dimensions, 214 × 2.2e-16; 7e-15 is measured.
+ROUNDING = 5e-14
+
+# A handful of operations on numbers that floats hold exactly; two units in the last place measured.
+EXACT = 2e-15
+
 BLOCKS = tuple((f"{layer}/weight", f"{layer}/bias") for layer in TEMPLATE)
 
 
@@ -50,9 +56,10 @@ def test_dense_diagnosis(examined):
     kind, mirror_map, dual, jacobian = examined
     found = eqx.filter_jit(symmetry_of_map)(mirror_map, dual)
     values = np.linalg.eigvalsh((jacobian + jacobian.T) / 2)
-    assert_allclose([found.smallest, found.largest], values[[0, -1]], rtol=1e-10)
+    assert_allclose([found.smallest, found.largest], values[[0, -1]], rtol=ROUNDING)
     asymmetry = np.linalg.norm(jacobian - jacobian.T) / np.linalg.norm(jacobian)
-    assert_allclose(found.asymmetry, asymmetry, rtol=1e-10, atol=1e-15)
+    # Of a symmetric Jacobian nothing but rounding is left.
+    assert_allclose(found.asymmetry, asymmetry, rtol=ROUNDING, atol=1e-15)
     if kind == "ConvexPotential":
         lower, upper = mirror_map.jacobian_bounds()
         assert lower <= found.smallest and found.largest <= upper
@@ -62,14 +69,17 @@ def test_dense_diagnosis(examined):
 
 
 def test_matrix_free_diagnosis(examined):
-    """Lanczos' method over all dimensions is exact; the probes' standard error is 1/√(2·2000)."""
+    """Lanczos' method over all dimensions is exact; the probes' standard error is 1/√(2·2000).
+
+    Three of them are allowed, for a key that is fixed; 1.6% is measured.
+    """
     _, mirror_map, dual, jacobian = examined
     exact = symmetry_of_map(mirror_map, dual)
     whole = eqx.filter_jit(
         functools.partial(symmetry_of_map, probes=2000, steps=214, key=jax.random.key(3))
     )(mirror_map, dual)
-    assert_allclose([whole.smallest, whole.largest], [exact.smallest, exact.largest], rtol=1e-8)
-    assert_allclose(whole.asymmetry, exact.asymmetry, rtol=0.1, atol=1e-14)
+    assert_allclose([whole.smallest, whole.largest], [exact.smallest, exact.largest], rtol=ROUNDING)
+    assert_allclose(whole.asymmetry, exact.asymmetry, rtol=3 / np.sqrt(4000), atol=1e-15)
     few = symmetry_of_map(mirror_map, dual, steps=6, key=jax.random.key(4))
     # Quotients within a space are inside the spectrum, and near its ends after a few steps.
     width = exact.largest - exact.smallest
@@ -85,19 +95,18 @@ def test_along_a_trajectory():
     for row in range(3):
         alone = symmetry_of_map(mirror_map, jax.tree.map(lambda leaf: leaf[row], duals))  # noqa: B023
         for a, b in zip(*map(jax.tree.leaves, (along, alone)), strict=True):
-            assert_allclose(a[row], b, rtol=1e-10)
+            assert_allclose(a[row], b, rtol=ROUNDING)
 
 
 def test_theorem_1_is_refuted():
     """The numbers of error E1: by the theorem all would be positive, but the integral zero."""
     found = theorem1_counterexample()
-    assert_allclose(found.monotonicity, -9, rtol=1e-12)
-    assert_allclose(found.eigenvalues, (-4.5, 5.5), rtol=1e-12)
-    assert_allclose(found.inverse_eigenvalues, (-18, 22), rtol=1e-12)
-    assert_allclose(found.loop_integral, -40, rtol=1e-12)
+    assert found.monotonicity == -9 and found.loop_integral == -40
+    assert_allclose(found.eigenvalues, (-4.5, 5.5), rtol=EXACT)
+    assert_allclose(found.inverse_eigenvalues, (-18, 22), rtol=EXACT)
     # The roots of λ² + 3λ + 3/4.
     expected = (-1.5 - np.sqrt(1.5), -1.5 + np.sqrt(1.5))
-    assert_allclose(found.contraction_eigenvalues, expected, rtol=1e-12)
+    assert_allclose(found.contraction_eigenvalues, expected, rtol=EXACT)
 
 
 def test_large_maps_need_a_key():
