@@ -259,6 +259,24 @@ def test_classes_become_episodes():
         toy.episodes(3, 3, 4)
 
 
+@pytest.mark.parametrize("rotations", [False, True])
+def test_no_class_of_one_part_is_ever_drawn_in_another(rotations):
+    """The parts share one array of images; each draws all of its classes and no other."""
+    images, counts = numbered(classes=10)
+    images[..., 0, 0, 0] += 1  # the origin of a turned image is read from 1
+    ranges = {"train": range(4), "validation": range(4, 7), "test": range(7, 10)}
+    parts = [
+        ImageClasses(name, tuple(f"{i}" for i in ids), images[list(ids)], counts[list(ids)], 1.0)
+        for name, ids in ranges.items()
+    ]
+    family = FewShotFamily("toy", *parts).episodes(3, 1, 2, 1, rotations)
+    for episodes, ids in zip(family, ranges.values(), strict=True):
+        many = drawn(episodes, 60)
+        for found in (many.support_images, many.query_images):
+            _, classes, _ = turns_and_origin(np.asarray(found).reshape(-1, 3, 3, 2))
+            assert set(classes - 1) == set(ids)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
