@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from mirrax.geometry import Diagonal, Euclidean, RandomMask
+from mirrax.geometry import ConvexPotential, Diagonal, Euclidean, RandomMask, Transformed
 from mirrax.hypergradient import Pathwise, Reverse
 from mirrax.inner import MirrorDescent, PreconditionedDescent, Prior, unroll
 from mirrax.meta import FewShot, episode_problem
@@ -128,6 +128,20 @@ def test_divergence_leaves_the_state_and_says_when():
     assert records.failed.all()
     assert eqx.tree_equal(state.prior.start["dense_1"], begin.prior.start["dense_1"])
     assert int(state.step) == 0
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in coordinates"])
+def test_an_outer_step_keeps_constraints(inside):
+    """The outer optimiser would make every amplitude −1; the nearest that is allowed is 0."""
+    down = optax.stateless(lambda updates, _: jax.tree.map(lambda g: -jnp.ones_like(g), updates))
+    start = MODEL.init(KEY)
+    potential = ConvexPotential.like(start, MODEL.roles, units=2, key=KEY)
+    geometry = Transformed.like(potential, start, MODEL.roles) if inside else potential
+    teacher = learner(down, estimator=Reverse(1, wrt=("geometry",)), tasks=1)
+    state, _ = teacher.run(teacher.init(Prior(geometry, start), key=KEY), episodes(), 1)
+    found = state.prior.geometry.geometry if inside else state.prior.geometry
+    np.testing.assert_array_equal(found.amplitudes, np.zeros(2))
+    np.testing.assert_array_equal(found.offsets, -np.ones(2))
 
 
 def test_scores_are_those_of_a_run():
