@@ -195,6 +195,9 @@ class Wrong(AbstractGeometry):
     def strong_convexity(self) -> Any:
         return self._call("strong_convexity")
 
+    def jacobian_bounds(self) -> Any:
+        return self._call("jacobian_bounds")
+
     def norm_squared(self, displacement: Any) -> Any:
         return self._call("norm_squared", displacement)
 
@@ -234,6 +237,10 @@ def _most_curved(right: Any, gradient: Any, primal: Any) -> Any:
     """The norm of the largest curvature of every coordinate, where the smallest is a bound."""
     steps = jax.tree.map(lambda c, g: g / jnp.max(c, axis=0), right.curvatures, gradient)
     return laws.dot(gradient, steps)
+
+
+def _largest(tree: Any) -> Any:
+    return jnp.max(jnp.stack([jnp.max(leaf) for leaf in jax.tree.leaves(tree)]))
 
 
 def _upcast(right: AbstractGeometry, primal: Any) -> Any:
@@ -285,6 +292,11 @@ MUTANTS: dict[str, tuple[Any, dict[str, Callable[..., Any]], tuple[str, ...]]] =
         diagonal,
         {"to_primal": _frozen},
         ("derivatives",),
+    ),
+    "a Jacobian bounded by its smallest eigenvalue": (
+        diagonal,
+        {"jacobian_bounds": lambda right: (0.0, 1 / _largest(right.diagonal) ** 2)},
+        ("jacobian_bounds",),
     ),
     "an inverse Hessian without its square": (
         diagonal,
