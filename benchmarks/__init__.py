@@ -15,6 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mirrax._xla import set_flags
+
+set_flags()  # as the command line does
+
 PACKAGES = ("mirrax", "jax", "jaxlib", "equinox", "optax", "numpy", "torch", "torchopt", "higher")
 
 

@@ -10,6 +10,10 @@ import jax
 import numpy as np
 import pytest
 
+from mirrax._xla import set_flags
+
+set_flags()
+
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # What several tests or workers compile is compiled once, and kept until the end.

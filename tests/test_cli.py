@@ -286,14 +286,3 @@ def test_a_full_disk_during_a_run_is_one_line(tmp_path, as_in_life, capsys, monk
     assert cli.main([*SMALL, "--out", str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not list(path.rglob("*.tmp")) and (path / "config.json").exists()
-
-
-def test_compiled_programs_are_kept_in_the_cache_folder_unless_told_otherwise(monkeypatch):
-    name = "JAX_COMPILATION_CACHE_DIR"
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    monkeypatch.delenv(name)
-    cli._keep_compiled()
-    assert os.environ[name] == "/somewhere/mirrax/compiled"
-    monkeypatch.setenv(name, "")  # nothing is kept
-    cli._keep_compiled()
-    assert os.environ[name] == ""

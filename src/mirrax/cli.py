@@ -6,7 +6,6 @@ failure; `--debug` shows the traceback.
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any, NoReturn
 from . import __version__
 from ._errors import ConfigError, MirraxError, nearest
 from ._files import explain, to_json
+from ._xla import keep_programs, set_flags
 
 _VERBS = {
     "list": "recipes, reproductions and data sets, and which data are present",
@@ -137,16 +137,6 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, rest
 
 
-def _keep_compiled() -> None:
-    """Keeps compiled programs in the user's cache folder, so that a second run starts at once.
-
-    JAX reads its settings when it is imported, which is later. An empty one keeps nothing.
-    """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "mirrax" / "compiled"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -165,7 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verb is None:
             _parser().print_help()
             return 0
-        _keep_compiled()
+        set_flags()
+        keep_programs()
         from .study import commands
 
         command = "mirrax " + shlex.join(word for word in words if word != "--debug")

@@ -1,0 +1,55 @@
+"""Settings made before JAX is imported: what the user has set stands."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mirrax import _xla
+
+FLAG = "--xla_cpu_use_fusion_emitters"
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, f"{FLAG}=false"),
+        ("--xla_cpu_enable_fast_math=false", f"--xla_cpu_enable_fast_math=false {FLAG}=false"),
+        (f"{FLAG}=true", f"{FLAG}=true"),
+    ],
+)
+def test_flags_are_added_to_those_of_the_user(monkeypatch, before, after):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("XLA_FLAGS", before)
+    _xla.set_flags()
+    assert os.environ["XLA_FLAGS"] == after
+
+
+@pytest.mark.parametrize("version", ["0.6.2", "0.11.0", "1.0"])
+def test_flags_of_versions_that_were_not_tried_are_left_alone(monkeypatch, version):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(_xla.metadata, "version", lambda package: version)
+    _xla.set_flags()
+    assert "XLA_FLAGS" not in os.environ
+
+
+def test_the_installed_compiler_knows_the_flags():
+    code = "from mirrax._xla import set_flags; set_flags(); import jax; print(jax.jit(abs)(-1))"
+    clean = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_compiled_programs_are_kept_in_the_cache_folder_unless_told_otherwise(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    monkeypatch.delenv(CACHE)
+    _xla.keep_programs()
+    assert os.environ[CACHE] == "/somewhere/mirrax/compiled"
+    monkeypatch.setenv(CACHE, "")  # nothing is kept
+    _xla.keep_programs()
+    assert os.environ[CACHE] == ""
