@@ -43,18 +43,23 @@ def random_map(kind):
 
 def dense(mirror_map, dual):
     flat, unravel = ravel_pytree(dual)
-    return np.asarray(jax.jacfwd(lambda v: ravel_pytree(mirror_map.to_primal(unravel(v)))[0])(flat))
+    jacobian = jax.jacfwd(lambda v: ravel_pytree(mirror_map.to_primal(unravel(v)))[0])
+    return np.asarray(jax.jit(jacobian)(flat))
+
+
+def diagnosis(mirror_map, dual, **options):
+    return eqx.filter_jit(functools.partial(symmetry_of_map, **options))(mirror_map, dual)
 
 
 @pytest.fixture(scope="module", params=["BlockIAF", "ConvexPotential"])
 def examined(request):
     mirror_map, dual = random_map(request.param), noise(TEMPLATE, 2)
-    return request.param, mirror_map, dual, dense(mirror_map, dual)
+    return request.param, mirror_map, dual, diagnosis(mirror_map, dual)
 
 
 def test_dense_diagnosis(examined):
-    kind, mirror_map, dual, jacobian = examined
-    found = eqx.filter_jit(symmetry_of_map)(mirror_map, dual)
+    kind, mirror_map, dual, found = examined
+    jacobian = dense(mirror_map, dual)
     values = np.linalg.eigvalsh((jacobian + jacobian.T) / 2)
     assert_allclose([found.smallest, found.largest], values[[0, -1]], rtol=ROUNDING)
     asymmetry = np.linalg.norm(jacobian - jacobian.T) / np.linalg.norm(jacobian)
@@ -73,14 +78,11 @@ def test_matrix_free_diagnosis(examined):
 
     Three of them are allowed, for a key that is fixed; 1.6% is measured.
     """
-    _, mirror_map, dual, jacobian = examined
-    exact = symmetry_of_map(mirror_map, dual)
-    whole = eqx.filter_jit(
-        functools.partial(symmetry_of_map, probes=2000, steps=214, key=jax.random.key(3))
-    )(mirror_map, dual)
+    _, mirror_map, dual, exact = examined
+    whole = diagnosis(mirror_map, dual, probes=2000, steps=214, key=jax.random.key(3))
     assert_allclose([whole.smallest, whole.largest], [exact.smallest, exact.largest], rtol=ROUNDING)
     assert_allclose(whole.asymmetry, exact.asymmetry, rtol=3 / np.sqrt(4000), atol=1e-15)
-    few = symmetry_of_map(mirror_map, dual, steps=6, key=jax.random.key(4))
+    few = diagnosis(mirror_map, dual, steps=6, key=jax.random.key(4))
     # Quotients within a space are inside the spectrum, and near its ends after a few steps.
     width = exact.largest - exact.smallest
     assert exact.smallest - 1e-12 <= few.smallest <= exact.smallest + 0.2 * width
@@ -93,7 +95,7 @@ def test_along_a_trajectory():
     duals = jax.tree.map(jnp.add, duals, noise(duals, 5))
     along = jax.jit(jax.vmap(lambda dual: symmetry_of_map(mirror_map, dual)))(duals)
     for row in range(3):
-        alone = symmetry_of_map(mirror_map, jax.tree.map(lambda leaf: leaf[row], duals))  # noqa: B023
+        alone = diagnosis(mirror_map, jax.tree.map(lambda leaf: leaf[row], duals))  # noqa: B023
         for a, b in zip(*map(jax.tree.leaves, (along, alone)), strict=True):
             assert_allclose(a[row], b, rtol=ROUNDING)
 

@@ -130,7 +130,10 @@ def test_divergence_leaves_the_state_and_says_when():
     assert int(state.step) == 0
 
 
-@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in coordinates"])
+ALONE = pytest.param(False, marks=pytest.mark.slow, id="alone")
+
+
+@pytest.mark.parametrize("inside", [ALONE, pytest.param(True, id="in coordinates")])
 def test_an_outer_step_keeps_constraints(inside):
     """The outer optimiser would make every amplitude −1; the nearest that is allowed is 0."""
     down = optax.stateless(lambda updates, _: jax.tree.map(lambda g: -jnp.ones_like(g), updates))

@@ -93,7 +93,7 @@ def runs_of(state_key, number):
             yield problem, initialise(starts[task, visit]), keys[task, visit]
 
 
-@pytest.mark.parametrize("reference", [REFERENCE, None])
+@pytest.mark.parametrize("reference", [REFERENCE, pytest.param(None, marks=pytest.mark.slow)])
 def test_descent_equals_a_hand_written_loop_over_tasks(reference):
     estimator = Reverse(STEPS)
     objective = RegretBound(RATE, "solution" if reference else "last")

@@ -87,7 +87,8 @@ def test_equals_the_printed_order(shape, warp, reference):
     params, images = disturbed(model), drawn(4, *shape)
     assert any(np.any(params[f"norm_{i}"]["gain"] < 0) for i in range(4))
     logits = jax.jit(model.apply, static_argnames="reference")(params, images, reference=reference)
-    np.testing.assert_allclose(logits, plainly(params, images, reference), rtol=1e-9, atol=1e-11)
+    expected = jax.jit(plainly, static_argnames="reference")(params, images, reference=reference)
+    np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-11)
 
 
 OTHERS = [pytest.param(*case, marks=pytest.mark.slow) for case in ((None, None), ("pointwise", 3))]
@@ -113,6 +114,7 @@ def test_second_derivatives_equal_those_of_the_printed_order(warp, reference):
     assert_close(ours, plain)
 
 
+@pytest.mark.slow
 def test_gradients_by_finite_differences():
     """Central differences of a step of 1e-8: rounding 1e-16/1e-8, kinks unlikely inside."""
     model = blocks_then_head("two", (8, 8, 1), (3, 3), 2, "spatial")
@@ -134,7 +136,7 @@ def test_gradients_by_finite_differences():
     np.testing.assert_allclose((moved[0] - moved[1]) / 2e-6, exact, rtol=1e-6)
 
 
-@pytest.mark.parametrize("warp", [None, "pointwise"])
+@pytest.mark.parametrize("warp", [PLAIN, "pointwise"])
 def test_a_bias_in_front_of_batch_statistics_has_gradient_zero(warp):
     model = conv4((16, 16, 1), 2, filters=3, warp=warp)
     params, images = disturbed(model), drawn(4, 16, 16, 1)
@@ -158,13 +160,14 @@ def test_a_gain_of_zero_has_the_slope_from_above():
     params, images = disturbed(model), drawn(4, 8, 8, 1)
     params["norm_0"]["bias"] = jnp.ones(2)
 
+    @jax.jit
     def energy(gain):
         norm = {"gain": gain, "bias": params["norm_0"]["bias"]}
         return jnp.sum(model.apply(params | {"norm_0": norm}, images) ** 2)
 
     gain = jnp.array([0.0, -1.0])
     forward = (energy(gain.at[0].set(1e-7)) - energy(gain)) / 1e-7
-    np.testing.assert_allclose(jax.grad(energy)(gain)[0], forward, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(jax.grad(energy))(gain)[0], forward, rtol=1e-4)
 
 
 # Batch statistics
@@ -173,8 +176,8 @@ def test_a_gain_of_zero_has_the_slope_from_above():
 @pytest.mark.parametrize("warp", [PLAIN, "spatial"])
 def test_the_whole_batch_is_judged_together(warp):
     """Transduction: query images change each other's logits; their order changes nothing."""
-    model = conv4((28, 28, 1), 5, filters=4, warp=warp)
-    params, images = disturbed(model), drawn(12, 28, 28, 1)
+    model = conv4((16, 16, 1), 5, filters=4, warp=warp)
+    params, images = disturbed(model), drawn(12, 16, 16, 1)
     apply = jax.jit(model.apply)
     together = apply(params, images)
     apart = jnp.concatenate([apply(params, images[:6]), apply(params, images[6:])])
@@ -185,8 +188,8 @@ def test_the_whole_batch_is_judged_together(warp):
 
 @pytest.mark.parametrize("warp", [PLAIN, "spatial"])
 def test_with_reference_every_query_is_judged_alone(warp):
-    model = conv4((28, 28, 1), 5, filters=4, warp=warp)
-    params, support, query = disturbed(model), drawn(5, 28, 28, 1), drawn(6, 28, 28, 1, seed=2)
+    model = conv4((16, 16, 1), 5, filters=4, warp=warp)
+    params, support, query = disturbed(model), drawn(5, 16, 16, 1), drawn(6, 16, 16, 1, seed=2)
     apply = jax.jit(functools.partial(model.apply, reference=5))
     together = apply(params, jnp.concatenate([support, query]))[5:]
     halves = [
@@ -200,9 +203,8 @@ def test_other_models_ignore_the_reference():
     for name in ("linear", "mlp-7", "lenet5"):
         model = build(name, (28, 28, 1), 3)
         params, images = model.init(KEY), drawn(2, 28, 28, 1)
-        np.testing.assert_array_equal(
-            model.apply(params, images, reference=1), model.apply(params, images)
-        )
+        apply = jax.jit(model.apply, static_argnames="reference")
+        np.testing.assert_array_equal(apply(params, images, reference=1), apply(params, images))
 
 
 # The start, the names, misuse
@@ -228,10 +230,11 @@ def test_the_start_is_pytorchs(filters):
 
 def test_warps_start_as_the_identity():
     images, plain = drawn(3, 16, 16, 2), conv4((16, 16, 2), 3, filters=4)
-    expected = plain.apply(plain.init(KEY), images)
+    expected = jax.jit(plain.apply)(plain.init(KEY), images)
     for warp in ("pointwise", "spatial"):
         model = conv4((16, 16, 2), 3, filters=4, warp=warp, head_warp=True)
-        np.testing.assert_allclose(model.apply(model.init(KEY), images), expected, atol=1e-12)
+        logits = jax.jit(model.apply)(model.init(KEY), images)
+        np.testing.assert_allclose(logits, expected, atol=1e-12)
 
 
 def test_the_models_of_the_papers():

@@ -177,7 +177,7 @@ def test_checkpoints_of_another_method_are_refused(finished, tmp_path, as_in_lif
     shutil.copytree(finished, path)
     (path / "summary.json").unlink()
     shutil.rmtree(path / "maml")
-    (path / "convex_potential").rename(path / "maml")
+    shutil.copytree(path / "convex_potential", path / "maml")
     assert cli.main([*WORDS[:2], "--resume", "--out", str(path), "--json"]) == 2
     error = capsys.readouterr().err
     assert "has checkpoints of method 'convex_potential', not 'maml'" in error

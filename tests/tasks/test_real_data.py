@@ -163,6 +163,7 @@ print(seconds, status.partition("VmHWM:")[2].split()[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 def test_six_complete_rotations_are_quick_and_small(real_data):
     """In a fresh process: at most four seconds of one core a rotation, and 1.5 GB in all."""
