@@ -10,6 +10,7 @@ Sources: S004 eq. 7 and §4; spec A5, A8 and B5.
 
 from typing import Literal
 
+import jax
 from jaxtyping import PRNGKeyArray
 
 from ..geometry import BlockIAF, ConvexPotential, Euclidean, Transformed
@@ -32,7 +33,8 @@ def block_iaf(
     """
     model = protocol.network()
     shapes = model.shapes
-    geometry = BlockIAF.like(shapes, model.roles, model.blocks, variant=variant, key=key)
+    map_key = jax.random.fold_in(key, 1)  # the network's own would draw its parameters again
+    geometry = BlockIAF.like(shapes, model.roles, model.blocks, variant=variant, key=map_key)
     # At first the map is the identity: a network's initial parameters are their own dual point.
     dual, _ = initial(model, key)
     learner = protocol.learner(model, DualDescent(protocol.rate), wrt=("geometry", "start"))
@@ -63,7 +65,8 @@ def convex_potential(protocol: Protocol, *, key: PRNGKeyArray) -> tuple[FewShot,
     """
     model = protocol.network()
     start, _ = initial(model, key)
-    potential = ConvexPotential.like(start, model.roles, key=key)
+    map_key = jax.random.fold_in(key, 1)  # as above
+    potential = ConvexPotential.like(start, model.roles, key=map_key)
     learner = protocol.learner(
         model,
         MirrorDescent(protocol.rate),
