@@ -1,18 +1,24 @@
 """Few-shot studies as a user runs them: files, tables, resuming, and what is asked wrongly."""
 
+import dataclasses
 import json
 import math
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mirrax import cli, deploy
 from mirrax.deploy._archive import read_archive
+from mirrax.geometry import Diagonal, Euclidean
+from mirrax.inner import Prior
 from mirrax.study import _few_shot_learn, _few_shot_train
-from mirrax.study._few_shot import FewShotStudy
+from mirrax.study._few_shot import FewShotStudy, outer_optimiser
 from mirrax.study._few_shot_pool import compared, interval
+from mirrax.study._recipes import RECIPES
+from mirrax.tasks import glyphs
 
 WORDS = [
     *("train", "few-shot-glyphs", "--budget", "smoke", "--model", "mlp-8", "--stride", "2"),
@@ -59,14 +65,22 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
         "test_queries": 15,
         "train_queries": 15,
         "statistics": "query",
+        "rotations": False,
         "inner_steps": 5,
         "rate": 0.1,
         "pilot_steps": None,
         "rate_unit": "mean cross-entropy",
+        "tasks": 4,
+        "validate_every": 2,
+        "validation_tasks": 4,
         "test_tasks": 8,
         "optimiser": "adam",
         "outer_rate": 0.001,
         "decay": "none",
+        "clip": 10.0,
+        "first_order": False,
+        "warp": "spatial",
+        "penalty": 0.01,
     }
     for row in summary["methods"]:
         assert 0 <= row["test_accuracy"]["mean"] <= 1 and row["test_accuracy"]["ci95"] > 0
@@ -89,8 +103,8 @@ def test_resuming_makes_nothing_again_and_changes_no_byte(finished, tmp_path, as
     before = json.loads((finished / "summary.json").read_text())
     assert cli.main([*WORDS[:2], "--resume", "--out", str(path), "--json"]) == 0
     after = json.loads((path / "summary.json").read_text())
-    del before["wall_seconds"], after["wall_seconds"]
     assert before == after
+    assert before["meta_training_seconds"] > 0
 
 
 def test_a_run_stopped_and_continued_is_the_same_run(finished, tmp_path, as_in_life, monkeypatch):
@@ -183,6 +197,23 @@ def test_checkpoints_of_another_method_are_refused(finished, tmp_path, as_in_lif
     assert "has checkpoints of method 'convex_potential', not 'maml'" in error
 
 
+def test_a_checkpoint_brought_from_another_method_is_refused(
+    finished, tmp_path, as_in_life, capsys
+):
+    """Its arrays contain all that MAML asks for, and more."""
+    path = tmp_path / "run"
+    shutil.copytree(finished, path)
+    (path / "summary.json").unlink()
+    theirs, ours = (path / f"{name}/rate-0.1/seed-0" for name in ("convex_potential", "maml"))
+    for name in ("result.json", "prior.safetensors"):
+        (ours / name).unlink()
+    shutil.rmtree(ours / "checkpoints")
+    shutil.copytree(theirs / "checkpoints", ours / "checkpoints")
+    assert cli.main([*WORDS[:2], "--resume", "--out", str(path), "--json"]) == 2
+    error = capsys.readouterr().err
+    assert "is a checkpoint of method 'convex_potential', not 'maml'" in error
+
+
 def test_what_would_be_another_run_cannot_change(finished, as_in_life, capsys):
     words = ["train", "few-shot-glyphs", "--resume", "--out", str(finished), "--shot", "2"]
     assert cli.main(words) == 2
@@ -209,6 +240,17 @@ def test_a_rate_that_diverges_late_in_its_pilot_is_not_chosen(
     assert cli.main([*WORDS[:2], "--resume", "--out", str(path)]) == 0
     (row,) = json.loads((path / "summary.json").read_text())["methods"]
     assert row["rate"] == 0.05 and row["pilots"][0]["validation_accuracy"] is None
+
+
+def test_nothing_that_a_failed_rate_depends_on_can_change(tmp_path, as_in_life, capsys):
+    """A rate that diverged leaves no checkpoint, but an outcome that is not tried again."""
+    path = tmp_path / "run"
+    words = [*WORDS, "--method", "maml", "--rate", "1e30", "2e30", "--out", str(path)]
+    assert cli.main(words) == 3
+    assert not list(path.rglob("round-*")) and list(path.rglob("pilot.json"))
+    capsys.readouterr()
+    assert cli.main([*WORDS[:2], "--resume", "--out", str(path), "--outer-rate", "1e-4"]) == 2
+    assert "--outer-rate: cannot change once meta-training has begun" in capsys.readouterr().err
 
 
 def test_the_geometry_kept_is_that_of_the_method_asked_for(finished, tmp_path, as_in_life):
@@ -303,3 +345,85 @@ def test_a_baseline_that_diverges_becomes_a_note(finished, tmp_path, as_in_life,
     summary = json.loads((path / "summary.json").read_text())
     assert [row["method"] for row in summary["methods"]] == ["convex_potential"]
     assert any(note.startswith("maml is left out") for note in summary["notes"])
+
+
+# --- what studies are made of -----------------------------------------------------------------
+
+
+def test_rates_of_the_outer_loop_fall_as_they_are_told(as_in_life):
+    """Descent by a gradient of one, clipped to half; in float32, to ten of its roundings."""
+    for decay, expected in (
+        ("none", [1.0, 1.0, 1.0]),
+        ("cosine", [1.0, 0.5, 0.5 - math.sqrt(3) / 4]),
+        ("step", [1.0, 0.1, 0.01]),
+    ):
+        config = FewShotStudy(
+            optimiser="nesterov", decay=decay, clip=0.5, outer_rate=0.2, meta_steps=300
+        )
+        optimiser = outer_optimiser(config)
+        prior = Prior(Euclidean(), jnp.zeros(1))
+        state, found = optimiser.init(prior), []
+        for _ in range(251):
+            updates, state = optimiser.update(Prior(Euclidean(), jnp.ones(1)), state, prior)
+            # Momentum is put back to zero, so that every step is a first one.
+            state = jax.tree.map(
+                lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else 0 * leaf, state
+            )
+            found.append(-float(updates.start[0]))
+        # Nesterov's first step is 1 + 0.9 of a gradient.
+        np.testing.assert_allclose(
+            [found[i] for i in (0, 150, 250)], 0.2 * 0.5 * 1.9 * np.array(expected), rtol=1e-6
+        )
+
+
+def test_weights_of_the_network_decay_and_those_of_a_geometry_do_not(as_in_life):
+    optimiser = outer_optimiser(FewShotStudy(optimiser="nesterov", outer_rate=0.1))
+    prior = Prior(Diagonal(jnp.ones(2)), jnp.ones(2), {"w": jnp.ones(2)})
+    updates, _ = optimiser.update(jax.tree.map(jnp.zeros_like, prior), optimiser.init(prior), prior)
+    assert not np.any(updates.geometry.log_diagonal)
+    for part in (updates.start, updates.shared["w"]):
+        np.testing.assert_allclose(part, -0.1 * 1.9 * 1e-4, rtol=1e-6)
+
+
+# --- the figure and the table of the paper ----------------------------------------------------
+
+
+@pytest.fixture
+def small_images(monkeypatch):
+    """miniImageNet's place is taken by glyphs; the rows are few."""
+    monkeypatch.setattr("mirrax.study._few_shot.mini_imagenet", lambda data: glyphs())
+    monkeypatch.setattr(
+        "mirrax.study._recipes.RECIPES",
+        {"mini-imagenet": dataclasses.replace(RECIPES["mini-imagenet"], needs=())},
+    )
+    for name, rows in {"TABLE1": (), "FIGURE1": ("anil",)}.items():
+        monkeypatch.setattr(f"mirrax.study._reproduce_few_shot.{name}", rows)
+
+
+BRIEF = [
+    *("--budget", "smoke", "--model", "mlp-8", "--method", "maml", "--meta-steps", "2"),
+    *("--stride", "2", "--validate-every", "2", "--validation-tasks", "4", "--test-tasks", "6"),
+]
+
+
+def test_the_table_of_the_paper_is_made_again(small_images, tmp_path, as_in_life, capsys):
+    words = ["reproduce", "s004-table1", *BRIEF, "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 0
+    found = json.loads((tmp_path / "run/summary.json").read_text())["shots"]
+    assert {name: run["protocol"]["shot"] for name, run in found.items()} == {
+        "1-shot": 1,
+        "5-shot": 5,
+    }
+    text = capsys.readouterr().out
+    assert "48.70 ± 1.84" in text, "the paper's MAML"
+    assert cli.main([*words[:-1], str(tmp_path / "other"), "--shot", "5"]) == 2
+    assert "--shot: s004-table1 has runs of 1 and of 5 shots" in capsys.readouterr().err
+
+
+def test_the_figure_of_the_paper_is_made_again(small_images, tmp_path, as_in_life, capsys):
+    words = ["reproduce", "s004-fig1", *BRIEF, "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 0
+    rows = json.loads((tmp_path / "run/summary.json").read_text())["methods"]
+    assert [row["method"] for row in rows] == ["maml", "anil"]
+    assert all(row["adaptation"]["steps"] == list(range(11)) for row in rows)
+    assert "after k steps" in capsys.readouterr().out

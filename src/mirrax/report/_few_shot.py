@@ -20,6 +20,7 @@ _OPEN = "†"
 _CI95 = "the half-width of a 95% interval of the mean"
 _DATA = {
     "omniglot": "Omniglot",
+    "omniglot-background": "Omniglot (background and evaluation sets)",
     "cifar-fs": "CIFAR-FS",
     "fc100": "FC100",
     "mini-imagenet": "miniImageNet",
@@ -223,6 +224,7 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
         f"{way}-way {shot}-shot" if way and shot else "",
         queries,
         _STATISTICS.get(statistics, clean(statistics)) if isinstance(statistics, str) else "",
+        "MAML and WarpGrad to first order" if found.get("first_order") else "",
         _plural(found.get("test_tasks"), "test task"),
         inner,
         _plural(summary.get("meta_steps"), "meta-step") + _outer(found),
@@ -260,7 +262,7 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 def _setting(summary: Mapping[str, Any]) -> str:
     """Data set and model."""
-    name = clean(summary.get("recipe") or "").removeprefix("few-shot-")
+    name = clean(summary.get("family") or summary.get("recipe") or "").removeprefix("few-shot-")
     return ", ".join(filter(None, (_DATA.get(name, name), clean(summary.get("model") or ""))))
 
 

@@ -167,7 +167,7 @@ def draw_training(summary: Mapping[str, Any], window: int | None = None) -> "Fig
     axes.set_xlim(*span(every))
     smoothed = f" (mean of the last {window} records)" if window > 1 else ""
     axes.set_xlabel(f"Meta-step{smoothed}")
-    axes.set_ylabel("Query loss (nats)")
+    axes.set_ylabel("Objective of meta-training (nats)")
     heading(axes, "Loss of meta-training", list(lines.values()), list(lines))
     return figure
 

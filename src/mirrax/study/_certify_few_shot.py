@@ -50,10 +50,11 @@ def certify_few_shot(
 
     - `ConfigError`: if no method of the run learned a mirror map, or none is finished.
     """
-    setting, maps = prepare_few_shot(config, data), []
+    setting, maps, unfinished = prepare_few_shot(config, data), [], []
     for method in config.methods:
         run = finished_run(config, folder, method, seed)
         if not run:
+            unfinished.append(method)
             continue
         place, rate = run
         learner, initial = setting.compose(method, seed, rate)
@@ -69,9 +70,10 @@ def certify_few_shot(
         record = {"method": method, "potential": potential, "bounds": bounds}
         maps.append({**record, "steps": _by_step(found)})
     if not maps:
+        but = f" (not finished: {', '.join(unfinished)})" if unfinished else ""
         raise ConfigError(
-            f"{folder.path}: no method of this run has learned a mirror map; block_iaf, "
-            "kronecker_metric and convex_potential do."
+            f"{folder.path}: no finished method of this run has learned a mirror map{but}; "
+            "block_iaf, kronecker_metric and convex_potential do."
         )
     counterexample = dataclasses.asdict(theorem1_counterexample())
     return {"kind": "maps", "tasks": _TASKS, "maps": maps, "counterexample": counterexample}

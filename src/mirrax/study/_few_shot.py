@@ -1,8 +1,8 @@
 r"""The few-shot studies: learn a prior on many small tasks, and try it on classes never seen.
 
 Every method of a study has the same network, inner steps, outer optimiser, episodes and number of
-meta-steps; what it learns is its own. The configuration is one dataclass, and its fields are the
-command line's options.
+meta-steps; what it learns, and how fast some part of it, is its own. The configuration is one
+dataclass, and its fields are the command line's options.
 """
 
 import dataclasses
@@ -58,8 +58,8 @@ class FewShotStudy:
     - `pilot_steps`: meta-steps of each rate, if there are several; those of the kept one count.
     - `meta_steps`, `tasks`: outer steps, and tasks a step.
     - `optimiser`, `outer_rate`, `decay`, `clip`: the outer loop: Adam, or SGD with Nesterov
-      momentum 0.9 and weight decay 1e-4; its rate, constant, falling along a cosine, or by ten
-      every third of the steps; the largest norm of a hypergradient, 0 for none.
+      momentum 0.9 and weight decay 1e-4 of the network; its rate, constant, falling along a
+      cosine, or by ten every third of the steps; the largest norm of a hypergradient, 0 for none.
     - `first_order`, `warp`, `penalty`: options of the methods that have them.
     - `rotations`: whether quarter turns of a class are classes of their own in meta-training.
     - `stride`, `validate_every`, `validation_tasks`: steps a compiled call, steps between
@@ -222,7 +222,14 @@ def outer_optimiser(config: FewShotStudy) -> optax.GradientTransformation:
     if config.optimiser == "adam":
         return optax.chain(clip, optax.adam(schedule))
     momentum = optax.sgd(schedule, momentum=0.9, nesterov=True)
-    return optax.chain(clip, optax.add_decayed_weights(1e-4), momentum)
+    decay = optax.add_decayed_weights(1e-4, mask=_of_the_network)
+    return optax.chain(clip, decay, momentum)
+
+
+def _of_the_network(prior: Prior) -> Prior:
+    """Whose weights decay: a geometry's would be drawn to zero, which need not be the identity."""
+    every = jax.tree.map(lambda _: True, prior)
+    return dataclasses.replace(every, geometry=jax.tree.map(lambda _: False, prior.geometry))
 
 
 def load_classes(config: FewShotStudy, data: Path | None) -> FewShotFamily:

@@ -81,7 +81,8 @@ def learn_prior(
     fresh = Standing(
         learner.init(prior, key=stream(seed, META)), prior, jnp.array(-1.0), jnp.array(0)
     )
-    standing, notes = folder.load_checkpoint(fresh)
+    owner = {"method": method, "rate": rate, "seed": seed}
+    standing, notes = folder.load_checkpoint(fresh, **owner)
     made = int(standing.state.step)
     if made > until:
         raise ConfigError(
@@ -113,7 +114,7 @@ def learn_prior(
             standing, line["validation_accuracy"] = _validated(learner, standing, setting)
         folder.append_metrics(line)
         if due or made == until:
-            folder.save_checkpoint(standing, made)
+            folder.save_checkpoint(standing, made, **owner)
         metrics.append(line)
         phase.advance(f"{method}  loss {line['value']:.3f}", length)
     return Learned(learner, standing, metrics, notes)
@@ -133,15 +134,15 @@ def judge(
     **Arguments:**
 
     - `learner`, `prior`, `episodes`, `count`, `further`, `key`: as there. Tasks are judged a few
-      at a time, so that sets of any size are one compiled program.
+      at a time, the last few with some again, so that sets of any size are one compiled program.
     """
-    size = max(n for n in range(1, min(count, _TOGETHER) + 1) if count % n == 0)
-    numbers = np.arange(count).reshape(-1, size)
+    calls = -(-count // _TOGETHER)
+    numbers = (np.arange(calls * _TOGETHER) % count).reshape(calls, _TOGETHER)
     parts = [
         learner.evaluate(prior, episodes, jnp.asarray(part), further=further, key=key)
         for part in numbers
     ]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 
 def validation_accuracy(learner: FewShot, prior: Prior, setting: FewShotSetting) -> float:

@@ -1,6 +1,6 @@
 r"""A whole few-shot study: every method from every seed, tested on the same new tasks."""
 
-import time
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,9 +43,7 @@ def train_few_shot(
 
     What `summary.json` holds.
     """
-    begun = time.perf_counter()
     config = setting.config
-    rates = list(config.rate)
     runs: dict[str, list[dict[str, Any]]] = {}
     chosen: dict[str, dict[str, Any]] = {}
     notes = [setting.family.note] if setting.family.note else []
@@ -64,26 +62,12 @@ def train_few_shot(
     summary = {
         "recipe": config.family,
         "kind": "few-shot",
-        "protocol": {
-            "name": config.protocol,
-            "way": config.way,
-            "shot": config.shot,
-            "test_queries": config.test_queries,
-            "train_queries": setting.episodes[0].query,
-            "statistics": config.statistics,
-            "inner_steps": config.steps,
-            "rate": rates if len(rates) > 1 else rates[0],
-            "pilot_steps": config.pilot_steps if len(rates) > 1 else None,
-            "rate_unit": "mean cross-entropy",
-            "test_tasks": config.test_tasks,
-            "optimiser": config.optimiser,
-            "outer_rate": config.outer_rate,
-            "decay": config.decay,
-        },
+        "family": setting.family.name,
+        "protocol": _protocol(setting),
         "model": config.model,
         "seeds": config.seeds,
         "meta_steps": config.meta_steps,
-        "wall_seconds": round(time.perf_counter() - begun, 2),
+        "meta_training_seconds": _meta_training_seconds(folder),
         "hardware": hardware(),
         "methods": compared(runs, chosen),
         "notes": [*notes, *_notes(runs, chosen)],
@@ -92,6 +76,43 @@ def train_few_shot(
     write_json(folder / "summary.json", summary)
     report.write_figures(report.Run.read(folder.path))
     return summary
+
+
+def _protocol(setting: FewShotSetting) -> dict[str, Any]:
+    """What all methods had in common, and the options of those that have some."""
+    config = setting.config
+    several = len(config.rate) > 1
+    return {
+        "name": config.protocol,
+        "way": config.way,
+        "shot": config.shot,
+        "test_queries": config.test_queries,
+        "train_queries": setting.episodes[0].query,
+        "statistics": config.statistics,
+        "rotations": config.rotations,
+        "inner_steps": config.steps,
+        "rate": list(config.rate) if several else config.rate[0],
+        "pilot_steps": config.pilot_steps if several else None,
+        "rate_unit": "mean cross-entropy",
+        "tasks": config.tasks,
+        "validate_every": config.validate_every,
+        "validation_tasks": config.validation_tasks,
+        "test_tasks": config.test_tasks,
+        "optimiser": config.optimiser,
+        "outer_rate": config.outer_rate,
+        "decay": config.decay,
+        "clip": config.clip,
+        "first_order": config.first_order,
+        "warp": config.warp,
+        "penalty": config.penalty,
+    }
+
+
+def _meta_training_seconds(folder: RunFolder) -> float:
+    """Seconds of all meta-steps there are, pilots and compilation included, validation not."""
+    files = folder.path.rglob("metrics.jsonl")
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return round(sum(line["seconds"] for line in lines), 2)
 
 
 def _run(

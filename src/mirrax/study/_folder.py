@@ -116,8 +116,9 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether a round of meta-training is behind it, or behind a part of it."""
-        return any(self.path.rglob("checkpoints/round-*.safetensors"))
+        """Whether a round of meta-training is behind it, or behind a part of it, or has failed."""
+        traces = ("checkpoints/round-*.safetensors", "pilot.json", "result.json")
+        return any(any(self.path.rglob(trace)) for trace in traces)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -222,19 +223,27 @@ class RunFolder:
                 found.append((int(match[1]), path))
         return sorted(found)
 
-    def save_checkpoint(self, state: PyTree, rounds: int) -> None:
-        """Writes the state after a number of rounds, and removes the oldest checkpoints."""
+    def save_checkpoint(self, state: PyTree, rounds: int, **owner: Any) -> None:
+        """Writes the state after a number of rounds, and removes the oldest checkpoints.
+
+        **Arguments:**
+
+        - `state`: the state.
+        - `rounds`: how many rounds it has.
+        - `owner`: whose it is, by any names, which `load_checkpoint` compares.
+        """
         name = f"checkpoints/round-{rounds:06d}.safetensors"
-        self.save_tree(name, state, {"kind": "checkpoint", "rounds": rounds})
+        self.save_tree(name, state, {"kind": "checkpoint", "rounds": rounds, **owner})
         for _, path in self._checkpoints()[:-_KEPT]:
             path.unlink(missing_ok=True)
 
-    def load_checkpoint(self, like: PyTree) -> tuple[PyTree, list[str]]:
+    def load_checkpoint(self, like: PyTree, **owner: Any) -> tuple[PyTree, list[str]]:
         """The newest sound checkpoint.
 
         **Arguments:**
 
         - `like`: a state of the same structure, returned if there is no checkpoint.
+        - `owner`: as `save_checkpoint` was told.
 
         **Returns:**
 
@@ -242,16 +251,22 @@ class RunFolder:
 
         **Raises:**
 
-        - `ArtifactError`: if it is a checkpoint of another architecture.
+        - `ArtifactError`: if it is a checkpoint of another owner or architecture.
         """
         warnings = []
         for _, path in reversed(self._checkpoints()):
             try:
-                arrays, _ = read_archive(path)
+                arrays, metadata = read_archive(path)
             except ArtifactError as error:
                 warnings.append(str(error))
                 continue
-            # A sound checkpoint of another architecture is no damage: going on would start anew.
+            # A sound checkpoint of something else is no damage: going on would start anew.
+            for field, value in owner.items():
+                if metadata.get(field, value) != value:
+                    raise ArtifactError(
+                        f"{path} is a checkpoint of {field} {metadata[field]!r}, not {value!r}; "
+                        "start the run again in another folder."
+                    )
             return _from_arrays(arrays, like, path), warnings
         return like, warnings
 
@@ -274,7 +289,12 @@ def _to_arrays(state: PyTree) -> dict[str, np.ndarray]:
 
 def _from_arrays(arrays: Mapping[str, np.ndarray], like: PyTree, path: Path) -> PyTree:
     dynamic, static = eqx.partition(like, eqx.is_array)
-    leaves = []
+    leaves, expected = [], {name for name, _ in _named_leaves(like)}
+    if surplus := sorted(arrays.keys() - expected):
+        raise ArtifactError(
+            f"{path} does not fit this run: it has an array {surplus[0]} that is not expected; "
+            "start the run again in another folder."
+        )
     for name, leaf in _named_leaves(like):
         shape = jax.random.key_data(leaf).shape if _is_key(leaf) else leaf.shape
         if name not in arrays or arrays[name].shape != shape:
