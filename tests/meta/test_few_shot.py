@@ -16,6 +16,7 @@ from mirrax.hypergradient import Pathwise, Reverse
 from mirrax.inner import MirrorDescent, PreconditionedDescent, Prior, unroll
 from mirrax.meta import FewShot, episode_problem
 from mirrax.models import accuracy, cross_entropy, mlp
+from mirrax.models._conv4 import blocks_then_head
 from mirrax.objective import ValidationLoss
 from mirrax.tasks import Episodes
 
@@ -197,12 +198,32 @@ def test_units_are_adapted_as_often_as_their_logit_says():
 
 
 @pytest.mark.parametrize("statistics", ["query", "support"])
-def test_query_images_may_be_normalised_by_the_support_set(statistics):
-    """The model is told how many of its first images are the reference; labels are the others'."""
-    problem = episode_problem(episodes().draw(key=KEY), MODEL, statistics)
-    images, labels = problem.query
-    extra = len(images) - len(labels)
-    assert extra == (len(problem.batches.data[1]) if statistics == "support" else 0)
+def test_query_images_are_normalised_as_asked_for(statistics):
+    """A block of convolution, normalisation, ReLU and pooling, and a head, written out."""
+    model = blocks_then_head("one", (4, 4, 1), (5,), 3)
+    params, episode = model.init(KEY), episodes().draw(key=KEY)
+
+    @jax.jit
+    def convolved(images):
+        kernel, bias = (params["conv_0"][part] for part in ("weight", "bias"))
+        layout = ("NHWC", "HWIO", "NHWC")
+        return (
+            jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=layout)
+            + bias
+        )
+
+    hidden = convolved(episode.query_images)
+    few = convolved(episode.support_images) if statistics == "support" else hidden
+    mean, spread = np.mean(few, axis=(0, 1, 2)), np.sqrt(np.var(few, axis=(0, 1, 2)) + 1e-5)
+    gain, bias = (np.asarray(params["norm_0"][part]) for part in ("gain", "bias"))
+    hidden = np.maximum((hidden - mean) / spread * gain + bias, 0)
+    pooled = hidden.reshape(-1, 2, 2, 2, 2, 5).max(axis=(2, 4)).reshape(len(hidden), -1)
+    logits = pooled @ params["dense_0"]["weight"] + params["dense_0"]["bias"]
+    expected = cross_entropy(logits, episode.query_labels)
+
+    problem = episode_problem(episode, model, statistics)
+    found = jax.jit(problem.loss)(params, None, problem.query)
+    np.testing.assert_allclose(found, expected, rtol=ROUNDING)
 
 
 def test_what_cannot_be():
