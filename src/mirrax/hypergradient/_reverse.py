@@ -32,8 +32,7 @@ def linearised(problem: Problem) -> Problem:
     def loss(params: Primal, shared: PyTree, batch: PyTree) -> Scalar:
         here = jax.lax.stop_gradient((params, shared))
         value, slopes = jax.value_and_grad(lambda at: problem.loss(at[0], at[1], batch))(here)
-        held = jax.lax.stop_gradient((value, slopes))
-        return held[0] + dot(held[1], vector.sub((params, shared), here))
+        return value + dot(slopes, vector.sub((params, shared), here))
 
     return Problem(loss, problem.batches, problem.solution, problem.query)
 
