@@ -62,11 +62,17 @@ def test_the_curves_are_the_record(summary):
         lines = [line for line in axes.get_lines() if len(line.get_xdata()) == 11]
         found = sorted(tuple(line.get_ydata()) for line in lines)
         assert found == sorted(tuple(row["adaptation"][key]) for row in summary["methods"])
-        assert len(axes.collections) == len(summary["methods"])  # one band each
+        assert len(axes.collections) == 1, "of so many lines the one in front has a band"
         assert axes.get_yscale() == "log" and "log scale" in axes.get_ylabel()
         (mark,) = [line for line in axes.get_lines() if len(line.get_xdata()) == 2]
         assert list(mark.get_xdata()) == [5, 5]
     assert "the 5 steps of meta-training" in bottom.get_xlabel()
+
+
+def test_every_one_of_a_few_lines_has_a_band(summary):
+    with drawing():
+        few = draw_adaptation({**summary, "methods": summary["methods"][:5]})
+    assert [len(axes.collections) for axes in few.axes] == [5, 5]
 
 
 def test_short_ranges_keep_a_linear_axis_from_zero():

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WINDOWS = 25  # a line of training that is smoothed has about so many separate means
+_CROWD = 5  # of more lines than this, only those in front have a band
 _PANELS = {
     "support_loss": ("Support loss on new tasks", "Mean loss", "nats"),
     "gradient_norm": ("Norm of its gradient", "Euclidean norm", ""),
@@ -226,13 +227,15 @@ def _trace_panel(axes: "Axes", traces: Mapping[str, Mapping[str, Any]], key: str
     means = {name: mean for name, mean in means.items() if any_finite(mean)}
     limits = _scale(axes, list(means.values()))
     styles = strokes(list(traces))
+    front = max((styles[name].order for name in means), default=0)
     lines = {}
     for name in sorted(means, key=lambda name: -last(means[name])):
         steps, mean, stroke = to_array(traces[name]["steps"]), means[name], styles[name]
         shown = positive(mean, limits) if limits else mean
         point = {"marker": stroke.marker, "markersize": 4.0} if len(steps) <= 30 else {}
         (lines[name],) = axes.plot(steps, shown, **stroke.line(), **point)
-        if traces[name].get(f"{key}_ci95"):
+        banded = len(means) <= _CROWD or stroke.order == front
+        if banded and traces[name].get(f"{key}_ci95"):
             error = to_array(traces[name][f"{key}_ci95"])
             band(axes, steps, mean - error, mean + error, stroke, limits)
     unit = [_PANELS[key][2], *(["log scale"] if limits else [])]

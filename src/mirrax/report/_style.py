@@ -155,6 +155,7 @@ _KNOWN = {
     "blockiaf": Stroke(INK, _DASHES[6], 1.7, 4, "P"),
     "blockiaf (official)": Stroke(INK, _DASHES[0], 1.7, 4, "P"),
     "blockiaf (paper)": Stroke(INK, _DASHES[4], 1.7, 4, "P"),
+    "kronecker metric": Stroke(VERMILLION, _DASHES[1], 1.7, 4, "X"),
     "convex potential": Stroke(VERMILLION, _DASHES[0], 2.3, 5, "*"),
 }
 _OTHERS = (
