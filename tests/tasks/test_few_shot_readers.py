@@ -238,6 +238,17 @@ def test_mini_imagenet(folder, layout):
     assert np.abs(centres - smooth).mean() < 30
 
 
+def test_mini_imagenets_parts_have_the_published_numbers_of_classes(folder):
+    """A split of one's own would be printed beside figures of the published one."""
+    files = mini_files(np.random.default_rng(0))
+    moved = {name: data for name, data in files["test"].items() if name.startswith(WNIDS[99])}
+    files["val"] |= moved
+    files["test"] = {name: data for name, data in files["test"].items() if name not in moved}
+    write_mini(folder, "images", files)
+    message = "val.csv has 17 classes; the validation part of Ravi and Larochelle's split has 16."
+    assert message in refused(mini_imagenet, folder)
+
+
 def test_mini_imagenets_lists_must_fit(folder):
     root = write_mini(folder, "images")
     (root / "images/extra.jpg").write_bytes((root / f"images/{WNIDS[0]}00000001.jpg").read_bytes())

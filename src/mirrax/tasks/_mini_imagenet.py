@@ -16,7 +16,8 @@ from ._few_shot import assemble
 from ._filed import Entry, FiledImages, file_by_class, open_images, read_entries
 from ._sources import Folder, locate, verify_located
 
-_PARTS = ("train", "validation", "test")
+_CLASSES = {"train": 64, "validation": 16, "test": 20}
+_PARTS = tuple(_CLASSES)
 _MOST_BYTES = 1 << 24  # of a csv; the largest has 1.2 MB
 _HEADER = ["filename", "label"]
 
@@ -37,7 +38,7 @@ def mini_imagenet(folder: Folder = None) -> FewShotFamily:
 
     - `DataError`: missing files, another checksum, a csv of another form, an image that is damaged,
         not listed, filed where the csv does not say, or not of 84 × 84 pixels, a class in two
-        parts, or another number of images.
+        parts, or another number of images or classes.
 
     >>> mini_imagenet("nowhere")
     Traceback (most recent call last):
@@ -59,9 +60,16 @@ def mini_imagenet(folder: Folder = None) -> FewShotFamily:
             entries = file_by_class(filed.values())
         counts = {name: len(images) for name, images in entries.items()}
         shape = located.source.image_shape
-        return assemble(
+        family = assemble(
             "mini-imagenet", located, split, counts, lambda name: read_entries(entries[name], shape)
         )
+    for part, wanted in _CLASSES.items():
+        if len(split[part]) != wanted:
+            raise DataError(
+                f"{paths[part]} has {len(split[part])} classes; the {part} part of Ravi and "
+                f"Larochelle's split has {wanted}."
+            )
+    return family
 
 
 def _read_csv(path: Path) -> dict[str, str]:
