@@ -275,13 +275,13 @@ def fresh(name: str) -> int:
 def compare(rounds: int, counts: Sequence[int]) -> dict[str, Any]:
     """Checks that all sides agree, times them, prints a table and returns the record."""
     work = Work.make()
+    compilation = seconds_to_compile(work)  # before PyTorch's threads are there to spin
     sides = sides_of(work, counts)
     reference = sides[next(name for name in sides if name != "mirrax")]()
     difference = {side: differences(run(), reference) for side, run in sides.items()}
     wrong = {s: d for s, d in difference.items() if any(d[k] > TOLERANCE[k] for k in d)}
     if wrong:
         raise SystemExit(f"these sides compute something else: {wrong}")
-    compilation = seconds_to_compile(work)
     times = interleave(sides, rounds)
     others = [side for side in times if side != "mirrax"]
     fields = ("median", "fastest", "median_cpu")

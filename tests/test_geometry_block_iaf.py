@@ -133,6 +133,7 @@ def test_paper_map_agrees_with_the_authors_code_but_for_its_scale(live, golden):
     compare(x, tensors(golden("c03_blockiaf_paper_bounded"), "g_z__"), AGREES)
 
 
+@pytest.mark.slow
 def test_official_dependence_of_blocks_agrees_with_the_authors_code(live):
     mirror_map, z = stored_map(live), tensors(live, "z__")
     first = [block[0] for block in BLOCKS]

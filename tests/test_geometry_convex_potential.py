@@ -202,6 +202,7 @@ def test_inverse_from_afar(size, weight):
     jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=0, atol=lost), back, z)
 
 
+@pytest.mark.slow
 def test_solution_of_the_dual_system_to_third_order():
     rng = np.random.default_rng(8)
     root = rng.normal(size=(3, 3))

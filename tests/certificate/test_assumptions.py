@@ -99,6 +99,7 @@ def test_a_loss_that_is_not_convex_is_caught_whatever_is_declared(convex):
     assert "steps (worst gap" in certificate.assumption("convex losses").detail
 
 
+@pytest.mark.slow
 def test_the_printed_step_across_a_kink_is_flagged():
     exact = certify(MirrorDescent(0.2), KINK, convex=True)
     printed = certify(PreconditionedDescent(0.2), KINK, convex=True)

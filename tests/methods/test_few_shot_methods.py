@@ -74,8 +74,9 @@ STILL = ("conv_0/bias",)
 
 SINGLE = functools.partial(blocks_then_head, "single", (8, 8, 1), (3,), 3)
 
-VARIANTS = ("anil", "t_net", "warp_maml", "block_iaf_official", "kronecker_metric")
-"""Methods all parts of which another method has too."""
+VARIANTS = ("anil", "t_net", "warp_maml", "block_iaf_official", "kronecker_metric", "meta_sgd")
+VARIANTS += ("block_iaf",)
+"""Methods all parts of which another method or a test of its map has too."""
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def drawn(*shape, seed=1):
 
 
 CASES = [
-    ((28, 28, 1), None, None),
+    pytest.param((28, 28, 1), None, None, marks=pytest.mark.slow),
     ((19, 30, 3), "pointwise", 2),
     pytest.param((32, 32, 3), "spatial", None, marks=pytest.mark.slow),
     pytest.param((84, 84, 3), None, 2, marks=pytest.mark.slow),

@@ -220,6 +220,7 @@ def test_what_would_be_another_run_cannot_change(finished, as_in_life, capsys):
     assert "--shot: cannot change once meta-training has begun" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverges_late_in_its_pilot_is_not_chosen(
     finished, tmp_path, as_in_life, monkeypatch
 ):
@@ -420,6 +421,7 @@ def test_the_table_of_the_paper_is_made_again(small_images, tmp_path, as_in_life
     assert "--shot: s004-table1 has runs of 1 and of 5 shots" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_figure_of_the_paper_is_made_again(small_images, tmp_path, as_in_life, capsys):
     words = ["reproduce", "s004-fig1", *BRIEF, "--out", str(tmp_path / "run")]
     assert cli.main(words) == 0

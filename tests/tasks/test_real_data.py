@@ -93,6 +93,7 @@ def names_of(family) -> dict[str, set[str]]:
     return {p: set(getattr(family, p).class_names) for p in ("train", "validation", "test")}
 
 
+@pytest.mark.slow
 def test_omniglot(real_data):
     need(real_data, "omniglot")
     family = omniglot(real_data)
@@ -115,6 +116,7 @@ def test_omniglot(real_data):
     assert len(distinct) > 32_000  # of 32,460; a few are drawn alike
 
 
+@pytest.mark.slow
 def test_splits_of_cifar(real_data):
     need(real_data, "cifar-100")
     bertinetto, oreshkin = cifar_fs(real_data), fc100(real_data)
@@ -131,6 +133,7 @@ def test_splits_of_cifar(real_data):
     assert np.abs(images.mean(axis=(0, 1, 2, 3)) - [0.507, 0.487, 0.441]).max() < 0.02
 
 
+@pytest.mark.slow
 def test_mini_imagenet(real_data):
     need(real_data, "mini-imagenet")
     family = mini_imagenet(real_data)
