@@ -16,6 +16,7 @@ from mirrax import cli, deploy
 from mirrax._errors import ConfigError
 from mirrax.geometry import Diagonal
 from mirrax.study import _folder, _train
+from repeats import slow
 
 SOURCE = Path(__file__).parents[1] / "src"
 SMALL = [
@@ -99,7 +100,7 @@ def test_resuming_gives_the_same_bytes(finished, tmp_path, as_in_life, capsys):
 
 
 # The first ends in a finite, huge loss, the second in none.
-@pytest.mark.parametrize("rate", ["1e+06", pytest.param("1e+30", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rate", ["1e+06", slow("1e+30")])
 def test_divergence_is_named_and_resumed_with_a_smaller_rate(
     rate, finished, tmp_path, as_in_life, capsys, monkeypatch
 ):

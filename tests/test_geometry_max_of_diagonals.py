@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mirrax.geometry import Diagonal, MaxOfDiagonals
+from repeats import slow
 
 
 def random(seed, count, dim, spread=0.7):
@@ -36,18 +37,13 @@ def test_the_paper_s_bound_on_its_divergence_is_false():
     assert float(claimed) == pytest.approx(2.5, rel=1e-15)
 
 
-SOLVES = [(2, 3, 0.01), (3, 3, 3.0), (3, 2000, 0.05), (5, 40, 0.5)]
-MORE_SOLVES = [(3, 50, 0.05), (8, 20, 0.5)]
+SOLVES = [
+    *((2, 3, 0.01), (3, 3, 3.0), (3, 2000, 0.05), (5, 40, 0.5)),
+    *(slow(3, 50, 0.05), slow(8, 20, 0.5)),
+]
 
 
-def slow(*values):
-    """Cases that others have all parts of; each number of components compiles anew."""
-    return [
-        pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=pytest.mark.slow) for v in values
-    ]
-
-
-@pytest.mark.parametrize("count", [1, 3, *slow(2, 5)])
+@pytest.mark.parametrize("count", [1, 3, slow(2), slow(5)])
 def test_equal_components_are_one_diagonal(count):
     logs, point = random(count, 1, 6)
 
@@ -61,7 +57,7 @@ def test_equal_components_are_one_diagonal(count):
         np.testing.assert_allclose(same, expected, rtol=4e-16)
 
 
-@pytest.mark.parametrize("count", [2, *slow(5)])
+@pytest.mark.parametrize("count", [2, slow(5)])
 def test_equal_components_share_a_finite_gradient(count):
     """The weights are not determined here; the point is, and so is the sum of its gradients."""
     logs, dual = random(count, 1, 6)
@@ -77,7 +73,7 @@ def test_equal_components_share_a_finite_gradient(count):
     np.testing.assert_allclose(jacobian, np.diag(np.exp(-2 * logs[0])), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("count", [5, *slow(2, 3)])
+@pytest.mark.parametrize("count", [5, slow(2), slow(3)])
 def test_every_dual_of_a_tie_leads_back_to_it(count):
     """At a tie the duals are `Σ_j w_j m_j² x` for all `w` in the simplex; each maps to `x`."""
     # Five components in six coordinates, many duals at once: a loop condition that compares
@@ -98,7 +94,7 @@ def test_every_dual_of_a_tie_leads_back_to_it(count):
     np.testing.assert_allclose(found, weights, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("count", [3, *slow(2)])
+@pytest.mark.parametrize("count", [3, slow(2)])
 def test_conjugate_against_a_grid_on_the_simplex(count):
     """No point of a fine grid beats the found minimum, and the best one comes close."""
     points = 400 if count == 2 else 60
@@ -113,7 +109,7 @@ def test_conjugate_against_a_grid_on_the_simplex(count):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize(("count", "dim", "spread"), [*SOLVES, *slow(*MORE_SOLVES)])
+@pytest.mark.parametrize(("count", "dim", "spread"), SOLVES)
 def test_gap_certifies_every_solve(count, dim, spread, dtype):
     """The Frank–Wolfe gap closes to rounding, with weights on the simplex, on many draws."""
     rng = np.random.default_rng(dim)

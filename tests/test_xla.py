@@ -1,4 +1,4 @@
-"""Settings made before JAX is imported: what the user has set stands."""
+"""Settings of XLA: what the user has set stands, and the installed version knows them."""
 
 import os
 import subprocess

@@ -1,7 +1,6 @@
-"""Settings of XLA in the environment, which only programs make, and before JAX is imported.
+"""Settings of XLA in the environment, which programs make: command line, tests, benchmarks.
 
-The library itself leaves them alone, as it may share a process with others; the command line, the
-tests and the benchmarks make them.
+The library itself leaves them alone, as it may share a process with others.
 """
 
 import os
@@ -16,7 +15,7 @@ def set_flags() -> None:
     """Has the CPU's fusions emitted as LLVM code directly, where JAX's own default goes by MLIR.
 
     Programs with loops, as ours are, then compile in 0.6 to 0.85 of the time, and run no slower.
-    What `XLA_FLAGS` already says about it stands. XLA reads it when it first compiles.
+    What `XLA_FLAGS` already says about it stands. To be called before anything is compiled.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
@@ -27,7 +26,8 @@ def set_flags() -> None:
 def keep_programs() -> None:
     """Keeps compiled programs in the user's cache folder, so that a second run starts at once.
 
-    `JAX_COMPILATION_CACHE_DIR` names another folder; an empty one keeps nothing.
+    `JAX_COMPILATION_CACHE_DIR` names another folder; an empty one keeps nothing. To be called
+    before JAX is imported.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "mirrax" / "compiled"))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -19,6 +20,7 @@ from mirrax.models import accuracy, cross_entropy, mlp
 from mirrax.models._conv4 import blocks_then_head
 from mirrax.objective import ValidationLoss
 from mirrax.tasks import Episodes
+from repeats import slow
 
 KEY = jax.random.key(5)
 MODEL = mlp((4, 4, 1), (16,), 3)
@@ -131,10 +133,9 @@ def test_divergence_leaves_the_state_and_says_when():
     assert int(state.step) == 0
 
 
-ALONE = pytest.param(False, marks=pytest.mark.slow, id="alone")
-
-
-@pytest.mark.parametrize("inside", [ALONE, pytest.param(True, id="in coordinates")])
+@pytest.mark.parametrize(
+    "inside", [slow(False, id="alone"), pytest.param(True, id="in coordinates")]
+)
 def test_an_outer_step_keeps_constraints(inside):
     """The outer optimiser would make every amplitude −1; the nearest that is allowed is 0."""
     down = optax.stateless(lambda updates, _: jax.tree.map(lambda g: -jnp.ones_like(g), updates))
@@ -249,7 +250,7 @@ def test_what_cannot_be():
 
 SHARDED = """
 import sys
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 import jax
 jax.config.update("jax_enable_x64", True)
 import numpy as np
@@ -264,13 +265,13 @@ for devices in (1, 2):
 
 def test_two_devices_compute_what_one_does():
     """In a process of its own, because devices are counted once; sums may round differently."""
-    folder = os.path.dirname(os.path.abspath(__file__))
+    here = Path(__file__).parent
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_PLATFORMS": "cpu",
     }
     done = subprocess.run(
-        [sys.executable, "-c", SHARDED.format(folder=folder)],
+        [sys.executable, "-c", SHARDED.format(folders=[str(here), str(here.parent)])],
         env=environment,
         capture_output=True,
         text=True,

@@ -18,6 +18,7 @@ from mirrax.inner import (
 )
 from mirrax.meta import Alternating, Descent, ManyShot, Reference
 from mirrax.objective import RegretBound, frozen
+from repeats import slow
 
 KEY, RATE, STEPS, TASKS, VISITS = jax.random.key(3), 0.1, 12, 3, 2
 TRACES = []
@@ -93,7 +94,7 @@ def runs_of(state_key, number):
             yield problem, initialise(starts[task, visit]), keys[task, visit]
 
 
-@pytest.mark.parametrize("reference", [REFERENCE, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("reference", [REFERENCE, slow(None)])
 def test_descent_equals_a_hand_written_loop_over_tasks(reference):
     estimator = Reverse(STEPS)
     objective = RegretBound(RATE, "solution" if reference else "last")

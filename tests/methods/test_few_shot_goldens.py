@@ -35,13 +35,9 @@ from mirrax.inner import (
 )
 from mirrax.models import cross_entropy
 from mirrax.objective import ValidationLoss
+from repeats import slow
 
 KEY = jax.random.key(0)
-
-
-def slow(value):
-    """A case that repeats, on another network, what a faster one has shown."""
-    return pytest.param(value, marks=pytest.mark.slow)
 
 
 def run(reference, model, inner, prior, wrt, orders=(False,)):

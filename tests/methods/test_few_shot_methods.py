@@ -18,6 +18,7 @@ from mirrax.methods import FEW_SHOT, Protocol, find_method, options_of
 from mirrax.methods._few_shot import scaled
 from mirrax.models._conv4 import blocks_then_head
 from mirrax.tasks import Episodes
+from repeats import slow
 
 KEY = jax.random.key(2)
 NETWORK = functools.partial(blocks_then_head, "tiny", (8, 8, 1), (4, 3), 3)
@@ -74,14 +75,13 @@ STILL = ("conv_0/bias",)
 
 SINGLE = functools.partial(blocks_then_head, "single", (8, 8, 1), (3,), 3)
 
-VARIANTS = ("anil", "t_net", "warp_maml", "block_iaf_official", "kronecker_metric", "meta_sgd")
-VARIANTS += ("block_iaf",)
-"""Methods all parts of which another method or a test of its map has too."""
+VARIANTS = ("anil", "t_net", "warp_maml", "block_iaf_official", "kronecker_metric")
+"""Methods all parts of which another method has too."""
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ()) for name in FEW_SHOT],
+    [slow(name) if name in VARIANTS else name for name in FEW_SHOT],
 )
 def test_every_part_that_is_learned_is_moved(name):
     learner, prior = FEW_SHOT[name](protocol(SINGLE), key=KEY)

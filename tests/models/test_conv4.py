@@ -9,6 +9,7 @@ import pytest
 
 from mirrax.models import Model, build, conv4, cross_entropy
 from mirrax.models._conv4 import blocks_then_head
+from repeats import slow
 
 KEY = jax.random.key(0)
 
@@ -71,13 +72,13 @@ def drawn(*shape, seed=1):
 
 
 CASES = [
-    pytest.param((28, 28, 1), None, None, marks=pytest.mark.slow),
+    slow((28, 28, 1), None, None),
     ((19, 30, 3), "pointwise", 2),
-    pytest.param((32, 32, 3), "spatial", None, marks=pytest.mark.slow),
-    pytest.param((84, 84, 3), None, 2, marks=pytest.mark.slow),
+    slow((32, 32, 3), "spatial", None),
+    slow((84, 84, 3), None, 2),
     ((16, 17, 1), "spatial", 2),
 ]
-PLAIN = pytest.param(None, marks=pytest.mark.slow)
+PLAIN = slow(None)
 """The network without warps, of which the one with them has all parts."""
 
 
@@ -91,10 +92,9 @@ def test_equals_the_printed_order(shape, warp, reference):
     np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-11)
 
 
-OTHERS = [pytest.param(*case, marks=pytest.mark.slow) for case in ((None, None), ("pointwise", 3))]
-
-
-@pytest.mark.parametrize(("warp", "reference"), [("spatial", 3), *OTHERS])
+@pytest.mark.parametrize(
+    ("warp", "reference"), [("spatial", 3), slow(None, None), slow("pointwise", 3)]
+)
 def test_second_derivatives_equal_those_of_the_printed_order(warp, reference):
     """The gradient of a gradient step's loss, gains of both signs included."""
     model = blocks_then_head("two", (9, 8, 2), (4, 5), 3, warp)

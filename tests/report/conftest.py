@@ -327,7 +327,6 @@ def few_shot_summary() -> dict[str, Any]:
         "model": "conv4-32",
         "seeds": 3,
         "meta_steps": 300,
-        "meta_training_seconds": 1834.2,
         "hardware": {"device": "cpu", "cores": 2},
         "methods": methods,
         "notes": ["No rate was tuned for one method alone."],

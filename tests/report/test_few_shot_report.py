@@ -81,6 +81,20 @@ def test_other_protocols_are_told_apart(summary):
     line = report.few_shot_table(summary).notes[0]
     assert line.startswith("Official protocol: ") and "of the support images" in line
     assert "1 query image a class (15 in meta-training)" in line
+    assert "first order" not in line
+    summary["protocol"]["first_order"] = True
+    assert "MAML and WarpGrad to first order" in report.few_shot_table(summary).notes[0]
+
+
+def test_the_two_splits_of_omniglot_are_told_apart(summary):
+    titles = [
+        report.few_shot_table({**summary, "recipe": "omniglot", "family": family}).title
+        for family in ("omniglot", "omniglot-background")
+    ]
+    assert titles == [
+        "Few-shot learning on Omniglot, conv4-32",
+        "Few-shot learning on Omniglot (background and evaluation sets), conv4-32",
+    ]
 
 
 @pytest.mark.parametrize(

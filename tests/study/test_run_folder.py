@@ -136,6 +136,16 @@ def test_a_checkpoint_of_other_shapes_is_refused(folder):
         folder.load_checkpoint(state(size=4))
     with pytest.raises(ArtifactError, match="does not fit"):
         folder.load_checkpoint({**state(), "more": jnp.zeros(2)})
+    folder.save_checkpoint({**state(), "more": jnp.zeros(2)}, 2)
+    with pytest.raises(ArtifactError, match="does not fit this run: it has an array more"):
+        folder.load_checkpoint(state())
+
+
+def test_a_checkpoint_knows_whose_it_is(folder):
+    folder.save_checkpoint(state(2.0), 1, seed=0, rate=0.1)
+    assert float(folder.load_checkpoint(state(), seed=0, rate=0.1)[0]["m"][0]) == 2.0
+    with pytest.raises(ArtifactError, match="is a checkpoint of rate 0.1, not 0.2; start the run"):
+        folder.load_checkpoint(state(), seed=0, rate=0.2)
 
 
 def test_metrics_lose_a_line_cut_short_and_rounds_past_the_checkpoint(folder):

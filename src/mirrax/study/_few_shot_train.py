@@ -1,6 +1,5 @@
 r"""A whole few-shot study: every method from every seed, tested on the same new tasks."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,7 +66,6 @@ def train_few_shot(
         "model": config.model,
         "seeds": config.seeds,
         "meta_steps": config.meta_steps,
-        "meta_training_seconds": _meta_training_seconds(folder),
         "hardware": hardware(),
         "methods": compared(runs, chosen),
         "notes": [*notes, *_notes(runs, chosen)],
@@ -106,13 +104,6 @@ def _protocol(setting: FewShotSetting) -> dict[str, Any]:
         "warp": config.warp,
         "penalty": config.penalty,
     }
-
-
-def _meta_training_seconds(folder: RunFolder) -> float:
-    """Seconds of all meta-steps there are, pilots and compilation included, validation not."""
-    files = folder.path.rglob("metrics.jsonl")
-    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    return round(sum(line["seconds"] for line in lines), 2)
 
 
 def _run(

@@ -21,6 +21,8 @@ def assemble(
     split: Split,
     counts: Mapping[str, int],
     read: Callable[[str], np.ndarray],
+    *,
+    sizes: Mapping[str, int] | None = None,
 ) -> FewShotFamily:
     """Reads the classes of a split.
 
@@ -31,6 +33,7 @@ def assemble(
     - `split`: `train`, `validation` and `test` to names of classes.
     - `counts`: images of each class there is.
     - `read`: the images of a class, `(n, height, width, channels)`, uint8.
+    - `sizes`: classes that each part must have, where the split is read from the files themselves.
 
     **Returns:**
 
@@ -39,7 +42,8 @@ def assemble(
     **Raises:**
 
     - `DataError`: a class in two parts, one that the files lack, one that the split does not know,
-        or another number of images than the edition has; all seen before an image is read.
+        another number of images than the edition has, or of classes than `sizes`; all seen before
+        an image is read.
     """
     title, per_class = located.source.title, located.edition.per_class
     where = f"{title} in {next(iter(located.paths.values())).parent}"
@@ -57,6 +61,11 @@ def assemble(
             raise DataError(
                 f"{where}: class {label!r} has {count} images, and {per_class} are published; get"
                 " it again"
+            )
+    for part, size in (sizes or {}).items():
+        if len(split[part]) != size:
+            raise DataError(
+                f"{where}: the {part} part has {len(split[part])} classes, and {size} are published"
             )
     parts = {
         part: _stack(f"{name}/{part}", labels, read, per_class) for part, labels in split.items()
