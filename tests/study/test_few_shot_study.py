@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -385,6 +386,21 @@ def test_rates_of_the_outer_loop_fall_as_they_are_told(as_in_life):
         np.testing.assert_allclose(
             [found[i] for i in (0, 3, 5)], 0.2 * 0.5 * 1.9 * np.array(expected), rtol=SINGLE
         )
+
+
+@pytest.mark.parametrize("count", [1, 7, 20, 45])
+def test_every_task_is_judged_once_and_always_as_many_together(count):
+    """Tasks that fill up the last call are left out of what is returned."""
+    calls = []
+
+    def evaluate(prior, episodes, numbers, *, further, key):
+        calls.append(numbers)
+        return {"number": np.asarray(numbers)}
+
+    learner = types.SimpleNamespace(evaluate=evaluate)
+    found = _few_shot_learn.judge(learner, None, None, count, further=0, key=None)
+    assert found["number"].tolist() == list(range(count))
+    assert len({call.shape for call in calls}) == 1
 
 
 def test_weights_of_the_network_decay_and_those_of_a_geometry_do_not(as_in_life):

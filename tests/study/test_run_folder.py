@@ -46,6 +46,17 @@ def test_create_and_open(folder):
     assert not folder.begun
 
 
+@pytest.mark.parametrize(
+    "trace", ["checkpoints/round-000001.safetensors", "pilot.json", "result.json"]
+)
+def test_a_run_has_begun_when_a_part_of_it_has(folder, trace):
+    part = folder.part("maml/seed-0", {"seed": 0})
+    assert not folder.begun
+    (part / trace).parent.mkdir(exist_ok=True)
+    (part / trace).write_bytes(b"{}")
+    assert folder.begun
+
+
 def test_an_existing_folder_is_refused_and_untouched(folder, tmp_path):
     before = (folder / "config.json").read_bytes()
     with pytest.raises(ConfigError, match="exists already; pass --resume"):
