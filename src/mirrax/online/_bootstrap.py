@@ -24,7 +24,7 @@ from .._tree import Dual, Primal, Scalar, choose
 from ..geometry import AbstractMirrorMap
 from ..inner import Rate
 from ..inner._descent import as_rate, rate_at
-from ._checks import check_like, finite, require
+from ._conditions import check_like, finite, require
 from ._convex import UpdateRule
 from ._ftrl import Project, everywhere
 

@@ -21,7 +21,7 @@ import optax.tree as vector
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._tree import Dual, Primal, Scalar, choose
-from ._checks import check_like, finite, require
+from ._conditions import check_like, finite, require
 from ._ftrl import FTRL, FTRLState
 from ._hints import Hint, Seen, last_gradient
 

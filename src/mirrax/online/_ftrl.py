@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 from .._tree import Scalar, dot, total
 from ..inner import Rate
 from ..inner._descent import as_rate, rate_at
-from ._checks import check_like, close, require
+from ._conditions import check_like, close, require
 
 Weights: TypeAlias = float | Scalar | Callable[[Scalar, Scalar], Scalar]
 """`α_t`: a positive number, or a function of `t` and `α_{1:t−1}`."""
