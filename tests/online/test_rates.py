@@ -149,18 +149,25 @@ def test_groups_sum_the_optimistic_products(per):
     jax.tree.map(lambda w, i: assert_near(w[1], 0.1 + beta * i), rates, increments)
 
 
-def test_a_schedule_counts_the_steps_made():
+@pytest.mark.parametrize("optimistic", [False, True])
+def test_a_schedule_counts_the_steps_made(optimistic):
+    """`β_t` stands before `G_t ⊙ G_{t+1}`; the schedule's infinite value at zero is not used."""
     params, loss = make_params(), make_loss()
-    points, rates, _ = run(
-        online_sgd(0.1, lambda count: 1e-3 * count.astype(jnp.float64)), params, loss, 4
-    )
-    g = gradients(loss, points)
-    for t in (1, 2, 3):
-        jax.tree.map(
-            lambda w, g, t=t: assert_near(w[t] - w[t - 1], 1e-3 * t * g[t] * g[t - 1], 1e-10),
-            rates,
-            g,
-        )
+
+    def schedule(count):
+        return 1e-3 / count.astype(jnp.float64)
+
+    points, rates, _ = run(online_sgd(0.1, schedule, optimistic=optimistic), params, loss, 4)
+
+    def increment(g, t):
+        return g[t] * (g[t - 1] + g[t]) - g[t - 1] ** 2 if optimistic else g[t] * g[t - 1]
+
+    for leaf, g in zip(
+        jax.tree.leaves(rates), jax.tree.leaves(gradients(loss, points)), strict=True
+    ):
+        assert np.all(leaf[0] == 0.1)
+        for t in (1, 2, 3):
+            assert_near(leaf[t], leaf[t - 1] + 1e-3 / t * increment(g, t))
 
 
 @pytest.mark.parametrize("clipping", ["greedy", "lazy"])

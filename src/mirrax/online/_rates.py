@@ -54,7 +54,8 @@ def online_sgd(
 
     - `learning_rate`: `w_1`, a positive number, or a pytree of positive rates like the parameters
         or a prefix of them; each a number or (per element) shaped like its parameter.
-    - `meta_rate`: `β`, a positive number or an optax schedule of the number of steps made.
+    - `meta_rate`: `β`, a positive number or an optax schedule of the number of steps made: its
+        value at `t` stands before all the products that make `w_{t+1}`.
     - `optimistic`: whether to use the hint.
     - `per`: what shares a rate: nothing (`"element"`), a leaf or all parameters. The products are
         summed over it.

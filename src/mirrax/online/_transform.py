@@ -151,26 +151,24 @@ def _update(rule: Rule, gradients: PyTree, state: OnlineState) -> tuple[PyTree, 
 
 
 def _norms_are_finite(gradients: PyTree) -> Bool[Array, ""]:
-    """Whether the squared norm of each leaf is: all products and their sums are finite then.
+    """Whether the squared norm of each leaf is: no sum of products is NaN then, only too large.
 
-    It reads one number an entry, where looking at the products themselves would read three.
+    It reads one number an entry, where looking at the products themselves would read two.
     """
     norms = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)]
     return functools.reduce(jnp.logical_and, map(jnp.isfinite, norms), jnp.array(True))
 
 
 def _products(rule: Rule, state: OnlineState, new: PyTree) -> PyTree:
-    """`G ⊙ G⁺`, or `G⁺ ⊙ (G + G⁺) − G ⊙ G`, summed over what shares a rate; zero at first."""
-    started = state.count > 0
-    # The hint that w_2 takes back was in w_1, or was not: `first_hint` says which. Every later one
-    # was added a step before.
-    hinted = started if rule.first_hint == "given" else state.count > 1
+    """`G ⊙ G⁺`, or `G⁺ ⊙ (G + G⁺) − G ⊙ G`, summed over what shares a rate."""
+    # Whether the hint that w_2 takes back was in w_1, `first_hint` says.
+    hinted = (state.count > 1) | (rule.first_hint == "given")
 
     def one(g: Array, old: Array) -> Array:
         old = old.astype(g.dtype)
         if not rule.optimistic:
             return g * old
-        return g * (old + started.astype(g.dtype) * g) - hinted.astype(g.dtype) * old * old
+        return g * (old + g) - hinted.astype(g.dtype) * old * old
 
     products = jax.tree.map(one, new, state.previous)
     if rule.per == "element":
@@ -183,10 +181,12 @@ def _products(rule: Rule, state: OnlineState, new: PyTree) -> PyTree:
 def _moved(rule: Rule, state: OnlineState, products: PyTree, fine: Bool[Array, ""]) -> PyTree:
     """The rates after `w + β r'(w) ⊙ products`, or as they were."""
     beta = rule.meta_rate(state.count) if callable(rule.meta_rate) else rule.meta_rate
+    # At the first step there is no G yet, and schedules may divide by the count.
+    beta = jnp.where(state.count > 0, jnp.asarray(beta), 0)
     clip = _within_range if rule.clipping == "lazy" else rule.clip
 
     def moved(w: Array, p: Array) -> Array:
-        return jnp.where(fine, clip(w + jnp.asarray(beta).astype(w.dtype) * rule.slope(w) * p), w)
+        return jnp.where(fine, clip(w + beta.astype(w.dtype) * rule.slope(w) * p), w)
 
     return jax.tree.map(moved, state.rates, products)
 
