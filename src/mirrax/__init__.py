@@ -2,8 +2,8 @@
 
 The packages follow the mathematics: `geometry` holds potentials and mirror maps, `inner` how one
 task is learned, `objective` what a trajectory is worth, `hypergradient` how to differentiate it,
-`meta` the outer loop, `deploy` the way out. Importing `mirrax` imports neither JAX nor PyTorch:
-each package is loaded when it is first touched.
+`meta` the outer loop, `deploy` the way out; `online` learns rates while one task is learned.
+Importing `mirrax` imports neither JAX nor PyTorch: each package is loaded when it is first touched.
 """
 
 import importlib
@@ -21,6 +21,7 @@ _PACKAGES = (
     "methods",
     "models",
     "objective",
+    "online",
     "report",
     "study",
     "tasks",

@@ -1,9 +1,12 @@
 """One pass, no tasks: update rules that are learned while they are used.
 
-`FTRL` is the online learner, with or without hints; `ConvexMeta` the convex setting of Algorithms 2
-and 4, with Heavy Ball and Nesterov as special cases; `Bootstrapped` matches targets further on.
+`online_sgd` and `online_adagrad` are optax transformations whose rates learn themselves, at one
+gradient a step. `FTRL` is the online learner of the theory, with or without hints, and `ConvexMeta`
+the convex setting, where bounds hold, with Heavy Ball and Nesterov as special cases. `Bootstrapped`
+learns a rule by matching targets further on.
 """
 
+from ._adagrad import online_adagrad as online_adagrad
 from ._bootstrap import Ahead as Ahead
 from ._bootstrap import Bootstrapped as Bootstrapped
 from ._bootstrap import Bootstrapping as Bootstrapping
@@ -27,6 +30,8 @@ from ._hints import Seen as Seen
 from ._hints import last_gradient as last_gradient
 from ._hints import no_hint as no_hint
 from ._hints import same_weight as same_weight
+from ._rates import online_sgd as online_sgd
 from ._special import heavy_ball as heavy_ball
 from ._special import nesterov as nesterov
 from ._special import nesterov_momentum as nesterov_momentum
+from ._transform import OnlineState as OnlineState
