@@ -24,6 +24,7 @@ from .._tree import Dual, Primal, Scalar, choose
 from ..geometry import AbstractMirrorMap
 from ..inner import Rate
 from ..inner._descent import as_rate, rate_at
+from ..inner._scan import repeat
 from ._conditions import check_like, finite, require
 from ._convex import UpdateRule
 from ._ftrl import Project, everywhere
@@ -237,6 +238,4 @@ class Bootstrapped(eqx.Module):
         return jax.lax.scan(lambda s, _: self.step(loss, s), state, None, length=steps)
 
     def _go(self, point: Primal, meta: PyTree, steps: int) -> Primal:
-        for _ in range(steps):
-            point = self.rule(point, meta)
-        return point
+        return repeat(lambda x: self.rule(x, meta), point, steps)
