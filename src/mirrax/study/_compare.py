@@ -214,7 +214,7 @@ def edge_note(method: Method, chosen: Hyperparameters) -> str | None:
             found.append(f"{name.replace('_', ' ')} {chosen[name]:g}")
     if not found:
         return None
-    wide = "; --grid wide tries rates beyond it" if "learning_rate" in chosen else ""
+    wide = "; --grid wide tries rates beyond it" if method.wide else ""
     lies = "lies" if len(found) == 1 else "lie"
     return f"{method.name}'s best {' and '.join(found)} {lies} at the edge of its grid{wide}."
 

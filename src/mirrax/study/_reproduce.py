@@ -14,6 +14,7 @@ from ._config import override
 from ._folder import RunFolder
 from ._images import ImageStudy, prepare
 from ._leave_one_out import leave_one_out
+from ._online_network import ONLINE_NETWORK
 from ._quadratics import QuadraticStudy, train_quadratics
 from ._recipes import find_recipe
 from ._reproduce_few_shot import FEW_SHOT_REPRODUCTIONS
@@ -242,6 +243,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _leave_one_out("rotated-digits"),
         _own_tables,
     ),
+    "s002-fig1": ONLINE_NETWORK,
     **FEW_SHOT_REPRODUCTIONS,
 }
 """Every reproduction by name."""

@@ -103,11 +103,14 @@ class Trials(eqx.Module):
     - `train_loss`: training loss at each point of the curve, last axis of points.
     - `batch_log_loss`: mean over the run of the logarithm of the minibatch loss.
     - `test_accuracy`: share of test images classified correctly at the end.
+    - `accuracies`: shares of training and of test images classified correctly, last axes (points,
+      2); `None` unless asked for.
     """
 
     train_loss: Float[Array, "... points"]
     batch_log_loss: Float[Array, "..."]
     test_accuracy: Float[Array, "..."]
+    accuracies: Float[Array, "... points 2"] | None = None
 
     @property
     def final_loss(self) -> Float[Array, "..."]:
@@ -134,6 +137,7 @@ def _run_chunk(
     jobs: dict[str, Array],
     steps: int,
     stride: int,
+    watch: bool,
 ) -> Trials:
     """Runs jobs one after another on one core; threads run several chunks at once."""
 
@@ -145,7 +149,7 @@ def _run_chunk(
         losses = optax.softmax_cross_entropy_with_integer_labels(logits(params, images), labels)
         return losses @ weights
 
-    def test_accuracy(params: Any, data: tuple[Array, Array, Array]) -> Array:
+    def accuracy(params: Any, data: tuple[Array, Array, Array]) -> Array:
         images, labels, weights = data
         return (jnp.argmax(logits(params, images), -1) == labels).astype(jnp.float32) @ weights
 
@@ -174,15 +178,21 @@ def _run_chunk(
             params = optax.apply_updates(params, updates)
             return (params, states, count + 1, logs + jnp.log(jnp.maximum(loss, 1e-8))), None
 
+        def look(params: Any) -> tuple[Array, Array | None]:
+            shares = [accuracy(params, data) for data in (train, test)] if watch else None
+            return train_loss(params, train), None if shares is None else jnp.stack(shares)
+
         def segment(carry: Any, _: None):
             carry, _ = lax.scan(step, carry, None, length=stride)
-            return carry, train_loss(carry[0], train)
+            return carry, look(carry[0])
 
         states = tuple(optimiser.init(start) for optimiser in optimisers)
         begin = (start, states, jnp.zeros((), int), jnp.zeros(()))
-        (params, _, _, logs), curve = lax.scan(segment, begin, None, length=steps // stride)
-        curve = jnp.concatenate([train_loss(start, train)[None], curve])
-        return Trials(curve, logs / steps, test_accuracy(params, test))
+        (params, _, _, logs), seen = lax.scan(segment, begin, None, length=steps // stride)
+        curve, shares = jax.tree.map(
+            lambda first, rest: jnp.concatenate([first[None], rest]), look(start), seen
+        )
+        return Trials(curve, logs / steps, accuracy(params, test), shares)
 
     return lax.map(run, jobs)
 
@@ -196,6 +206,7 @@ def run_trials(
     stride: int,
     seeds: int,
     key: PRNGKeyArray,
+    watch: bool = False,
     advance: Callable[[float], None] = lambda share: None,
 ) -> Trials:
     """Trains methods with chosen configurations, on every task, from several seeds.
@@ -213,6 +224,7 @@ def run_trials(
     - `stride`: the curve is measured every so many steps; a divisor of `steps`.
     - `seeds`: runs a job and task.
     - `key`: initial weights and batches; equal keys give equal ones to every method.
+    - `watch`: measure accuracies along the curve too.
     - `advance`: told the share of work done after each chunk.
 
     **Returns:**
@@ -239,11 +251,11 @@ def run_trials(
     order[total:] = order[(count - 1) * size]
     parts = [{k: jnp.asarray(v[p]) for k, v in columns.items()} for p in np.split(order, count)]
     compiled = _run_chunk.lower(
-        makes, contexts, place, starts, keys, parts[0], steps, stride
+        makes, contexts, place, starts, keys, parts[0], steps, stride, watch
     ).compile()
 
     def work(part: dict[str, Array]) -> Trials:
-        found = compiled(makes, contexts, place, starts, keys, part, steps, stride)
+        found = compiled(makes, contexts, place, starts, keys, part, steps, stride, watch)
         done = jax.tree.map(np.asarray, found)
         advance(1 / count)
         return done

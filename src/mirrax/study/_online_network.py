@@ -1,0 +1,286 @@
+r"""A network whose rates learn themselves, beside SGD with its own tuned rate (S002 §7.2, Fig. 1).
+
+One network is trained on one image task by SGD, by `online_sgd` and by its optimistic form. Each is
+tuned on as many configurations, by the accuracy on a fifth of the training images kept apart, and
+then run from several seeds on all of them. S002's task is ImageNet with a ResNet-50 and an
+unpublished protocol; here it is MNIST, or the digits that ship with scikit-learn, with a small one.
+
+The meta-rate is `β = c w_1/max G_1²` with `w_1` the first rate and `G_1` the first gradient: `c` is
+how many first rates a rate gains while the largest entry of the gradient stays as it was.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from scipy import stats
+
+from .. import report
+from .._errors import ConfigError
+from .._files import write_json
+from ..inner import Problem
+from ..meta import classification
+from ..models import Model, build
+from ..online import online_sgd
+from ..tasks import ImageTask, rotated_digits, rotated_mnist
+from ._baselines import Hyperparameters, Method, product
+from ._compare import best, edge_note, spread, tune
+from ._config import Budget, override, positive
+from ._folder import RunFolder
+from ._reproduction import Reproduction, Request
+from ._train import open_folder
+from ._trials import Trials, arena, curve_steps, run_trials
+
+SGD, STANDARD, OPTIMISTIC = "SGD", "Online", "Online, optimistic"
+_SHARE = 0.95  # of the final training accuracy
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineNetworkStudy:
+    """A network trained by SGD and by rates that learn themselves.
+
+    **Arguments:**
+
+    - `family`: `mnist`, or the embedded `digits`.
+    - `model`: the network, by name.
+    - `batch`, `steps`: examples a step, and steps a run.
+    - `stride`: curves are measured every so many steps.
+    - `seeds`, `tune_seeds`: runs a method, and a configuration while tuning.
+    - `rows`: training accuracy is measured on at most this many training examples.
+    - `split`: seed of the split into training and test images, where it is ours to make, and of
+      the images kept apart for tuning.
+    """
+
+    changeable: ClassVar[frozenset[str]] = frozenset()
+
+    family: Literal["mnist", "digits"] = "mnist"
+    model: str = "mlp-128-64"
+    batch: int = 64
+    steps: int = 3000
+    stride: int = 50
+    seeds: int = 3
+    tune_seeds: int = 1
+    rows: int = 10_000
+    split: int = 0
+
+    def __post_init__(self):
+        """Checks every number."""
+        positive(self, "batch", "steps", "stride", "seeds", "tune_seeds", "rows")
+        if self.steps % self.stride:
+            raise ConfigError(
+                f"--stride: expected a divisor of --steps ({self.steps}), got {self.stride!r}."
+            )
+
+
+_AT: dict[Budget, OnlineNetworkStudy] = {
+    "smoke": OnlineNetworkStudy("digits", "mlp-16", steps=40, stride=10, seeds=2),
+    "default": OnlineNetworkStudy(),
+    "paper": OnlineNetworkStudy(steps=20_000, stride=200, seeds=10, tune_seeds=3),
+}
+
+
+def _sgd(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
+    del context
+    return optax.sgd(values["learning_rate"])
+
+
+def _standard(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
+    rate = values["learning_rate"]
+    return online_sgd(rate, values["meta_scale"] * rate / context)
+
+
+def _optimistic(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
+    rate = values["learning_rate"]
+    return online_sgd(rate, values["meta_scale"] * rate / context, optimistic=True)
+
+
+def online_methods(largest: Any) -> list[Method]:
+    """The three methods, each with a grid of 24 configurations.
+
+    **Arguments:**
+
+    - `largest`: `max G_1²`, the unit of `β`.
+    """
+    learned = product(
+        learning_rate=(0.05, 0.15, 0.5, 1.5), meta_scale=(0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+    )
+    rates = product(learning_rate=tuple(np.geomspace(0.01, 3, len(learned)).tolist()))
+    return [
+        Method(SGD, _sgd, rates),
+        Method(STANDARD, _standard, learned, (), largest),
+        Method(OPTIMISTIC, _optimistic, learned, (), largest),
+    ]
+
+
+def _load(config: OnlineNetworkStudy, data: Path | None) -> ImageTask:
+    if config.family == "digits":
+        return rotated_digits(angles=(0,), seed=config.split)[0]
+    return rotated_mnist(data, angles=(0,))[0]
+
+
+def _largest_square(problem: Problem, model: Model, key: jax.Array) -> jax.Array:
+    """`max G_1²` of one first batch, the unit of `β` for all seeds."""
+    start_key, batch_key = jax.random.split(key)
+    first = jax.tree.map(lambda leaf: leaf[0], problem)
+    batch = first.batches.draw(jnp.zeros((), int), key=batch_key)
+    gradient = jax.jit(jax.grad(first.loss))(model.init(start_key), None, batch)
+    return optax.tree.norm(gradient, ord="inf") ** 2
+
+
+def train_online(config: OnlineNetworkStudy, request: Request, folder: RunFolder) -> dict[str, Any]:
+    """Tunes and runs the three methods, and writes `summary.json`.
+
+    **Arguments:**
+
+    - `config`: the study.
+    - `request`: seed, data and progress.
+    - `folder`: where it goes.
+    """
+    task = _load(config, request.data)
+    model = build(config.model, task.image_shape, task.classes)
+    tune_key, run_key, unit_key = jax.random.split(jax.random.key(request.seed), 3)
+    problems = classification([task], model, config.batch)
+    methods = online_methods(_largest_square(problems, model, unit_key))
+    part = task.validation(seed=config.split)
+    kept = arena([part], classification([part], model, config.batch), model, config.rows)
+    with request.progress.phase("tuning", 100) as phase:
+        scores = tune(
+            methods,
+            kept,
+            steps=config.steps,
+            criterion="validation",
+            seeds=config.tune_seeds,
+            key=tune_key,
+            advance=phase.share,
+        )
+    chosen = [best(method, scores[method.name]) for method in methods]
+    with request.progress.phase("training", 100) as phase:
+        trials = run_trials(
+            methods,
+            list(enumerate(chosen)),
+            arena([task], problems, model, config.rows),
+            steps=config.steps,
+            stride=config.stride,
+            seeds=config.seeds,
+            key=run_key,
+            watch=True,
+            advance=phase.share,
+        )
+    summary = _summary(config, task, methods, chosen, trials)
+    write_json(folder / "summary.json", summary)
+    report.online_network_figure(summary, folder / "figures" / "accuracy")
+    return summary
+
+
+def _summary(
+    config: OnlineNetworkStudy,
+    task: ImageTask,
+    methods: Sequence[Method],
+    chosen: Sequence[Hyperparameters],
+    trials: Trials,
+) -> dict[str, Any]:
+    assert trials.accuracies is not None
+    shares, losses = np.asarray(trials.accuracies)[:, 0], np.asarray(trials.final_loss)[:, 0]
+    steps = curve_steps(config.steps, config.stride)
+    rows = [
+        _row(method.name, values, shares[i], losses[i], shares[0], steps)
+        for i, (method, values) in enumerate(zip(methods, chosen, strict=True))
+    ]
+    pairs = zip(methods, chosen, strict=True)
+    notes = [note for method, values in pairs if (note := edge_note(method, values))]
+    return {
+        "kind": "online",
+        "task": task.name,
+        "model": config.model,
+        "seeds": config.seeds,
+        "steps": config.steps,
+        "configurations": len(methods[0].grid),
+        "tuned_on": "accuracy on a fifth of the training images, kept apart",
+        "methods": rows,
+        "notes": notes,
+    }
+
+
+def _row(
+    name: str,
+    values: Hyperparameters,
+    shares: np.ndarray,
+    losses: np.ndarray,
+    plain: np.ndarray,
+    steps: Sequence[int],
+) -> dict[str, Any]:
+    """One method; `shares` and `plain`, its own and SGD's, have axes (seeds, points, 2)."""
+    final = shares[:, -1, 1]
+    return {
+        "optimiser": name,
+        "hyperparameters": {key: float(value) for key, value in values.items()},
+        "test_accuracy": student(final),
+        "against_sgd": student(final - plain[:, -1, 1]),
+        "final_loss": spread(losses),
+        "steps_to_95": student([reached(run[:, 0], run[-1, 0], steps) for run in shares]),
+        "steps_to_95_of_sgd": spread(
+            [
+                reached(run[:, 0], other[-1, 0], steps)
+                for run, other in zip(shares, plain, strict=True)
+            ]
+        ),
+        "curve": {
+            "steps": list(steps),
+            "train": [student(column) for column in shares[:, :, 0].T],
+            "test": [student(column) for column in shares[:, :, 1].T],
+        },
+    }
+
+
+def reached(accuracy: np.ndarray, final: float, steps: Sequence[int]) -> int | None:
+    """The first measured step with at least 0.95 of a final accuracy, or `None`.
+
+    >>> reached(np.array([0.1, 0.8, 0.96, 1.0]), 1.0, [0, 10, 20, 30])
+    20
+    """
+    there = np.flatnonzero(accuracy >= _SHARE * final)
+    return int(steps[there[0]]) if len(there) else None
+
+
+def student(values: Any) -> dict[str, Any]:
+    """Mean over seeds and half-width of its 95% interval, by Student's quantile.
+
+    >>> student([1.0, 3.0])["mean"], round(student([1.0, 3.0])["ci95"], 3)
+    (2.0, 12.706)
+    """
+    found = spread(values)
+    runs = len(found["values"])
+    quantile = float(stats.t.ppf(0.975, runs - 1)) if runs > 1 else 0.0
+    half = None if found["se"] is None else quantile * found["se"]
+    return {"mean": found["mean"], "ci95": half, "values": found["values"]}
+
+
+def _figure1(request: Request) -> dict[str, Any]:
+    """Test accuracy along the run."""
+    config = override(_AT[request.budget], request.fields)  # type: ignore[index]
+    resume = request.resume and request.path.exists()
+    folder = open_folder(
+        config,
+        request.path,
+        recipe="s002-fig1",
+        seed=request.seed,
+        budget=request.budget,
+        resume=resume,
+        command=request.command,
+    )
+    finished = folder.read_json("summary.json") if resume else None
+    return finished or train_online(config, request, folder)
+
+
+def _figure1_tables(result: Mapping[str, Any]) -> list[report.Table]:
+    return [report.online_network_table(result)]
+
+
+ONLINE_NETWORK = Reproduction(
+    "a network whose rates learn themselves, beside tuned SGD", _figure1, _figure1_tables
+)
