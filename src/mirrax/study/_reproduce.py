@@ -17,6 +17,7 @@ from ._leave_one_out import leave_one_out
 from ._quadratics import QuadraticStudy, train_quadratics
 from ._recipes import find_recipe
 from ._reproduce_few_shot import FEW_SHOT_REPRODUCTIONS
+from ._reproduce_online import ONLINE_REPRODUCTIONS
 from ._reproduction import Reproduction, Request
 from ._train import open_folder, train_images
 
@@ -242,6 +243,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _leave_one_out("rotated-digits"),
         _own_tables,
     ),
+    **ONLINE_REPRODUCTIONS,
     **FEW_SHOT_REPRODUCTIONS,
 }
 """Every reproduction by name."""
