@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PANELS = 5  # more problems than these are in the table only
-_POINTS = 60  # of a line over the rates
-_TICKS = {1e-4: "0.0001", 1e-2: "0.01", 1.0: "1", 1e2: "100"}
+_POINTS = 60  # of a line over the rates; fewer would pass over a narrow minimum
+_TICKS = {1e-3: "0.001", 1.0: "1", 1e3: "1000"}
 
 
 def online_figure(
@@ -77,11 +77,11 @@ def draw_online(summary: Mapping[str, Any], minimiser: str) -> "Figure":
     _sensitivities(panels[1], methods, styles)
     for axes, problem in zip(panels[0], problems, strict=True):
         axes.set_title(f"Condition {problem['condition']:.3g}", fontsize=9.5, pad=5)
-    panels[0, 0].set_ylabel("Loss (log scale)")
-    panels[1, 0].set_ylabel("Cumulative loss (log scale)")
+    panels[0, 0].set_ylabel("Loss")
+    panels[1, 0].set_ylabel("Cumulative loss")
     middle = len(problems) // 2
     panels[0, middle].set_xlabel("Step")
-    panels[1, middle].set_xlabel("Learning rate or meta rate, in its own unit (log scale)")
+    panels[1, middle].set_xlabel("Rate or meta rate, in its own unit")
     figure.legend(
         lines,
         [label(row["method"]) for row in methods],
@@ -101,11 +101,14 @@ def _losses(
     styles: Mapping[str, Any],
 ) -> list[Any]:
     """The loss of the best configuration of every method; returns the lines of the first panel."""
+    from matplotlib.ticker import MaxNLocator
+
     curves = [[to_array(row["loss"][i]) for i in range(len(panels))] for row in methods]
     limits = loss_limits([curve for row in curves for curve in row])
     lines = []
     for i, axes in enumerate(panels):
         axes.set_xlim(*span(steps))
+        axes.xaxis.set_major_locator(MaxNLocator(2, integer=True))
         _set_limits(axes, limits)
         for row, curve in zip(methods, curves, strict=True):
             shown = positive(curve[i], limits, floor=True)
@@ -127,12 +130,15 @@ def _sensitivities(
             keep, line = thin(len(table[i]), _POINTS), styles[row["method"]].line()
             axes.plot(to_array(one["rates"])[keep], table[i][keep], **line)
         axes.set_xticks(list(_TICKS), labels=list(_TICKS.values()))
-        axes.tick_params(axis="x", labelsize=8)
         axes.axvline(1.0, color=INK, linewidth=0.6, alpha=0.5, zorder=1)
 
 
 def _set_limits(axes: "Axes", limits: tuple[float, float] | None) -> None:
+    from matplotlib.ticker import LogLocator
+
     if limits:
         axes.set_ylim(*limits)
         log_axis(axes.yaxis)
-    axes.minorticks_off()  # a hundred of them would be most of the file
+        axes.yaxis.set_major_locator(LogLocator(numticks=5))
+    axes.minorticks_off()
+    axes.grid(visible=False, axis="x")

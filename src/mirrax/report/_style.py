@@ -42,6 +42,7 @@ THEME = {
     SLATE: "--slate",
 }
 
+_ROUNDED = re.compile(rb"(\.\d\d)\d\d+")
 WIDTH = 4.8  # inches; at a phone's 340 px the text is still about 9 px high
 _DASHES: tuple[Any, ...] = (
     (0, ()),
@@ -271,7 +272,9 @@ def to_svg(figure: "Figure") -> bytes:
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return re.sub(rb"[ \t]+\n", b"\n", buffer.getvalue())
+    # A third of a large file is indentation, and digits beyond a hundredth of a point.
+    lines = re.sub(rb"[ \t]*\n[ \t]*", b"\n", buffer.getvalue())
+    return re.sub(rb'(?<==")[^"]*', lambda value: _ROUNDED.sub(rb"\1", value[0]), lines)
 
 
 def to_png(figure: "Figure") -> bytes:

@@ -24,9 +24,9 @@ from ._online_methods import PER_RATE, STARTS, Learner, learners
 from ._progress import Progress
 
 START = (4.0, 4.0)
-_SHIFTS = {"at the origin": 0.0, "shifted": 1.0}
+_SHIFTS = {"at 0": 0.0, "shifted": 1.0}
 _LOST = 1e6
-_CURVE_POINTS = 80
+_CURVE_POINTS = 40
 _DIGITS = 5
 
 
