@@ -76,7 +76,7 @@ def draw_online(summary: Mapping[str, Any], minimiser: str) -> "Figure":
     lines = _losses(panels[0], methods, steps, styles)
     _sensitivities(panels[1], methods, styles)
     for axes, problem in zip(panels[0], problems, strict=True):
-        axes.set_title(f"Condition {problem['condition']:.3g}", fontsize=9.5, pad=5)
+        axes.set_title(f"Condition {problem['condition']:,.0f}", fontsize=9.5, pad=5)
     panels[0, 0].set_ylabel("Loss")
     panels[1, 0].set_ylabel("Cumulative loss")
     middle = len(problems) // 2

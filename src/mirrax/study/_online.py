@@ -70,16 +70,22 @@ def compare_online(
     What `summary.json` holds.
     """
     methods = learners(config.rates)
-    settings = []
-    with jax.enable_x64(True), progress.phase("sweep", len(_SHIFTS) * len(methods)) as phase:
-        for label, shift in _SHIFTS.items():
-            key = jax.random.key(seed)
-            problems = sample_ill_conditioned(key, config.problems, shift=shift)
-            rows: list[dict[str, Any]] = []
-            for method in methods:
-                rows.append(_row(method, follow_all(method, problems, config.steps), rows))
-                phase.advance(method.name)
-            settings.append({"minimiser": label, "problems": _describe(problems), "methods": rows})
+    with jax.enable_x64(True), progress.phase("sweep", len(methods)) as phase:
+        problems = {
+            label: sample_ill_conditioned(jax.random.key(seed), config.problems, shift=shift)
+            for label, shift in _SHIFTS.items()
+        }
+        together = jax.tree.map(lambda *parts: jnp.concatenate(parts), *problems.values())
+        rows: dict[str, list[dict[str, Any]]] = {label: [] for label in problems}
+        for method in methods:
+            losses = follow_all(method, together, config.steps)
+            for above, part in zip(rows.values(), np.split(losses, len(rows), axis=1), strict=True):
+                above.append(_row(method, part, above))
+            phase.advance(method.name)
+        settings = [
+            {"minimiser": label, "problems": _describe(problems[label]), "methods": rows[label]}
+            for label in problems
+        ]
     summary = {
         "recipe": "s002-fig2",
         "kind": "online",
