@@ -6,8 +6,9 @@ import numpy as np
 import optax
 
 from mirrax.geometry import Diagonal
+from mirrax.study._baselines import columns
 from mirrax.study._compare import learned_method
-from mirrax.study._quadratics import _columns, count_steps, isotropic_geometry
+from mirrax.study._quadratics import count_steps, isotropic_geometry
 from mirrax.tasks import sample_quadratics
 
 TASKS = sample_quadratics(jax.random.key(2), 3)
@@ -37,7 +38,7 @@ def test_counts_are_those_of_a_plain_loop():
         del context
         return optax.sgd(values["learning_rate"])
 
-    found = np.asarray(count_steps(make, None, _columns(grid), TASKS, 0.5, LIMIT))
+    found = np.asarray(count_steps(make, None, columns(grid), TASKS, 0.5, LIMIT))
     expected = [
         [plain_count(optax.sgd(row["learning_rate"]), i, 0.5) for i in range(3)] for row in grid
     ]
@@ -50,7 +51,7 @@ def test_a_geometry_with_the_exact_curvature_needs_few_steps():
     geometry = Diagonal(jnp.log(2 * diagonal) / 2)
     method = learned_method(geometry, 1.0)
     grid = [{"rate_scale": 0.8, "momentum": 0.0}]
-    found = np.asarray(count_steps(method.make, method.context, _columns(grid), TASKS, 0.5, LIMIT))
+    found = np.asarray(count_steps(method.make, method.context, columns(grid), TASKS, 0.5, LIMIT))
     assert found.shape == (1, 3) and np.median(found) < 20
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from mirrax.tasks import QuadraticTask, sample_quadratics
+from mirrax.tasks import QuadraticTask, sample_ill_conditioned, sample_quadratics
 
 SETTINGS = [(5.0, 0.5), (20.0, 0.02), (0.3,), (5.0, 2.0, 0.5, 0.1, 1.0)]
 
@@ -123,3 +123,64 @@ def test_shapes(shapes):
     # Where the suite checks annotations at run time, jaxtyping refuses them first.
     with pytest.raises((ValueError, TypeCheckError), match="QuadraticTask"):
         QuadraticTask(jnp.zeros(shapes[0]), jnp.zeros(shapes[1]))
+
+
+# the ill-conditioned ones of S002
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.5])
+def test_ill_conditioned_law(shift):
+    """Means and shares within five standard errors."""
+    count = 4000
+    tasks = sample_ill_conditioned(jax.random.key(3), count, condition=(10, 1000), shift=shift)
+    assert tasks.matrix.dtype == np.float64
+    np.testing.assert_array_equal(tasks.matrix, jnp.swapaxes(tasks.matrix, 1, 2))
+    values, vectors = np.linalg.eigh(np.asarray(tasks.matrix))
+    np.testing.assert_allclose(values[:, 1], 1, rtol=1e-13)
+    condition = 1 / values[:, 0]
+    assert condition.min() >= 10 * (1 - 1e-9) and condition.max() <= 1000 * (1 + 1e-9)
+    error = 5 / np.sqrt(count)
+    logs = np.log10(condition)  # uniform on (1, 3)
+    np.testing.assert_allclose(logs.mean(), 2, atol=error * 2 / np.sqrt(12))
+    np.testing.assert_allclose([(logs < q).mean() for q in (1.5, 2.5)], [0.25, 0.75], atol=error)
+    double = np.arctan2(vectors[:, 1, 1], vectors[:, 0, 1]) * 2  # an axis, so twice its angle
+    np.testing.assert_allclose(np.abs(np.exp(1j * double).mean()), 0, atol=error)
+    np.testing.assert_allclose(np.abs(np.exp(2j * double).mean()), 0, atol=error)
+    minimiser = np.asarray(tasks.optimum)
+    np.testing.assert_allclose(minimiser.mean(axis=0), 0, atol=shift * error)
+    np.testing.assert_allclose(minimiser.std(axis=0), shift, atol=shift * error)
+
+
+def test_the_shift_moves_the_minimiser_only():
+    key = jax.random.key(1)
+    plain, moved = (sample_ill_conditioned(key, 4, shift=shift) for shift in (0.0, 2.0))
+    np.testing.assert_array_equal(plain.matrix, moved.matrix)
+    assert not np.any(plain.vector) and np.all(moved.vector != 0)
+    other = sample_ill_conditioned(jax.random.key(2), 4)
+    assert not np.any(np.asarray(other.matrix) == np.asarray(plain.matrix))
+
+
+def test_the_excess_is_the_loss_above_its_minimum():
+    tasks = sample_ill_conditioned(jax.random.key(4), 6, shift=1.0)
+    theta = jax.random.normal(jax.random.key(5), (6, 2))
+    np.testing.assert_allclose(tasks.excess(theta), tasks.loss(theta) - tasks.minimum, rtol=1e-12)
+    near = tasks.optimum + 1e-12
+    steep = jnp.einsum("ni,nij,nj->n", near - tasks.optimum, tasks.matrix, near - tasks.optimum)
+    np.testing.assert_allclose(tasks.excess(near), steep, rtol=1e-9)  # the difference would be 0
+
+
+@pytest.mark.parametrize(
+    ("count", "condition", "shift", "message"),
+    [
+        (0, (10, 1000), 0.0, "count is 0"),
+        (2, (0.5, 10), 0.0, "condition"),
+        (2, (100, 10), 0.0, "condition"),
+        (2, (10, float("inf")), 0.0, "condition"),
+        (2, (10, float("nan")), 0.0, "condition"),
+        (2, (10, 1000), -1.0, "shift is -1.0"),
+        (2, (10, 1000), float("nan"), "shift"),
+    ],
+)
+def test_ill_conditioned_misuse(count, condition, shift, message):
+    with pytest.raises(ValueError, match=f"sample_ill_conditioned: {message}"):
+        sample_ill_conditioned(jax.random.key(0), count, condition=condition, shift=shift)

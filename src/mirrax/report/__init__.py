@@ -19,6 +19,8 @@ from ._inspect import active_components as active_components
 from ._inspect import inspect_table as inspect_table
 from ._inspect import inspect_text as inspect_text
 from ._maps import map_tables as map_tables
+from ._online import online_table as online_table
+from ._online_figures import online_figure as online_figure
 from ._online_network import online_network_figure as online_network_figure
 from ._online_network import online_network_table as online_network_table
 from ._page import html as html

@@ -33,6 +33,8 @@ def check_summary(summary: Mapping[str, Any]) -> str | None:
         return "'notes' is not a list of sentences"
     if few_shot(summary):
         return _check_few_shot(summary)
+    if online(summary):
+        return _check_online(summary)
     rows = summary.get("comparison", [])
     fault = _check_named(rows, "comparison", "optimiser", "optimisers")
     if fault:
@@ -52,6 +54,53 @@ def check_summary(summary: Mapping[str, Any]) -> str | None:
 def few_shot(summary: Mapping[str, Any] | None) -> bool:
     """Whether a summary compares few-shot methods."""
     return summary is not None and summary.get("kind") == "few-shot"
+
+
+def online(summary: Mapping[str, Any] | None) -> bool:
+    """Whether a summary compares online optimisers."""
+    return summary is not None and summary.get("kind") == "online"
+
+
+def _check_online(summary: Mapping[str, Any]) -> str | None:
+    settings, steps = summary.get("settings"), summary.get("curve_steps")
+    fault = _check_named(settings, "settings", "minimiser", "settings")
+    if fault or not isinstance(settings, list):
+        return fault
+    if not isinstance(steps, list) or not numbers(steps) or None in steps:
+        return "'curve_steps' is not a list of numbers"
+    for setting in settings:
+        problems = setting.get("problems")
+        if not isinstance(problems, list) or not all(isinstance(p, Mapping) for p in problems):
+            return "'problems' of a setting is not a list of objects"
+        fault = _check_named(setting.get("methods"), "methods", "method", "methods")
+        for row in () if fault else setting["methods"]:
+            fault = fault or _check_online_method(row, len(problems), len(steps))
+        if fault:
+            return fault
+    return None
+
+
+def _check_online_method(row: Mapping[str, Any], problems: int, steps: int) -> str | None:
+    name, found = clean(row["method"]), row.get("sensitivity")
+    if not _is_table([row.get("final")], 1, problems):
+        return f"'final' of {name} is not a list of {problems} numbers, one a problem"
+    if not _is_table(row.get("loss"), problems, steps):
+        return f"'loss' of {name} is not {problems} lists of {steps} numbers"
+    rates = found.get("rates") if isinstance(found, Mapping) else None
+    if not isinstance(rates, list) or not numbers(rates) or None in rates:
+        return f"'sensitivity' of {name} has no list of rates"
+    if not _is_table((found or {}).get("cumulative"), problems, len(rates)):
+        return f"'sensitivity' of {name} is not {problems} lists of {len(rates)} numbers"
+    return None
+
+
+def _is_table(rows: object, count: int, width: int) -> bool:
+    """Whether there are `count` lists of `width` numbers."""
+    return (
+        isinstance(rows, list)
+        and len(rows) == count
+        and all(isinstance(row, list) and numbers(row) and len(row) == width for row in rows)
+    )
 
 
 def _check_few_shot(summary: Mapping[str, Any]) -> str | None:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ._checks import few_shot
+from ._checks import few_shot, online
 from ._format import ABSENT, clean, decimals, estimate, finite, number
 from ._labels import method_label
 from ._marks import mark_best
+from ._online import online_table
 from ._paper import S004_TABLE1
 from ._table import Cell, Column, Table
 from ._tables import comparison_table, estimate_cell, percent, side_by_side
@@ -111,13 +112,16 @@ def summary_table(summary: Mapping[str, Any]) -> Table | None:
 
     **Returns:**
 
-    The table of `few_shot_table` or `comparison_table`; `None` where nothing was compared.
+    The table of `few_shot_table`, `online_table` or `comparison_table`; `None` where nothing was
+    compared.
 
     >>> summary_table({"recipe": "quadratics"}) is None
     True
     """
     if few_shot(summary):
         return few_shot_table(summary)
+    if online(summary):
+        return online_table(summary)
     return comparison_table(summary) if summary.get("comparison") else None
 
 

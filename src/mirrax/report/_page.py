@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirrax._files import write_atomically
 
-from ._checks import few_shot
+from ._checks import few_shot, online
 from ._few_shot import summary_table
 from ._format import clean, duration, fields, finite
 from ._inspect import inspect_table
@@ -224,7 +224,9 @@ def _overview(runs: Sequence[Run]) -> list[dict[str, str]]:
                 "folder": clean(run.folder),
                 "accuracy": best[0],
                 "loss": best[1],
-                "rounds": "–" if few_shot(run.summary) else str(len(run.rounds)),
+                "rounds": "–"
+                if few_shot(run.summary) or online(run.summary)
+                else str(len(run.rounds)),
             }
         )
     return lines

@@ -16,7 +16,15 @@ from typing import Any
 from mirrax._errors import MirraxError
 from mirrax._files import explain
 
-from ._checks import check_config, check_curves, check_geometry, check_summary, few_shot, numbers
+from ._checks import (
+    check_config,
+    check_curves,
+    check_geometry,
+    check_summary,
+    few_shot,
+    numbers,
+    online,
+)
 from ._format import clean
 
 
@@ -79,11 +87,12 @@ class Run:
                 "`mirrax train` wrote."
             )
         rounds, notes = _read_metrics(folder / "metrics.jsonl")
-        again = "resume" if config["recipe"].startswith("few-shot") else "compare"
+        whole = config["recipe"].startswith(("few-shot", "s002"))  # compare knows neither
+        again = "resume" if whole else "compare"
         summary = _read_json(folder / "summary.json", check_summary, again)
         curves = _read_json(folder / "curves.json", check_curves, "compare")
         geometry = _read_json(folder / "geometry.json", check_geometry, "resume")
-        if not rounds and not few_shot(summary):
+        if not rounds and not few_shot(summary) and not online(summary):
             notes.append("No meta-round is finished yet.")
         if summary is None:
             notes.append("There is no summary.json yet: the comparison has not been run.")

@@ -1,12 +1,13 @@
 """Which figures a run folder has the data for."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._checks import few_shot
+from ._checks import few_shot, online
 from ._few_shot_figures import draw_adaptation, draw_training, smoothing
 from ._figures import draw_learning_curves, draw_meta_progress, draw_regret_bounds
 from ._geometry_figures import (
@@ -14,6 +15,7 @@ from ._geometry_figures import (
     draw_activation_by_step,
     draw_geometry_rates,
 )
+from ._online_figures import draw_online
 from ._records import Run
 from ._style import drawing, save
 
@@ -104,6 +106,8 @@ def figures_of(run: Run) -> list[RunFigure]:
         )
     if run.summary is not None and few_shot(run.summary):
         found += _few_shot_figures(run.summary)
+    if run.summary is not None and online(run.summary):
+        found += _online_figures(run.summary)
     by_step = _bounds_by_step(run)
     if by_step:
         found.append(
@@ -148,6 +152,21 @@ def _few_shot_figures(summary: Mapping[str, Any]) -> list[RunFigure]:
             )
         )
     return found
+
+
+def _online_figures(summary: Mapping[str, Any]) -> list[RunFigure]:
+    """One figure a minimiser."""
+
+    def one(minimiser: str) -> RunFigure:
+        return RunFigure(
+            "minimiser-" + re.sub(r"[^a-z0-9]+", "-", minimiser.casefold()).strip("-"),
+            f"Quadratics with the minimiser {minimiser}, a column each. Top: the loss of the best "
+            "configuration; bottom: the sum of its losses by learning rate, the best over the "
+            "other hyper-parameters. Lower is better; where a line ends, runs diverged.",
+            lambda: draw_online(summary, minimiser),
+        )
+
+    return [one(setting["minimiser"]) for setting in summary["settings"]]
 
 
 def write_figures(run: Run, folder: str | os.PathLike[str] | None = None) -> list[Path]:

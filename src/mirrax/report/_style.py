@@ -42,6 +42,7 @@ THEME = {
     SLATE: "--slate",
 }
 
+_ROUNDED = re.compile(rb"(\.\d\d)\d\d+")
 WIDTH = 4.8  # inches; at a phone's 340 px the text is still about 9 px high
 _DASHES: tuple[Any, ...] = (
     (0, ()),
@@ -157,6 +158,17 @@ _KNOWN = {
     "blockiaf (paper)": Stroke(INK, _DASHES[4], 1.7, 4, "P"),
     "kronecker metric": Stroke(VERMILLION, _DASHES[1], 1.7, 4, "X"),
     "convex potential": Stroke(VERMILLION, _DASHES[0], 2.3, 5, "*"),
+    # Online optimisers: a colour a family; what learns is drawn through.
+    "gd": Stroke(BLUE, _DASHES[2], 1.5, 3),
+    "online sgd": Stroke(BLUE, _DASHES[0], 1.5, 4),
+    "optimistic online sgd": Stroke(SKY, _DASHES[0], 1.5, 4),
+    "momentum": Stroke(INK, _DASHES[2], 1.5, 3),
+    "meta-momentum a": Stroke(VERMILLION, _DASHES[0], 1.9, 5),
+    "optimistic meta-momentum a": Stroke(ORANGE, _DASHES[0], 1.7, 5),
+    "meta-momentum b (alg. 2)": Stroke(PURPLE, _DASHES[0], 1.5, 4),
+    "meta-momentum b (alg. 4)": Stroke(PURPLE, _DASHES[1], 1.5, 4),
+    "adagrad": Stroke(GREEN, _DASHES[2], 1.5, 3),
+    "meta-adagrad": Stroke(GREEN, _DASHES[0], 1.7, 4),
 }
 _OTHERS = (
     Stroke(VERMILLION, _DASHES[0], 2.3, 5, "*"),
@@ -260,7 +272,9 @@ def to_svg(figure: "Figure") -> bytes:
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return re.sub(rb"[ \t]+\n", b"\n", buffer.getvalue())
+    # A third of a large file is indentation, and digits beyond a hundredth of a point.
+    lines = re.sub(rb"[ \t]*\n[ \t]*", b"\n", buffer.getvalue())
+    return re.sub(rb'(?<==")[^"]*', lambda value: _ROUNDED.sub(rb"\1", value[0]), lines)
 
 
 def to_png(figure: "Figure") -> bytes:

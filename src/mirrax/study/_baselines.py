@@ -8,10 +8,12 @@ Weight decay is added to the gradient, as in the framework the paper used. All u
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
 from .._errors import ConfigError, nearest
 
@@ -54,6 +56,16 @@ def product(**axes: tuple[float, ...]) -> tuple[Hyperparameters, ...]:
     return tuple(
         dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
     )
+
+
+def columns(grid: Sequence[Hyperparameters]) -> dict[str, Array]:
+    """A grid as arrays of one entry a configuration, to be mapped over.
+
+    **Arguments:**
+
+    - `grid`: configurations with the same names.
+    """
+    return {name: jnp.asarray([row[name] for row in grid], float) for name in grid[0]}
 
 
 def _decayed(make: Callable[[Any], optax.GradientTransformation]) -> Make:

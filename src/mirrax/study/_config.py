@@ -39,6 +39,29 @@ def between(owner: Any, name: str, low: float, high: float) -> None:
         raise ConfigError(f"{option(name)}: expected {low} to {high}, got {value!r}.")
 
 
+def at_budget(
+    config: Config, budget: str, smoke: Mapping[str, Any], paper: Mapping[str, Any]
+) -> Config:
+    """A configuration at a budget.
+
+    **Arguments:**
+
+    - `config`: that of the default budget.
+    - `budget`: `"smoke"`, `"default"` or `"paper"`.
+    - `smoke`, `paper`: the fields that differ at these.
+
+    **Raises:**
+
+    - `ConfigError`: for another word.
+    """
+    changes = {"smoke": smoke, "default": {}, "paper": paper}
+    if budget not in changes:
+        raise ConfigError(
+            f"--budget: expected smoke, default or paper, got {budget!r}.{nearest(budget, changes)}"
+        )
+    return dataclasses.replace(config, **changes[budget])  # type: ignore[type-var]
+
+
 def option(name: str) -> str:
     """The command-line option of a field.
 

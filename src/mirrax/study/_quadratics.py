@@ -27,7 +27,7 @@ from ..geometry import AbstractGeometry, Diagonal
 from ..meta import quadratic
 from ..methods import meta_md
 from ..tasks import QuadraticTask, sample_quadratics
-from ._baselines import Hyperparameters, Make, Method, product
+from ._baselines import Hyperparameters, Make, Method, columns, product
 from ._compare import LEARNED, learned_method, spread
 from ._config import between, positive
 from ._describe import describe_geometry
@@ -156,10 +156,6 @@ def count_steps(
     return jax.vmap(over_tasks, in_axes=(0, None))(grid, tasks)
 
 
-def _columns(grid: Sequence[Hyperparameters]) -> dict[str, Array]:
-    return {name: jnp.asarray([row[name] for row in grid], float) for name in grid[0]}
-
-
 def isotropic_geometry(tasks: QuadraticTask, rate: float, steps: int) -> Diagonal:
     r"""The minimiser of eq. 10 when the solutions are known: `m² = √(2k/mean‖θ*‖²)`, spec B3.
 
@@ -283,7 +279,7 @@ def _compare(
             def counted(grid: Sequence[Hyperparameters], tasks: QuadraticTask, m: Method = method):
                 return np.asarray(
                     count_steps(
-                        m.make, m.context, _columns(grid), tasks, config.tolerance, config.limit
+                        m.make, m.context, columns(grid), tasks, config.tolerance, config.limit
                     )
                 )
 

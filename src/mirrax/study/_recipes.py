@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._errors import ConfigError, nearest
-from ._config import Budget
+from ._config import Budget, at_budget
 from ._few_shot import FewShotStudy
 from ._images import ImageStudy
 from ._quadratics import QuadraticStudy
@@ -43,13 +43,7 @@ class Recipe:
 
         - `ConfigError`: for another word.
         """
-        changes = {"smoke": self.smoke, "default": {}, "paper": self.paper}
-        if budget not in changes:
-            raise ConfigError(
-                f"--budget: expected smoke, default or paper, got {budget!r}."
-                f"{nearest(budget, changes)}"
-            )
-        return dataclasses.replace(self.config, **changes[budget])
+        return at_budget(self.config, budget, self.smoke, self.paper)
 
 
 _SMOKE = {"steps": 40, "rounds": 2, "stride": 10, "baselines": ("SGD", "Adam")}

@@ -18,6 +18,7 @@ from ._online_network import ONLINE_NETWORK
 from ._quadratics import QuadraticStudy, train_quadratics
 from ._recipes import find_recipe
 from ._reproduce_few_shot import FEW_SHOT_REPRODUCTIONS
+from ._reproduce_online import ONLINE_REPRODUCTIONS
 from ._reproduction import Reproduction, Request
 from ._train import open_folder, train_images
 
@@ -244,6 +245,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _own_tables,
     ),
     "s002-fig1": ONLINE_NETWORK,
+    **ONLINE_REPRODUCTIONS,
     **FEW_SHOT_REPRODUCTIONS,
 }
 """Every reproduction by name."""

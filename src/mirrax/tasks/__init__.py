@@ -20,6 +20,7 @@ from ._load import load_images as load_images
 from ._mini_imagenet import mini_imagenet as mini_imagenet
 from ._omniglot import omniglot as omniglot
 from ._quadratics import QuadraticTask as QuadraticTask
+from ._quadratics import sample_ill_conditioned as sample_ill_conditioned
 from ._quadratics import sample_quadratics as sample_quadratics
 from ._rotations import ANGLES as ANGLES
 from ._rotations import rotated_digits as rotated_digits

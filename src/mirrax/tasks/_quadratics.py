@@ -8,6 +8,9 @@ mean of Q₀₀ and Q₁₁" specified. The paper does not publish the law of `C
 - `"factor"`: `μ` are the means of `Cᵢᵢ`, with `N(0, 1)` below the diagonal (spec B6). Then
   `E Q₁₁ ≥ 1` whatever `μ₁` is, and the correlation of the two directions is often near one, which
   no diagonal geometry can undo.
+
+`sample_ill_conditioned` draws the two-dimensional ones of S002 §7.1 (Fig. 2), whose law is not
+published either: a rotation, a largest curvature of 1, and the ratio of the curvatures in a range.
 """
 
 import functools
@@ -88,6 +91,24 @@ class QuadraticTask(eqx.Module):
         [0.0, 0.0]
         """
         return 2 * self._times(theta) - self.vector
+
+    def excess(self, theta: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """The loss above the least, `(θ − θ*)ᵀQ(θ − θ*)`, without the cancellation of a difference.
+
+        **Arguments:**
+
+        - `theta`: `(…, d)`.
+
+        **Returns:**
+
+        One number a task.
+
+        >>> task = QuadraticTask(jnp.eye(2), jnp.array([2.0, 0.0]))
+        >>> float(task.excess(jnp.array([1.0, 3.0])))
+        9.0
+        """
+        offset = theta - self.optimum
+        return jnp.sum(offset * self._times(offset), axis=-1)
 
     @property
     def optimum(self) -> Float[Array, "*batch d"]:
@@ -171,3 +192,61 @@ def _draw(key: PRNGKeyArray, means: Float[Array, " d"], count: int, law: str) ->
     vector = 1 + jax.random.normal(vector_key, (count, dimension))
     matrix = jnp.matmul(factor, jnp.swapaxes(factor, -1, -2), precision=_EXACT)
     return QuadraticTask(matrix, vector)
+
+
+def sample_ill_conditioned(
+    key: PRNGKeyArray,
+    count: int,
+    *,
+    condition: tuple[float | int, float | int] = (10.0, 1000.0),
+    shift: float | int = 0.0,
+) -> QuadraticTask:
+    """Draws a stack of two-dimensional quadratics with one steep and one flat direction.
+
+    `ℓ(θ) = (θ − s)ᵀQ(θ − s) − sᵀQs` with `Q = R diag(1, 1/κ) Rᵀ`, `R` the rotation by an angle
+    uniform over the circle, `log κ` uniform over the range, and `s ~ N(0, shift² I)`. One key gives
+    the same `Q` whatever the shift. The law of S002's Fig. 2 is not published; this is spec C6's.
+
+    **Arguments:**
+
+    - `key`: a JAX random key.
+    - `count`: number of tasks, at least 1.
+    - `condition`: the least and the largest `κ`.
+    - `shift`: the standard deviation of the minimiser's coordinates; 0 puts it at the origin, as
+        the paper does, where rules that shrink towards the origin have an unfair advantage.
+
+    **Returns:**
+
+    A `QuadraticTask` with leading axis `count`, in JAX's current default precision.
+
+    **Raises:**
+
+    - `ValueError`: `count` below 1, a range that does not begin at 1 or above and rise, or a shift
+        that is negative or not finite.
+
+    >>> tasks = sample_ill_conditioned(jax.random.key(0), 3, condition=(10, 10))
+    >>> [round(float(number), 4) for number in jnp.linalg.cond(tasks.matrix)]
+    [10.0, 10.0, 10.0]
+    """
+    if count < 1:
+        raise ValueError(f"sample_ill_conditioned: count is {count}; at least 1 is needed")
+    if not (len(condition) == 2 and 1 <= condition[0] <= condition[1] < float("inf")):
+        raise ValueError(
+            f"sample_ill_conditioned: condition is {condition!r}; a range from 1 or above is needed"
+        )
+    if not 0 <= shift < float("inf"):
+        raise ValueError(f"sample_ill_conditioned: shift is {shift!r}; 0 or more is needed")
+    angle_key, condition_key, shift_key = jax.random.split(key, 3)
+    angle = jax.random.uniform(angle_key, (count,), maxval=2 * jnp.pi)
+    low, high = jnp.log(jnp.asarray(condition, angle.dtype))
+    flat = jnp.exp(-jax.random.uniform(condition_key, (count,), minval=low, maxval=high))
+    steep = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    across = jnp.stack([-jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    matrix = _outer(steep) + flat[:, None, None] * _outer(across)
+    minimiser = shift * jax.random.normal(shift_key, (count, 2))
+    vector = 2 * jnp.einsum("nij,nj->ni", matrix, minimiser, precision=_EXACT)
+    return QuadraticTask(matrix, vector)
+
+
+def _outer(vectors: Float[Array, "n d"]) -> Float[Array, "n d d"]:
+    return vectors[:, :, None] * vectors[:, None, :]

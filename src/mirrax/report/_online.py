@@ -1,0 +1,100 @@
+"""Online optimisers as a table: those that learn their rates against what they extend (S002)."""
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from ._format import ABSENT, clean, finite, number
+from ._table import Cell, Column, Table
+
+_GOAL = 1 / 1.5
+_COLUMNS = (
+    Column("method", "Method, minimiser"),
+    Column("baseline", "Baseline"),
+    Column("ratio", "To baseline", numeric=True),
+    Column("by_problem", "By problem", aside=True),
+    Column("never_worse", "Never worse"),
+    Column("low", "At low rates", numeric=True),
+    Column("final", "Final loss", numeric=True),
+)
+
+
+def online_table(summary: Mapping[str, Any]) -> Table:
+    """Cumulative losses of online optimisers as ratios to their baselines, below 1 is better.
+
+    **Arguments:**
+
+    - `summary`: the content of `summary.json` of `mirrax reproduce s002-fig2`.
+
+    **Returns:**
+
+    A `Table` with one row a minimiser and method.
+
+    >>> row = {"method": "Momentum", "baseline": None, "final": [0.2, 0.1]}
+    >>> settings = [{"minimiser": "shifted", "methods": [row]}]
+    >>> [cell.text for cell in online_table({"settings": settings}).rows[0]]
+    ['Momentum, shifted', '–', '–', '', '–', '–', '0.15']
+    """
+    rows = tuple(
+        _row(setting["minimiser"], row)
+        for setting in summary["settings"]
+        for row in setting["methods"]
+    )
+    return Table("Rates learned online, S002 Fig. 2", _COLUMNS, rows, _notes(summary))
+
+
+def _row(minimiser: str, row: Mapping[str, Any]) -> tuple[Cell, ...]:
+    against = row.get("to_baseline") or {}
+    by_problem = [_ratio(value).text for value in against.get("by_problem") or ()]
+    never = against.get("never_worse")
+    final = _median(row["final"])
+    return (
+        Cell(f"{clean(row['method'])}, {clean(minimiser)}"),
+        Cell(clean(row.get("baseline") or ABSENT)),
+        _ratio(against.get("median")),
+        Cell(" ".join(by_problem)),
+        Cell(ABSENT if never is None else "yes" if never else "no"),
+        _ratio((row.get("to_baseline_at_low_rates") or {}).get("median")),
+        Cell("diverged" if final is None else f"{final:.2g}", final),
+    )
+
+
+def _ratio(value: object) -> Cell:
+    found = finite(value)
+    return Cell(number(found, 2) if found is None or found < 1e4 else f"{found:.1e}", found)
+
+
+def _median(values: Any) -> float | None:
+    """The median, where `null` is a loss that is infinite."""
+    found = [finite(value) for value in values]
+    return finite(statistics.median(float("inf") if v is None else v for v in found))
+
+
+def _notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    met = [
+        f"{clean(row['method'])}, {clean(setting['minimiser'])}"
+        for setting in summary["settings"]
+        for row in setting["methods"]
+        if _meets(row.get("to_baseline") or {})
+    ]
+    low = finite(summary.get("largest_first_rate"))
+    count = finite(summary.get("configurations"))
+    notes = [
+        "Ratios of the sum of the losses after each step, median over problems; below 1 is better. "
+        "Final loss: median over problems of the configuration with the least sum.",
+        f"Never worse, and at least 1.5 times better on the median: {'; '.join(met) or 'none'}.",
+    ]
+    if count is not None:
+        notes.append(f"Every method is tuned on each problem over {count:,.0f} configurations.")
+    if low is not None:
+        notes.append(
+            f"At low rates: the baseline tuned over its rates of at most {low:g}/L, where those "
+            "that learn begin."
+        )
+    return tuple(notes)
+
+
+def _meets(against: Mapping[str, Any]) -> bool:
+    """Whether a method is never worse than its baseline and 1.5 times better on the median."""
+    median = finite(against.get("median"))
+    return bool(against.get("never_worse")) and median is not None and median <= _GOAL
