@@ -194,7 +194,7 @@ def _summary(
     pairs = zip(methods, chosen, strict=True)
     notes = [note for method, values in pairs if (note := edge_note(method, values))]
     return {
-        "kind": "online",
+        "kind": "online-network",
         "task": task.name,
         "model": config.model,
         "seeds": config.seeds,
