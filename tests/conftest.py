@@ -20,7 +20,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ[CACHE] = tempfile.mkdtemp(prefix="mirrax-tests-")
     atexit.register(shutil.rmtree, os.environ[CACHE], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

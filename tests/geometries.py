@@ -19,6 +19,7 @@ from mirrax.geometry import (
     ConvexPotential,
     Diagonal,
     Euclidean,
+    Kronecker,
     MaxOfDiagonals,
     NegativeEntropy,
     PNorm,
@@ -211,6 +212,13 @@ def transformed(rng: np.random.Generator) -> Transformed:
     return Transformed(geometry, jax.tree.map(draw, like.raw_factors), like.axes)
 
 
+def kronecker(rng: np.random.Generator) -> Kronecker:
+    """Random factors; what is above their diagonals is random too and must not matter."""
+    like = Kronecker.like(filled(rng, lambda r, shape: np.zeros(shape)))
+    draw = lambda leaf: jnp.asarray(rng.uniform(-0.8, 0.8, leaf.shape))  # noqa: E731
+    return jax.tree.map(draw, like)
+
+
 def convex_potential(rng: np.random.Generator) -> ConvexPotential:
     """Three units on top of random rates, all meta-parameters random."""
     template = filled(rng, lambda r, shape: np.zeros(shape))
@@ -304,6 +312,7 @@ CASES: tuple[Case, ...] = (
         },
     ),
     Case("ConvexPotential", convex_potential, rounding=8.0, offset=1.0),
+    Case("Kronecker", kronecker, rounding=8.0),
     Case("Transformed(Diagonal)", transformed, rounding=8.0),
     Case("Scaled(Diagonal)", lambda rng: _scaled(rng, diagonal(rng))),
     Case(

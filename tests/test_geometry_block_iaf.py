@@ -16,6 +16,7 @@ import laws
 import nchw
 from geometries import Case
 from mirrax.geometry import AbstractGeometry, BlockIAF
+from repeats import slow
 
 ORDER = [
     f"{kind}{i}_{part}"
@@ -166,6 +167,7 @@ def test_adaptation_and_meta_gradient_agree_with_the_authors_code(variant, live,
     compare((slopes, start), (expected, tensors(stored, "meta_grad__z0__")), 1e-9)
 
 
+@pytest.mark.slow
 def test_official_start_adapts_like_maml_and_never_trains_its_heads(golden):
     """Error E2: what depends on the random layers is zero; what is not agrees with the code."""
     stored = golden("c03_blockiaf_official_own_init")
@@ -349,7 +351,7 @@ def test_blocks_depend_on_earlier_blocks_only(variant):
                 assert np.abs(part).max() > 1e-3
 
 
-@pytest.mark.parametrize("variant", ["paper", "official"])
+@pytest.mark.parametrize("variant", [slow("paper"), "official"])
 def test_with_constant_conditioners_it_is_a_learned_rate_for_each_parameter(variant):
     """Oracle 2: `x⁺ = x − α σ(s) ⊙ g`, the step of Meta-SGD."""
     start = small(variant)

@@ -134,8 +134,8 @@ def test_every_public_geometry_is_registered() -> None:
 def test_every_method_is_under_the_laws() -> None:
     methods = {name for name in vars(AbstractGeometry) if not name.startswith("_")}
     inherited = {"to_dual", "to_primal"}
-    # Bounds may be infinite, so they have a law but no derivatives.
-    of_numbers = methods - {"is_strongly_convex", "jacobian_bounds"}
+    # Bounds may be infinite, so they have a law but no derivatives; properties have no numbers.
+    of_numbers = methods - {"is_strongly_convex", "is_quadratic", "jacobian_bounds"}
     assert of_numbers | inherited == set(laws.METHODS)
 
 

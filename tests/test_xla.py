@@ -28,6 +28,16 @@ def test_flags_are_added_to_those_of_the_user(monkeypatch, before, after):
     assert os.environ["XLA_FLAGS"] == after
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("4", "4")])
+def test_lapack_has_one_thread_unless_the_user_says_otherwise(monkeypatch, before, after):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", before)
+    _xla.set_flags()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == after
+
+
 @pytest.mark.parametrize("version", ["0.6.2", "0.11.0", "1.0"])
 def test_flags_of_versions_that_were_not_tried_are_left_alone(monkeypatch, version):
     monkeypatch.delenv("XLA_FLAGS", raising=False)

@@ -12,7 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 Primal = PyTree[Float[Array, "..."]]
 """A point of parameter space: a pytree of floating-point arrays."""
@@ -80,6 +80,18 @@ def join(first: Layers, second: Layers) -> Layers:
     """
     layers = dict.fromkeys([*first, *second])
     return {layer: {**first.get(layer, {}), **second.get(layer, {})} for layer in layers}
+
+
+def all_finite(*trees: PyTree) -> Bool[Array, ""]:
+    """Whether every floating-point entry of every leaf is finite.
+
+    >>> bool(all_finite({"a": jnp.array([1.0, jnp.inf])}))
+    False
+    """
+    leaves = filter(eqx.is_inexact_array, jax.tree.leaves(trees))
+    return functools.reduce(
+        jnp.logical_and, [jnp.all(jnp.isfinite(leaf)) for leaf in leaves], jnp.array(True)
+    )
 
 
 def choose(condition: Array, first: PyTree, second: PyTree) -> PyTree:

@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     report = verb("report")
     report.add_argument("runs", type=Path, nargs="+", metavar="DIR")
     report.add_argument("--html", type=Path, metavar="F", help="write one self-contained page")
+    report.add_argument("--markdown", type=Path, metavar="F", help="write the tables in Markdown")
     reproduce = verb("reproduce", data)
     reproduce.add_argument("name", metavar="NAME", help="see mirrax list")
     reproduce.add_argument("--out", type=Path, metavar="DIR", help="folder (runs/NAME)")

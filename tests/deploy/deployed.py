@@ -11,6 +11,7 @@ from mirrax.geometry import (
     ConvexPotential,
     Diagonal,
     Euclidean,
+    Kronecker,
     KroneckerUpdate,
     MaxOfDiagonals,
     ModeProducts,
@@ -45,6 +46,12 @@ def _max(params, components=3):
     return MaxOfDiagonals.like(params, components, spread=0.2, key=jax.random.key(3))
 
 
+def _kronecker(params, seed=2):
+    rng = np.random.default_rng(seed)
+    like = Kronecker.like(params)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.4, x.shape)), like)
+
+
 def make_geometries():
     params = make_params()
     dense, mixture = params["dense_0"], params["mixture"]
@@ -66,6 +73,11 @@ def make_geometries():
         "pnorm-separable": PNorm(1.5, separable=True),
         "diagonal": _diagonal(params),
         "max": _max(params),
+        "kronecker": _kronecker(params),
+        "blockwise-kronecker": Scaled(
+            Blockwise({"dense_0": _kronecker(dense), "mixture": _diagonal(mixture)}),
+            jnp.asarray(0.2),
+        ),
         "scaled": Scaled(_diagonal(params), jnp.asarray(-0.3)),
         "scaled-twice": Scaled(Scaled(Euclidean(), jnp.asarray(0.3)), jnp.asarray(0.1)),
         "blockwise": Blockwise(blocks),

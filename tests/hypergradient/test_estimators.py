@@ -10,7 +10,7 @@ import pytest
 from registry import EVERYTHING, KEY, RATE, STEPS, assert_close, learned, make_case
 
 from mirrax.geometry import Diagonal, Euclidean
-from mirrax.hypergradient import Direct, EstimatorState, Forward, Reverse, Truncated
+from mirrax.hypergradient import Direct, EstimatorState, Evolution, Forward, Reverse, Truncated
 from mirrax.inner import (
     DualDescent,
     InnerState,
@@ -216,6 +216,7 @@ ESTIMATORS = {
     "Forward": Forward(STEPS),
     "Direct": Direct(STEPS),
     "Truncated": Truncated(STEPS, 2),
+    "Evolution": Evolution(STEPS, 2, 0.1, 2),
 }
 
 

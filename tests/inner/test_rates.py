@@ -53,6 +53,16 @@ def test_bad_rates_raise_naming_the_class_and_the_value(rule, rate):
 
 
 @pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rate", [jnp.array([0.1]), jnp.full((2, 2), 0.1), np.array([0.1, 0.2])])
+def test_a_rate_is_one_number(rule, rate):
+    """An array of rates, one a parameter, is a geometry's business."""
+    with pytest.raises(ValueError) as caught:
+        rule(rate)
+    expected = f"{rule.__name__}.rate: expected a positive finite number or a schedule, got "
+    assert str(caught.value) == f"{expected}{rate!r}."
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_changing_the_rate_does_not_recompile(rule):
     traces = []
 

@@ -8,7 +8,7 @@ import pytest
 
 from mirrax.geometry import Diagonal, MaxOfDiagonals
 from mirrax.inner import MirrorDescent, Prior, Problem, Repeat
-from mirrax.meta import Alternating, ManyShot, Reference, Runs, _outer
+from mirrax.meta import Alternating, ManyShot, Reference, Runs, _alternating, _closed_forms
 from mirrax.objective import Moments, path_moments, tight_diagonal
 
 KEY = jax.random.key(0)
@@ -51,8 +51,8 @@ def test_golden_alternation_without_limit_or_settling(golden, monkeypatch):
     """As long as every run descends; then the rates are lowered, which the goldens do not know."""
     c06 = golden("c06_metamd_tight")
     rate, steps, runs, geometry = golden_case(c06)
-    monkeypatch.setattr(_outer, "_LARGEST_CHANGE", 1e3)
-    monkeypatch.setattr(_outer, "_SETTLING", 10**15)
+    monkeypatch.setattr(_closed_forms, "LARGEST_CHANGE", 1e3)
+    monkeypatch.setattr(_alternating, "_SETTLING", 10**15)
     outer = Alternating(rate, steps, comparator="last", decay=0.0, damping=0.0)
     _, rows, outcomes = alternate(outer, rate, geometry, runs, 15)
     rises = [bool(jnp.any(o.summary.last_loss > o.summary.first_loss)) for o in outcomes]

@@ -125,6 +125,7 @@ def test_regression_in_closed_form(golden, position):
                 assert_close(in_rates, reference[f"sgd_{order}_lograte"][position])
 
 
+@pytest.mark.slow
 def test_maml_in_single_precision(golden):
     """Float32 with its 6e-8 roundings, through five steps: 4e-6 was measured for other codes."""
     reference = {

@@ -7,14 +7,17 @@ from jax.scipy.special import logsumexp
 
 from mirrax.geometry import AbstractMirrorMap
 
-EXACT = 1e-12
+# The largest deviations found are 4.1e-14, of targets that a cubic map and its inverse made from
+# hints that add up; 1.9e-14 of FTRL's points, differences of sums, after 100 steps; 1.5e-14 of a
+# regret, such a difference too. All others are below 5e-15.
+EXACT = 2e-13
 """Identities and goldens hold to this, relative to the largest entry."""
 
 
-def near(found, expected, tolerance=EXACT):
+def near(found, expected):
     """Compares arrays with one scale, the largest entry expected."""
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT * scale)
 
 
 def quadratic(golden):

@@ -24,23 +24,29 @@ def made_by(method, loss, start, meta, steps):
 @pytest.mark.parametrize("name", GOLDENS)
 @pytest.mark.parametrize("divergence", ["euclid", "f"])
 @pytest.mark.parametrize("length", [1, 2, 3])
-@pytest.mark.parametrize("region", ["", "_pos"])
-def test_goldens(golden, name, divergence, length, region):
+def test_goldens(golden, name, divergence, length):
+    """In all of the space, and in the orthant."""
     c08 = golden(name)
-    loss, key = quadratic(c08), f"bmg_{divergence}_L{length}{region}"
-    method = Bootstrapped(
-        along_gradient(loss),
-        float(c08[f"bmg_{divergence}_beta"]),
-        to_dual=jax.grad(loss) if divergence == "f" else lambda x: x,
-        target=GradientStep(float(c08["bmg_zeta"])),
-        ahead=length - 1,
-        project=optax.projections.projection_non_negative if region else lambda w: w,
-    )
+    loss, key = quadratic(c08), f"bmg_{divergence}_L{length}"
     steps = len(c08[f"{key}_z"])
-    state, made = made_by(method, loss, c08["x0"], c08["bmg_w1"], steps)
-    near(made.point, c08[f"{key}_x"][1:])
-    near(made.target, c08[f"{key}_z"])
-    near(np.vstack([made.meta, state.meta]), c08[f"{key}_w"])
+
+    @jax.jit
+    def run(lower):  # one program for both sets
+        method = Bootstrapped(
+            along_gradient(loss),
+            float(c08[f"bmg_{divergence}_beta"]),
+            to_dual=jax.grad(loss) if divergence == "f" else lambda x: x,
+            target=GradientStep(float(c08["bmg_zeta"])),
+            ahead=length - 1,
+            project=lambda w: optax.projections.projection_box(w, lower, jnp.inf),
+        )
+        return method.run(loss, method.init(c08["x0"], c08["bmg_w1"]), steps)
+
+    for region, lower in (("", -jnp.inf), ("_pos", 0.0)):
+        state, made = run(lower)
+        near(made.point, c08[f"{key}{region}_x"][1:])
+        near(made.target, c08[f"{key}{region}_z"])
+        near(np.vstack([made.meta, state.meta]), c08[f"{key}{region}_w"])
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -135,7 +141,7 @@ def test_targets_as_hints(theorem):
     for t in range(steps):
         jacobian = jax.jacobian(shift, 1)(made.before[t], points[t])
         step = rates[t] / before[t] * points[t] - rates[t] * jacobian.T @ apart[t]
-        near(points[t + 1], step, 1e-12 * float(jnp.abs(points).max() / jnp.abs(step).max()))
+        near(points[t + 1], step)
 
 
 def test_hints_as_targets(theorem):
@@ -159,7 +165,7 @@ def test_hints_as_targets(theorem):
         following = (t + 1) * jacobian.T @ guesses[t - 1] + t * hint
         pulled = jacobian.T @ jax.grad(loss)(made.point[t - 1])
         step = points[t - 1] - rate * (following + t * (pulled - hint))
-        near(after[t], step, 1e-12 * float(jnp.abs(after).max() / jnp.abs(step).max()))
+        near(after[t], step)
         hint = following / (t + 1)
 
 
@@ -185,7 +191,7 @@ def test_gradients_at_the_target_as_hints(theorem):
         pulled = jacobian.T @ ((t + 1) * ahead(at) + t * slope(at))
         rate, error = rates[t - 1], t * made.hint[t - 1]
         step = rate / before[t - 1] * points[t - 1] - rate * (pulled - error)
-        near(points[t], step, 1e-12 * float(jnp.abs(points).max() / jnp.abs(step).max()))
+        near(points[t], step)
 
 
 # --- bad input --------------------------------------------------------------------------------

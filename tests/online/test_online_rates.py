@@ -181,4 +181,4 @@ def test_bounds_hold_rates(golden, clipping):
     used = np.clip(rates, *bounds)
     assert (used.min(), used.max()) == bounds
     assert np.any(used != rates) == (clipping == "lazy")
-    assert_near(np.diff(points, axis=0), -used * np.asarray(gradients(loss, points))[:-1], 1e-10)
+    assert_near(np.diff(points, axis=0), -used * np.asarray(gradients(loss, points))[:-1])

@@ -47,26 +47,27 @@ def same_bits(left, right):
         assert a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-@pytest.mark.parametrize("kind", ["nan", "inf", "large"])
 @pytest.mark.parametrize("per", ["element", "leaf", "all"])
 @pytest.mark.parametrize("optimistic", [False, True])
-def test_what_is_not_finite_is_no_step(kind, per, optimistic):
+def test_what_is_not_finite_is_no_step(per, optimistic):
     """Bad gradients at any place, the first call too, leave no trace but their number."""
     params, loss = make_params(), make_loss()
     optimiser = online_sgd(0.1, 1e-3, per=per, optimistic=optimistic)
-    update, state, here = jax.jit(optimiser.update), optimiser.init(params), params
-    for bad in (True, False, False, True, True, False, False):
-        grads = jax.grad(loss)(here)
-        updates, following = update(broken(kind, grads) if bad else grads, state, here)
-        if bad:
-            assert all(not jnp.any(leaf) for leaf in jax.tree.leaves(updates))
-            same_bits(following._replace(skipped=state.skipped), state)
-            assert following.skipped == state.skipped + 1
-        here, state = optax.apply_updates(here, updates), following
+    update, gradient = jax.jit(optimiser.update), jax.jit(jax.grad(loss))
     points, _, plain = run(optimiser, params, loss, 4)
-    jax.tree.map(lambda a, b: assert_near(a, b[-1]), here, points)
-    assert (int(state.count), int(state.skipped)) == (4, 3)
-    jax.tree.map(assert_near, state.rates, plain.rates)
+    for kind in ("nan", "inf", "large"):
+        state, here = optimiser.init(params), params
+        for bad in (True, False, False, True, True, False, False):
+            grads = gradient(here)
+            updates, following = update(broken(kind, grads) if bad else grads, state, here)
+            if bad:
+                assert all(not np.any(leaf) for leaf in jax.tree.leaves(updates))
+                same_bits(following._replace(skipped=state.skipped), state)
+                assert following.skipped == state.skipped + 1
+            here, state = optax.apply_updates(here, updates), following
+        jax.tree.map(lambda a, b: assert_near(a, b[-1]), here, points)
+        assert (int(state.count), int(state.skipped)) == (4, 3)
+        jax.tree.map(assert_near, state.rates, plain.rates)
 
 
 @pytest.mark.parametrize("place", [0, 777_777, 999_999])
@@ -139,6 +140,8 @@ def test_leaves_of_several_types_and_sizes():
         "empty": jnp.ones((0, 3)),
         "scalar": jnp.ones(()),
     }
+    # The meta rate is a float32: a rate of 0.1 and ten of it are known to 5e-9 (found: 4.3e-9).
+    known = 1e-8
     for per in ("element", "leaf", "all"):
         optimiser = online_sgd(0.1, jnp.float32(1e-3), per=per)
         state = optimiser.init(params)
@@ -147,10 +150,10 @@ def test_leaves_of_several_types_and_sizes():
         assert jax.tree.map(lambda x: x.dtype, updates) == jax.tree.map(lambda x: x.dtype, params)
         assert jax.tree.structure(updates) == jax.tree.structure(params)
         if per == "all":
-            np.testing.assert_allclose(state.rates, 0.1 + 1e-3 * 10, rtol=1e-7)
+            np.testing.assert_allclose(state.rates, 0.1 + 1e-3 * 10, rtol=known)
         else:
             size = 4 if per == "leaf" else 1
-            np.testing.assert_allclose(state.rates["double"], 0.1 + 1e-3 * size, rtol=1e-7)
+            np.testing.assert_allclose(state.rates["double"], 0.1 + 1e-3 * size, rtol=known)
 
 
 @pytest.mark.parametrize("optimistic", [False, True])
@@ -252,7 +255,7 @@ def test_the_hypergradient_sees_what_comes_in():
     points, rates, _ = run(scaled, params, loss, 20)
     g = gradients(loss, points)
     steps = jax.tree.map(lambda w, g: -0.5 * w * g[:-1], rates, g)
-    jax.tree.map(lambda x, s: assert_near(np.diff(x, axis=0), s, 1e-11), points, steps)
+    jax.tree.map(lambda x, s: assert_near(np.diff(x, axis=0), s), points, steps)
     second = jax.tree.map(lambda g: 0.1 + 1e-3 * (g[1] * (g[0] + g[1]) - g[0] ** 2), g)
     jax.tree.map(lambda w, s: assert_near(w[1], s), rates, second)
 
@@ -308,6 +311,5 @@ def test_injected_hyperparameters():
         params, loss = make_params(), make_loss()
         left = run(make(0.1, meta_rate=1e-3), params, loss, 5)
         right = run(online_sgd(0.1, 1e-3), params, loss, 5)
-        # Optax keeps injected numbers in 32 bits.
-        jax.tree.map(lambda a, b: assert_near(a, b, 1e-7), left[0], right[0])
+        jax.tree.map(assert_near, left[0], right[0])
         assert set(left[2].hyperparams) == {"meta_rate"}

@@ -31,11 +31,16 @@ def gradients(loss, points):
     return jax.jit(jax.vmap(jax.grad(loss)))(points)
 
 
-def assert_near(found, expected, tolerance=1e-12):
+# The largest deviation found is 5.7e-15, of the differences of points 20 steps apart in a chain;
+# of points and rates it is 3.3e-15, after 100 steps with momentum.
+ROUNDING = 5e-14
+
+
+def assert_near(found, expected):
     """Relative to the largest entry, as the goldens are conditioned."""
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape
-    assert np.max(np.abs(found - expected)) <= tolerance * np.max(np.abs(expected))
+    assert np.max(np.abs(found - expected)) <= ROUNDING * np.max(np.abs(expected))
 
 
 def quadratic(data):

@@ -3,12 +3,13 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 
 from mirrax import report
 from mirrax._errors import MirraxError
 from mirrax.report import Run
-from mirrax.report._online_figures import draw_online
+from mirrax.report._online_figures import _lowest, draw_online
 from mirrax.report._run_figures import figures_of
 from mirrax.report._style import drawing
 
@@ -29,6 +30,11 @@ def make_row(name, baseline=None, speed=1.0):
     if baseline:
         row["to_baseline"] = against(0.5, 0.6, 0.9)
         row["to_baseline_at_low_rates"] = against(0.1, 0.2, 1.5)
+        row["to_baseline_with_one"] = against(0.7, 0.9, 1.0)
+        row["meta_sensitivity"] = {
+            "rates": [0.1, 10.0],
+            "cumulative": [[5.0, 4.0], [80.0, None], [70, 7]],
+        }
     return row
 
 
@@ -46,7 +52,7 @@ def online():
         "recipe": "s002-fig2",
         "kind": "online",
         "configurations": 180,
-        "largest_first_rate": 0.1,
+        "low_rate": 0.1,
         "curve_steps": [0, 1, 10],
         "settings": [setting, other],
     }
@@ -68,9 +74,9 @@ def written(online, tmp_path):
 def test_the_table_says_who_is_never_worse_and_who_meets_the_goal(online):
     table = report.online_table(online)
     rows = [[cell.text for cell in row] for row in table.rows]
-    assert rows[0] == ["Momentum, at 0", "–", "–", "", "–", "–", "0.3"]
-    assert rows[1][:6] == [
-        *("Meta-Momentum A, at 0", "Momentum", "0.60", "0.50 0.60 0.90", "yes", "0.20")
+    assert rows[0] == ["Momentum, at 0", "–", "–", "", "–", "–", "–", "0.3"]
+    assert rows[1][:7] == [
+        *("Meta-Momentum A, at 0", "Momentum", "0.60", "0.50 0.60 0.90", "yes", "0.90", "0.20")
     ]
     assert rows[3][2:5] == ["0.60", "0.50 0.60 2.00", "no"]
     assert "on the median: Meta-Momentum A, at 0." in table.notes[1]
@@ -104,16 +110,28 @@ def test_the_lines_are_the_record(online):
     with drawing():
         figure = draw_online(online, "at 0")
         figure.draw_without_rendering()
-    assert len(figure.axes) == 6
-    top, bottom = figure.axes[0], figure.axes[3]
+    assert len(figure.axes) == 9
+    top, middle, bottom = figure.axes[::3]
     assert [line.get_ydata().tolist() for line in top.get_lines()] == [[8, 2, 0.1], [8, 1, 0.1]]
-    swept = bottom.get_lines()[0]
+    assert [[9.0, 90.0] == sorted(line.get_ydata()) for line in middle.get_lines()[:2]] == [
+        True
+    ] * 2
+    swept = middle.get_lines()[0]
     assert swept.get_xdata().tolist() == [0.01, 1.0] and swept.get_ydata().tolist() == [90.0, 9.0]
+    learned, _ = bottom.get_lines()  # no meta rate for the baseline; the other marks the unit
+    assert learned.get_xdata().tolist() == [0.1, 10.0] and learned.get_ydata().tolist() == [5, 4]
     assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == [
         f"Condition {c}" for c in ("10", "100", "1,000")
     ]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["Momentum", "Meta-Momentum A"]
+
+
+def test_a_line_of_many_rates_keeps_its_narrow_minimum():
+    values = np.where(np.arange(1000) == 333, 1.0, np.nan)
+    rates, lowest = _lowest(np.arange(1000.0), values)
+    assert len(rates) == 60 and np.nanmin(lowest) == 1.0 and rates[np.nanargmin(lowest)] == 333
+    assert np.isnan(lowest).sum() == 59  # a group of runs that all diverged is a gap
 
 
 def test_a_minimiser_that_is_not_there(online):
@@ -141,6 +159,11 @@ def test_the_page_shows_table_and_figures(written, tmp_path):
             ("settings", 0, "methods", 0, "sensitivity", "cumulative"),
             [[1.0], [1.0], [1.0]],
             "'sensitivity' of Momentum is not 3 lists of 2 numbers",
+        ),
+        (
+            ("settings", 0, "methods", 1, "meta_sensitivity"),
+            3,
+            "'meta_sensitivity' of Meta-Momentum A has no list of rates",
         ),
     ],
 )

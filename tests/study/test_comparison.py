@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from mirrax.deploy import to_optax
+from mirrax.deploy import averaged, to_optax
 from mirrax.geometry import Diagonal
 from mirrax.meta import classification
 from mirrax.models import build
@@ -18,9 +18,10 @@ from mirrax.study._baselines import BASELINES, Method, product
 from mirrax.study._compare import (
     band,
     best,
-    control_method,
+    control_methods,
     edge_note,
     learned_method,
+    learned_methods,
     methods_of,
     score,
     spread,
@@ -91,7 +92,7 @@ def cross_entropy(params, images, labels):
 SLOPE = jax.jit(jax.value_and_grad(lambda p, x, y: cross_entropy(p, x, y)[0]))
 
 
-def plain_loop(optimiser, task, seed, key):
+def plain_loop(optimiser, read, task, seed, key):
     """One run, written out."""
     start_key, run_key = jax.random.split(key)
     start_key, run_key = (jax.random.fold_in(part, task) for part in (start_key, run_key))
@@ -101,29 +102,37 @@ def plain_loop(optimiser, task, seed, key):
     batches = jax.tree.map(lambda leaf: leaf[task], problems).batches
     data, state = TASKS[task], optimiser.init(params)
     shown = (data.train_images[:12], data.train_labels[:12])
-    curve, logs = [float(cross_entropy(params, *shown)[0])], []
+    curve = [float(cross_entropy(params, *shown)[0])]
     draw, update = eqx.filter_jit(batches.draw), jax.jit(optimiser.update)
     for number in range(STEPS):
         images, labels = draw(jnp.asarray(number), key=jax.random.fold_in(key, number))
-        loss, grads = SLOPE(params, images, labels)
+        _, grads = SLOPE(params, images, labels)
         updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
-        logs.append(np.log(float(loss)))
         if (number + 1) % STRIDE == 0:
-            curve.append(float(cross_entropy(params, *shown)[0]))
-    logits = cross_entropy(params, data.test_images, data.test_labels)[1]
-    return curve, np.mean(logs), np.mean(np.argmax(logits, -1) == data.test_labels)
+            curve.append(float(cross_entropy(read(state, params), *shown)[0]))
+    logits = cross_entropy(read(state, params), data.test_images, data.test_labels)[1]
+    return curve, np.mean(np.argmax(logits, -1) == data.test_labels)
 
 
 def test_trials_are_those_of_a_plain_loop():
     key = jax.random.key(11)
-    methods = [BASELINES["SGD"], BASELINES["Adam"], learned_method(geometry(), 0.2)]
+    ours = learned_methods(geometry(), 0.2, averaging=True)
+    others = ("SGD", "Adam", "AdamW, schedule-free", "Muon")
+    methods = [*ours, *(BASELINES[name] for name in others)]
     decay = {"learning_rate": 0.1, "weight_decay": 0.01}
-    jobs = [(0, decay), (1, decay), (2, {"rate_scale": 2.0, "momentum": 0.8})]
+    jobs = [
+        (0, {"rate_scale": 2.0, "momentum": 0.8}),
+        (1, {"rate_scale": 2.0, "interpolation": 0.7}),
+        *((position, decay) for position in range(2, 6)),
+    ]
     plain = [
+        to_optax(geometry(), 0.2 * 2 * (1 - 0.8), momentum=0.8, nesterov=True),
+        averaged(to_optax(geometry(), 0.2 * 2), 0.7),
         optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1)),
         optax.chain(optax.add_decayed_weights(0.01), optax.adam(0.1)),
-        to_optax(geometry(), 0.2 * 2 * (1 - 0.8), momentum=0.8, nesterov=True),
+        optax.contrib.schedule_free_adamw(0.1, weight_decay=0.01),
+        optax.contrib.muon(0.1, weight_decay=0.01),
     ]
     shares = []
     found = run_trials(
@@ -136,14 +145,13 @@ def test_trials_are_those_of_a_plain_loop():
         key=key,
         advance=shares.append,
     )
-    assert np.shape(found.train_loss) == (3, 3, SEEDS, 3)
+    assert np.shape(found.train_loss) == (6, 3, SEEDS, 3)
     assert abs(sum(shares) - 1) < 1e-9
-    for job, task, seed in ((0, 1, 1), (1, 2, 0), (2, 2, 1)):
-        curve, logs, accuracy = plain_loop(plain[job], task, seed, key)
+    for job, task, seed in ((0, 1, 1), (1, 0, 1), (2, 2, 0), (3, 2, 1), (4, 0, 0), (5, 1, 0)):
+        curve, accuracy = plain_loop(plain[job], methods[job].read, task, seed, key)
         np.testing.assert_allclose(
             found.train_loss[job, task, seed], curve, rtol=FLOAT32, atol=FLOAT32
         )
-        np.testing.assert_allclose(found.batch_log_loss[job, task, seed], logs, atol=FLOAT32)
         np.testing.assert_allclose(found.test_accuracy[job, task, seed], accuracy, atol=FLOAT32)
 
 
@@ -154,8 +162,8 @@ def test_every_method_meets_the_same_weights_and_batches_and_failures_are_infini
     found = run_trials(
         methods, jobs, place(), steps=STEPS, stride=STRIDE, seeds=SEEDS, key=jax.random.key(0)
     )
-    np.testing.assert_array_equal(found.batch_log_loss[0], found.batch_log_loss[1])
-    assert len(np.unique(np.asarray(found.batch_log_loss[0]))) == 3 * SEEDS
+    np.testing.assert_array_equal(found.train_loss[0], found.train_loss[1])
+    assert len(np.unique(np.asarray(found.train_loss[0, ..., 0]))) == 3 * SEEDS
     np.testing.assert_array_equal(found.train_loss[0, ..., 0], found.train_loss[0, ..., -1])
     scores = score(found, "loss")
     assert scores.shape == (3, 3) and np.all(np.isinf(scores[2])) and np.isfinite(scores[:2]).all()
@@ -212,6 +220,10 @@ def test_neither_tuning_nor_meta_training_sees_the_held_out_task(tmp_path, monke
         setting, place=poisoned(setting.place, 1), tasks=(TASKS[0], other, TASKS[2])
     )
     assert setting.held_out == 1 and setting.training == (0, 2)
+    assert setting.cost == (
+        "Learning a geometry took 4 runs of 4 steps, each with a reference run of 4: as many steps "
+        "as 8 ordinary runs."
+    )
     found = []
     for number, one in enumerate((setting, spoilt)):
         folder = RunFolder.create(tmp_path / str(number), {})
@@ -289,13 +301,16 @@ def test_spread_and_steps_to():
 
 
 def test_every_method_has_as_many_configurations_as_the_learned_one():
-    ours, control = learned_method(geometry(), 0.1), control_method(geometry().log_diagonal)
-    names = ("SGD", "SGD-M", "Adam", "RMSprop")
-    methods = methods_of([ours, control], names, wide=False)
-    assert [method.name for method in methods] == ["MetaMD", "Euclidean", *names]
+    ours = learned_methods(geometry(), 0.1, averaging=True)
+    control = control_methods(geometry().log_diagonal, averaging=True)
+    methods = methods_of([*ours, *control], BASELINES, wide=False)
+    own = ["MetaMD", "MetaMD, averaged", "Euclidean", "Euclidean, averaged"]
+    assert [method.name for method in methods] == [*own, *BASELINES]
     assert {len(method.grid) for method in methods} == {15}
-    wide = methods_of([ours], names, wide=True)
-    assert all(len(method.grid) > 15 for method in wide[1:])
+    wide = methods_of(ours, BASELINES, wide=True)
+    assert all(len(method.grid) > 15 for method in wide[len(ours) :])
+    alone = learned_methods(geometry(), 0.1, averaging=False)
+    assert [method.name for method in alone] == ["MetaMD"]
 
 
 def row(accuracy, loss, steps):
@@ -314,7 +329,7 @@ def test_standing_against_the_best_baseline_of_each_column():
         "SGD": row([0.8, 0.7], [0.4, 0.4], [30, 30]),
         "Adam": row([0.6, 0.5], [0.3, 0.2], [None, 5]),
     }
-    found = against_best(means)
+    found = against_best(means, "MetaMD", ["MetaMD"])
     assert found["accuracy"]["rival"] == "SGD"
     assert np.isclose(found["accuracy"]["gain"], 0.1)
     assert np.isclose(found["accuracy"]["paired_se"], 0, atol=1e-12)
@@ -329,9 +344,9 @@ def test_standing_of_what_diverged_or_never_arrived():
         "MetaMD": row([0.1, 0.1], [None, 0.3], [None, 20]),
         "SGD": row([0.8, 0.7], [0.4, 0.4], [30, 30]),
     }
-    found = against_best(means)
+    found = against_best(means, "MetaMD", ["MetaMD"])
     assert found["final_loss"] is None and found["steps_to_0.1"] is None
     means["SGD"] = row([0.8, 0.7], [None, 1.0], [None, None])
     means["MetaMD"] = row([0.9, 0.9], [0.1, 0.1], [1, 1])
-    found = against_best(means)
+    found = against_best(means, "MetaMD", ["MetaMD"])
     assert found["final_loss"] is None and found["steps_to_0.1"] is None

@@ -56,7 +56,7 @@ def test_override_of_quadratics():
     [
         (IMAGES, ["--rouds", "3"], r"--rouds.*Did you mean 'rounds'"),
         (IMAGES, ["--heldout", "3"], r"Did you mean 'held-out'"),
-        (IMAGES, ["--qqqq", "3"], r"no field --qqqq.*Known are --baselines, --batch"),
+        (IMAGES, ["--qqqq", "3"], r"no field --qqqq.*Known are --averaging, --baselines"),
         (IMAGES, ["--rounds"], r"--rounds: a value is missing"),
         (IMAGES, ["--rounds", "--steps", "5"], r"--rounds: a value is missing"),
         (IMAGES, ["five"], r"expected an option such as --rounds 5, got 'five'"),

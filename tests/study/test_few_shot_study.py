@@ -31,13 +31,6 @@ WORDS = [
 SINGLE = 1e-6  # a few roundings of single precision, of 1.2e-7 each
 
 
-@pytest.fixture(scope="module")
-def as_in_life():
-    """Studies run in float32 with standard promotion."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 @pytest.fixture(scope="module", autouse=True)
 def no_figures():
     with pytest.MonkeyPatch.context() as patch:

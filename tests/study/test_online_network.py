@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from mirrax import cli, report
+from mirrax._errors import MirraxError
 from mirrax.meta import classification
 from mirrax.models import build
 from mirrax.study._baselines import Method
@@ -17,13 +18,6 @@ from mirrax.study._trials import arena, run_trials
 from mirrax.tasks import rotated_digits
 
 WORDS = ["reproduce", "s002-fig1", "--budget", "smoke", "--steps", "20", "--json"]
-
-
-@pytest.fixture(scope="module")
-def as_in_life():
-    """Studies run in float32 with standard promotion."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +43,23 @@ def test_a_run_leaves_a_summary_and_a_figure(finished):
     assert "each method tuned over 24 configurations" in text.replace("\n", " ")
 
 
+def test_a_report_shows_the_run(finished, tmp_path):
+    run = report.Run.read(finished)
+    assert not run.notes
+    page = report.html([run], tmp_path / "report.html").read_text()
+    assert "Online, optimistic" in page and "each method tuned over 24 configurations" in page
+
+
+def test_a_damaged_summary_is_named(finished, tmp_path):
+    """A curve that does not fit its steps."""
+    summary = json.loads((finished / "summary.json").read_text())
+    summary["methods"][1]["curve"]["test"].pop()
+    (tmp_path / "config.json").write_bytes((finished / "config.json").read_bytes())
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(MirraxError, match="'curve' of Online has not one entry of test for each"):
+        report.Run.read(tmp_path)
+
+
 def test_resuming_a_finished_run_changes_nothing(finished, as_in_life):
     before = (finished / "summary.json").read_bytes()
     assert cli.main([*WORDS, "--out", str(finished), "--resume"]) == 0
@@ -66,6 +77,14 @@ def test_resuming_a_finished_run_changes_nothing(finished, as_in_life):
 def test_bad_requests_are_one_clear_line(words, message, tmp_path, capsys):
     assert cli.main([*WORDS, *words, "--out", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_data_leave_no_folder_behind(tmp_path, capsys):
+    words = [*WORDS, "--family", "mnist", "--data", str(tmp_path / "nowhere")]
+    assert cli.main([*words, "--out", str(tmp_path / "run")]) != 0
+    assert "nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_all_methods_have_grids_of_one_size():

@@ -23,7 +23,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._tree import Dual, Primal, Scalar
 from ..geometry import AbstractGeometry
-from ..inner import AbstractInner, DualDescent, MirrorDescent, Prior, Problem, Trajectory
+from ..inner import (
+    AbstractInner,
+    DualDescent,
+    MirrorDescent,
+    PreconditionedDescent,
+    Prior,
+    Problem,
+    Trajectory,
+)
 from ._measure import (
     Comparator,
     RegretMeasurements,
@@ -282,7 +290,9 @@ def certify_run(
     if steps < 1:
         raise ValueError(f"certify_run.steps: expected at least 1, got {steps!r}.")
     measured = _measure_run(inner, prior, problem, steps, key=key, comparator=comparator)
-    by_rule = isinstance(inner, MirrorDescent | DualDescent)
+    by_rule = isinstance(inner, MirrorDescent | DualDescent) or (
+        isinstance(inner, PreconditionedDescent) and geometry.is_quadratic
+    )
     default = {
         "solution": "problem.solution, taken as given",
         "last": "the last point of the run, not a minimiser",

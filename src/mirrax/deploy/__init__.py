@@ -1,8 +1,8 @@
 """The way out: a learned geometry as one file, and as an optimiser in somebody else's loop.
 
-`save` and `load` write and read the artifact, `to_optax` makes it an optax optimiser, `check_fits`
-compares it with parameters. Each is imported when it is first touched, so that readers of the
-file format alone need not load JAX.
+`save` and `load` write and read the artifact, `to_optax` makes it an optax optimiser, `averaged`
+averages the points of one, `check_fits` compares an artifact with parameters. Each is imported
+when it is first touched, so that readers of the file format alone need not load JAX.
 """
 
 import importlib
@@ -13,13 +13,29 @@ if TYPE_CHECKING:
     from ._artifact import check_fits as check_fits
     from ._artifact import load as load
     from ._artifact import save as save
+    from ._averaging import AveragedState as AveragedState
+    from ._averaging import averaged as averaged
+    from ._averaging import averaged_params as averaged_params
     from ._encoding import storable as storable
     from ._optax import to_optax as to_optax
 
-__all__ = ["Artifact", "check_fits", "load", "save", "storable", "to_optax"]
+__all__ = [
+    "Artifact",
+    "AveragedState",
+    "averaged",
+    "averaged_params",
+    "check_fits",
+    "load",
+    "save",
+    "storable",
+    "to_optax",
+]
 
 _HOME = {
     "Artifact": "_artifact",
+    "AveragedState": "_averaging",
+    "averaged": "_averaging",
+    "averaged_params": "_averaging",
     "check_fits": "_artifact",
     "load": "_artifact",
     "save": "_artifact",

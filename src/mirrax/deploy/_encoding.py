@@ -25,6 +25,8 @@ from ..geometry import (
     ConvexPotential,
     Diagonal,
     Euclidean,
+    Factors,
+    Kronecker,
     KroneckerUpdate,
     MaxOfDiagonals,
     ModeProducts,
@@ -47,6 +49,7 @@ REGISTRY: dict[str, type[Stored]] = {
     "ConvexPotential": ConvexPotential,
     "Diagonal": Diagonal,
     "Euclidean": Euclidean,
+    "Kronecker": Kronecker,
     "KroneckerUpdate": KroneckerUpdate,
     "MaxOfDiagonals": MaxOfDiagonals,
     "ModeProducts": ModeProducts,
@@ -61,6 +64,7 @@ REGISTRY: dict[str, type[Stored]] = {
 _PARTS: dict[str, type[eqx.Module]] = {
     "Decoder": Decoder,
     "Equals": Equals,
+    "Factors": Factors,
     "ModeLinear": ModeLinear,
 }
 """The classes of which those are made; none of them is stored alone."""

@@ -19,9 +19,11 @@ from ..geometry import (
     Blockwise,
     ConvexPotential,
     Diagonal,
+    Kronecker,
     MaxOfDiagonals,
     Scaled,
     Transformed,
+    is_factors,
 )
 from ._encoding import Stored
 from ._layout import Expected, Leaf, Shape, is_below, join, mismatch
@@ -73,6 +75,9 @@ def expected_leaves(geometry: Stored) -> dict[str, Leaf | None]:
     if isinstance(geometry, MaxOfDiagonals):
         table = leaves_of(geometry.log_diagonals)
         return {leaf.name: Leaf(leaf.name, leaf.shape[1:], leaf.dtype) for leaf in table}
+    if isinstance(geometry, Kronecker):
+        named = by_name(geometry.factors, is_factors)
+        return {name: _factored_leaf(name, node) for name, node in named.items()}
     if isinstance(geometry, Scaled | Transformed):
         return expected_leaves(geometry.geometry)
     if isinstance(geometry, Blockwise):
@@ -83,6 +88,13 @@ def expected_leaves(geometry: Stored) -> dict[str, Leaf | None]:
                 found[whole] = leaf and Leaf(whole, leaf.shape, leaf.dtype)
         return found
     return {"": None}
+
+
+def _factored_leaf(name: str, node: Any) -> Leaf:
+    """The parameters that factors, or `log m`, belong to."""
+    if is_factors(node):
+        return Leaf(name, node.shape, jnp.result_type(node.rows).name)
+    return Leaf(name, tuple(jnp.shape(node)), jnp.result_type(node).name)
 
 
 def expected_shapes(geometry: Stored) -> Expected:
@@ -112,6 +124,8 @@ def flattened(geometry: Any) -> Any:
         return Diagonal(by_name(geometry.log_diagonal))
     if isinstance(geometry, MaxOfDiagonals):
         return MaxOfDiagonals(by_name(geometry.log_diagonals))
+    if isinstance(geometry, Kronecker):
+        return Kronecker(by_name(geometry.factors, is_factors))
     if isinstance(geometry, Scaled):
         return Scaled(flattened(geometry.geometry), geometry.log_scale)
     if isinstance(geometry, Transformed):

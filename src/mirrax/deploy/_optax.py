@@ -1,6 +1,7 @@
 r"""A learned geometry as an optax optimiser: `∇ψ(x⁺) = ∇ψ(x) − η g`.
 
-Where `∇ψ` is linear with diagonal matrix `M` the step is `x⁺ = x − η M⁻¹ g`, one rate a parameter.
+Where `∇ψ` is linear with matrix `M` the step is `x⁺ = x − η M⁻¹ g`: one rate a parameter where `M`
+is diagonal, triangular solves or products where it is made of factors.
 Elsewhere the dual point `z = ∇ψ(x)` is the state, because the parameters alone do not determine it
 (on a tie of `MaxOfDiagonals`) or determine it badly (entropies near the boundary). The state also
 remembers the parameters it led to: if they are not those of the next call, to rounding, somebody
@@ -21,7 +22,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..geometry import AbstractMirrorMap, Blockwise, Diagonal, Euclidean, Scaled
+from ..geometry import AbstractGeometry, AbstractMirrorMap, Blockwise, Diagonal, Euclidean, Scaled
 from ._artifact import Artifact, load
 from ._fit import by_name, check_shapes, expected_shapes, flattened, fold, rebuild, unfold
 
@@ -41,6 +42,19 @@ class RatesState(NamedTuple):
 
     count: Int[Array, ""]
     rates: PyTree[Float[Array, "..."]]
+
+
+class LinearState(NamedTuple):
+    """The state of a step that applies a matrix to the gradient.
+
+    **Arguments:**
+
+    - `count`: how many steps have been made.
+    - `geometry`: the arrays of the geometry.
+    """
+
+    count: Int[Array, ""]
+    geometry: tuple[Array, ...]
 
 
 class MirrorState(NamedTuple):
@@ -110,8 +124,7 @@ def to_optax(
     rate = _checked_learning_rate(default if learning_rate is None else learning_rate)
     _check_momentum(momentum, nesterov)
     flat = flattened(geometry)
-    make = _scale_by_rates if _is_linear(flat) else _mirror_step
-    step = make(flat, expected, rate)
+    step = _step_for(flat)(flat, expected, rate)
     if momentum is None:
         return step
     chained = optax.chain(optax.trace(decay=momentum, nesterov=nesterov), step)
@@ -155,17 +168,35 @@ def _checked_learning_rate(rate: Any) -> Any:
 def _check_momentum(momentum: Any, nesterov: bool) -> None:
     if momentum is None and nesterov:
         raise ValueError("to_optax.nesterov: it needs a momentum, got momentum=None; try 0.9.")
-    if momentum is None or isinstance(momentum, Tracer):
+    if momentum is not None:
+        check_share("to_optax.momentum", momentum)
+
+
+def check_share(name: str, value: Any) -> None:
+    """Refuses what is not a number from 0 to below 1; traced numbers pass.
+
+    **Arguments:**
+
+    - `name`: the argument, after its function.
+    - `value`: what was given.
+
+    **Raises:**
+
+    - `ValueError`: with the name and the value.
+    """
+    if isinstance(value, Tracer):
         return
-    if not (np.ndim(momentum) == 0 and 0 <= momentum < 1):
-        raise ValueError(f"to_optax.momentum: expected 0 <= momentum < 1, got {momentum!r}.")
+    if not (np.ndim(value) == 0 and 0 <= value < 1):
+        word = name.rsplit(".", 1)[-1]
+        raise ValueError(f"{name}: expected 0 <= {word} < 1, got {value!r}.")
 
 
 def _rate_at(rate: Any, count: Array, dtype: Any) -> Array:
     return jnp.asarray(rate(count) if callable(rate) else rate).astype(dtype)
 
 
-def _next(count: Array) -> Array:
+def following(count: Array) -> Array:
+    """The count after one more step; it stays where its type ends."""
     return jnp.asarray(optax.safe_increment(count))
 
 
@@ -190,6 +221,11 @@ def _cast(tree: PyTree, dtype: Any) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), tree)
 
 
+def as_state(params: PyTree) -> PyTree:
+    """Copies of parameters, of at least 32 bits, for an optimiser's state."""
+    return _owned(params, _dtype(params))
+
+
 def _owned(tree: PyTree, dtype: Any) -> PyTree:
     """Copies for a state: donating it must not delete the geometry or the parameters.
 
@@ -207,12 +243,20 @@ def _params_needed(params: Any) -> None:
         )
 
 
-def _is_linear(geometry: Any) -> bool:
+def _step_for(geometry: AbstractMirrorMap) -> Callable[..., Any]:
+    """The cheapest form of the step that a geometry allows."""
+    if _is_diagonal(geometry):
+        return _scale_by_rates
+    quadratic = isinstance(geometry, AbstractGeometry) and geometry.is_quadratic
+    return _linear_step if quadratic else _mirror_step
+
+
+def _is_diagonal(geometry: Any) -> bool:
     """Whether the mirror map is a positive diagonal matrix."""
     if isinstance(geometry, Scaled):
-        return _is_linear(geometry.geometry)
+        return _is_diagonal(geometry.geometry)
     if isinstance(geometry, Blockwise):
-        return all(map(_is_linear, geometry.blocks.values()))
+        return all(map(_is_diagonal, geometry.blocks.values()))
     return isinstance(geometry, Diagonal | Euclidean)
 
 
@@ -247,8 +291,40 @@ def _scale_by_rates(
             return -(rate * step).astype(gradient.dtype)
 
         return jax.tree.map(scaled, updates, state.rates), RatesState(
-            _next(state.count), state.rates
+            following(state.count), state.rates
         )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _linear_step(
+    geometry: AbstractMirrorMap, expected: Any, learning_rate: Any
+) -> optax.GradientTransformationExtraArgs:
+    """`x⁺ = x − η ∇ψ*(g)` with a linear `∇ψ*`: no dual is kept, and none loses digits."""
+    structure = jax.tree.structure(geometry)
+
+    def init(params: PyTree) -> LinearState:
+        dtype = _checked_dtype(params, expected)
+        leaves = jax.tree.leaves(_owned(geometry, dtype))
+        return LinearState(jnp.zeros((), jnp.int32), tuple(leaves))
+
+    def update(updates: PyTree, state: Any, params: Any = None, **extra: Any):
+        del extra
+        _params_needed(params)
+        return step(updates, state, params)
+
+    @jax.jit
+    def step(updates: PyTree, state: LinearState, params: PyTree) -> tuple[PyTree, LinearState]:
+        own = jax.tree.unflatten(structure, state.geometry)
+        dtype = _dtype(state.geometry)
+        direction = own.to_primal(fold(geometry, by_name(_cast(updates, dtype))))
+        rate = _rate_at(learning_rate, state.count, dtype)
+        moves = jax.tree.map(
+            lambda d, gradient: -(rate * d).astype(gradient.dtype),
+            rebuild(unfold(geometry, direction), params),
+            updates,
+        )
+        return moves, LinearState(following(state.count), state.geometry)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -297,7 +373,7 @@ def _mirror_step(
         # `there` is what they should be.
         primal = optax.apply_updates(params, moves)
         kept = rebuild(unfold(geometry, dual), params)
-        return moves, MirrorState(_next(state.count), state.geometry, kept, primal)
+        return moves, MirrorState(following(state.count), state.geometry, kept, primal)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

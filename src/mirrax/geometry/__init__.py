@@ -16,6 +16,13 @@ from ._convex_potential import project as project
 from ._diagonal import Diagonal as Diagonal
 from ._entropy import NegativeEntropy as NegativeEntropy
 from ._euclidean import Euclidean as Euclidean
+from ._kronecker import Factors as Factors
+from ._kronecker import Kronecker as Kronecker
+from ._kronecker import as_matrix as as_matrix
+from ._kronecker import cholesky_of as cholesky_of
+from ._kronecker import is_factors as is_factors
+from ._kronecker import log_cholesky as log_cholesky
+from ._kronecker import log_cholesky_of as log_cholesky_of
 from ._mask import RandomMask as RandomMask
 from ._max_of_diagonals import MaxOfDiagonals as MaxOfDiagonals
 from ._pnorm import PNorm as PNorm

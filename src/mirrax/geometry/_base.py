@@ -132,6 +132,11 @@ class AbstractGeometry(AbstractMirrorMap):
         """Whether `strong_convexity` is positive; regret bounds need it."""
         return True
 
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether `∇ψ` is linear, so that a mirror step is `x − η [∇²ψ]⁻¹ g` wherever it starts."""
+        return False
+
     @abc.abstractmethod
     def strong_convexity(self) -> Scalar:
         """The modulus `λ` with `D(x‖y) ≥ (λ/2)‖x − y‖²` in the geometry's `norm`.

@@ -67,6 +67,11 @@ class Scaled(AbstractGeometry):
         """As the geometry's."""
         return self.geometry.is_strongly_convex
 
+    @property
+    def is_quadratic(self) -> bool:
+        """As the geometry's."""
+        return self.geometry.is_quadratic
+
     def to_dual(self, primal: Primal) -> Dual:
         """`s ∇ψ(x)`."""
         return _times(self.scale, self.geometry.to_dual(primal))
@@ -147,6 +152,13 @@ class Blockwise(AbstractGeometry):
         """True where every block is."""
         blocks = jax.tree.leaves(self.blocks, is_leaf=_is_geometry)
         return all(block.is_strongly_convex for block in blocks)
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether all blocks' are."""
+        return all(
+            block.is_quadratic for block in jax.tree.leaves(self.blocks, is_leaf=_is_geometry)
+        )
 
     def to_dual(self, primal: Primal) -> Dual:
         """Block by block."""

@@ -79,6 +79,11 @@ class Diagonal(AbstractGeometry):
         """`½ Σ m² (x − y)²`."""
         return total(lambda c, x, y: c * (x - y) ** 2, self.curvature, primal, reference) / 2
 
+    @property
+    def is_quadratic(self) -> bool:
+        """True."""
+        return True
+
     def strong_convexity(self) -> Scalar:
         """`min m²`, in the Euclidean norm."""
         smallest = [jnp.min(leaf) for leaf in jax.tree.leaves(self.curvature)]

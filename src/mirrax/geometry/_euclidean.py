@@ -33,6 +33,11 @@ class Euclidean(AbstractGeometry):
         """`½‖x − y‖²`."""
         return total(lambda x, y: (x - y) ** 2, primal, reference) / 2
 
+    @property
+    def is_quadratic(self) -> bool:
+        """True."""
+        return True
+
     def strong_convexity(self) -> Scalar:
         """One."""
         return jnp.asarray(1.0)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._tree import Dual, Primal, Scalar
 from ._base import AbstractGeometry
+from ._kronecker import cholesky_of
 from ._modes import (
     Axes,
     as_axes,
@@ -105,9 +106,7 @@ class Transformed(AbstractGeometry):
     @property
     def factors(self) -> dict[str, tuple[Float[Array, "size size"], ...]]:
         """`L`, lower triangular, for each array by name and each mode of its view."""
-        return jax.tree.map(
-            lambda raw: jnp.tril(raw, -1) + jnp.diag(jnp.exp(jnp.diag(raw))), self.raw_factors
-        )
+        return jax.tree.map(cholesky_of, self.raw_factors)
 
     @property
     def idle(self) -> int:
@@ -177,6 +176,11 @@ class Transformed(AbstractGeometry):
     def is_strongly_convex(self) -> bool:
         """As the geometry's."""
         return self.geometry.is_strongly_convex
+
+    @property
+    def is_quadratic(self) -> bool:
+        """As the geometry's."""
+        return self.geometry.is_quadratic
 
     def to_dual(self, primal: Primal) -> Dual:
         """`K⁻¹ ∇φ(K⁻ᵀ x)`."""

@@ -11,10 +11,11 @@ from typing import Literal, get_args
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._tree import Primal, Scalar
 from ..inner import AbstractInner, AbstractObjective, InnerState, Prior, Problem, RunSummary
+from ._report import ImplicitReport
 
 Part = Literal["geometry", "start", "shared"]
 """A field of `Prior` that can be learned."""
@@ -28,11 +29,18 @@ class EstimatorState(eqx.Module):
     - `summary`: summary of the last run, or of the current one so far.
     - `inner`: where the current run stands, for estimators that stop within a run.
     - `first`: where the current run began.
+    - `perturbation`: the sum of the perturbations of the current run, for `Evolution`.
+    - `error`: the standard error of the last estimate, shaped like it, for estimators that are
+      random.
+    - `implicit`: how well an implicit hypergradient's systems were solved, and its flags.
     """
 
     summary: RunSummary
     inner: InnerState | None = None
     first: Primal | None = None
+    perturbation: Float[Array, "pairs dim"] | None = None
+    error: Prior | None = None
+    implicit: ImplicitReport | None = None
 
 
 class AbstractHypergradient(eqx.Module):
@@ -49,6 +57,11 @@ class AbstractHypergradient(eqx.Module):
             raise ValueError(
                 f"{name}.wrt: expected names among {get_args(Part)}, got {self.wrt!r}."
             )
+
+    @property
+    def calls(self) -> int:
+        """How many calls of `estimate` make up one run; values and derivatives are then summed."""
+        return 1
 
     def init(self, inner: AbstractInner, prior: Prior) -> EstimatorState:
         """The state before the first call.

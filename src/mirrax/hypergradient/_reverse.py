@@ -16,6 +16,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from .._tree import Primal, Scalar, dot
 from ..inner import AbstractInner, AbstractObjective, Prior, Problem, evaluate
 from ._base import AbstractHypergradient, EstimatorState, Part, split
+from ._mixed import Mixed
 
 
 def linearised(problem: Problem) -> Problem:
@@ -46,10 +47,12 @@ class Reverse(AbstractHypergradient):
     - `checkpoint`: keep about `2√T` states instead of `T`, for up to twice the time.
     - `wrt`: the fields of the prior to differentiate.
     - `first_order`: treat the gradients of the run as constants: no second derivatives.
+    - `mixed`: compute curvature products forward over reverse, see `mixed`.
 
     **Raises:**
 
-    - `ValueError`: if `steps` is not positive or `wrt` names no field of the prior.
+    - `ValueError`: if `steps` is not positive, `wrt` names no field of the prior, or both
+      `first_order` and `mixed` are asked for.
 
     >>> import jax.numpy as jnp
     >>> from mirrax.geometry import Euclidean
@@ -70,6 +73,13 @@ class Reverse(AbstractHypergradient):
     checkpoint: bool = eqx.field(static=True, default=False)
     wrt: tuple[Part, ...] = eqx.field(static=True, default=("geometry",))
     first_order: bool = eqx.field(static=True, default=False)
+    mixed: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        if self.mixed and self.first_order:
+            raise ValueError(
+                "Reverse.mixed: expected False with first_order, which has no curvature, got True."
+            )
 
     def estimate(
         self,
@@ -85,6 +95,7 @@ class Reverse(AbstractHypergradient):
         del state
         learned, complete = split(prior, self.wrt)
         problem = linearised(problem) if self.first_order else problem
+        inner = Mixed(inner) if self.mixed else inner
 
         def worth(part: Prior):
             return evaluate(

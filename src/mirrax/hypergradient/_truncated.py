@@ -3,7 +3,9 @@ r"""Truncated reverse mode over windows that are carried along one long run.
 A run of `T` steps is cut into windows of `K`. Each call differentiates one window, holding the
 point at its start constant, and hands the end to the next call; the terminal cost falls due in
 the last window. Memory and time a call are those of `K` steps. The estimate is biased towards
-short-term gains; with `K = T` it is exact. Source: Wu et al. 2018 on the bias; Metz et al. 2022.
+short-term gains; with `K = T` it is exact. With `K = 1` and a terminal cost alone it is one-step
+differentiation: the last step is differentiated, where it began is held.
+Source: Wu et al. 2018 on the bias; Metz et al. 2022; Bolte, Pauwels and Vaiter 2023 on one step.
 """
 
 import equinox as eqx
@@ -15,13 +17,13 @@ from .._tree import Scalar
 from ..inner import (
     AbstractInner,
     AbstractObjective,
-    InnerState,
     Prior,
     Problem,
     RunSummary,
     fold,
 )
 from ._base import AbstractHypergradient, EstimatorState, Part, split
+from ._mixed import Mixed
 
 
 class Truncated(AbstractHypergradient):
@@ -32,6 +34,7 @@ class Truncated(AbstractHypergradient):
     - `steps`: the length `T` of a run, after which the next one starts at `prior.start`.
     - `window`: the length `K` of a window, a divisor of `T`.
     - `wrt`: the fields of the prior to differentiate.
+    - `mixed`: compute curvature products forward over reverse, as in `Reverse`.
 
     **Raises:**
 
@@ -45,6 +48,7 @@ class Truncated(AbstractHypergradient):
     steps: int = eqx.field(static=True)
     window: int = eqx.field(static=True)
     wrt: tuple[Part, ...] = eqx.field(static=True, default=("geometry",))
+    mixed: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         if not 1 <= self.window <= self.steps or self.steps % self.window:
@@ -53,10 +57,15 @@ class Truncated(AbstractHypergradient):
                 f"({self.steps!r}), got {self.window!r}."
             )
 
+    @property
+    def calls(self) -> int:
+        """One a window."""
+        return self.steps // self.window
+
     def init(self, inner: AbstractInner, prior: Prior) -> EstimatorState:
         """A finished run, so that the first call begins a new one."""
         begin = inner.init(prior)
-        finished = InnerState(begin.primal, begin.dual, jnp.asarray(self.steps, int))
+        finished = eqx.tree_at(lambda s: s.count, begin, jnp.asarray(self.steps, int))
         dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
         return EstimatorState(RunSummary.empty(dtype), finished, begin.primal)
 
@@ -74,6 +83,7 @@ class Truncated(AbstractHypergradient):
         if state.inner is None or state.first is None:
             raise ValueError("Truncated.estimate: state carries no run; use Truncated.init.")
         learned, complete = split(prior, self.wrt)
+        inner = Mixed(inner) if self.mixed else inner
         carried, origin = state.inner, state.first
         anew = carried.count >= self.steps
 

@@ -16,9 +16,13 @@ from ._descent import MirrorDescent as MirrorDescent
 from ._descent import PreconditionedDescent as PreconditionedDescent
 from ._descent import Rate as Rate
 from ._descent import Step as Step
+from ._descent import mirror_step as mirror_step
 from ._learned_update import LearnedUpdate as LearnedUpdate
 from ._problem import Prior as Prior
 from ._problem import Problem as Problem
+from ._proximal import BregmanProximal as BregmanProximal
+from ._proximal import ProximalMemory as ProximalMemory
+from ._stationary import AbstractStationaryInner as AbstractStationaryInner
 from ._unroll import AbstractObjective as AbstractObjective
 from ._unroll import RunSummary as RunSummary
 from ._unroll import Trajectory as Trajectory

@@ -20,21 +20,28 @@ from jax.core import Tracer
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from .._tree import Dual, Primal, Scalar
-from ..geometry import AbstractGeometry, AbstractMirrorMap, AbstractPreconditioner
+from ..geometry import (
+    AbstractGeometry,
+    AbstractMirrorMap,
+    AbstractPreconditioner,
+    Diagonal,
+    Euclidean,
+)
 from ._problem import Prior, Problem
 
 Rate: TypeAlias = float | Scalar | Callable[[Int[Array, ""]], Any]
 """A step size: a positive number, or a schedule from the step's number to one."""
 
 
-def as_rate(rate: Any, owner: str) -> Any:
+def as_rate(rate: Any, owner: str, field: str = "rate") -> Any:
     """Checks a rate and makes numbers arrays of one type, so that changing one never recompiles."""
     if callable(rate) or isinstance(rate, Tracer):
         return rate
-    numeric = np.issubdtype(np.asarray(rate).dtype, np.number) and not np.iscomplexobj(rate)
-    if not (numeric and np.all(np.isfinite(rate)) and np.all(np.asarray(rate) > 0)):
+    value = np.asarray(rate)
+    real = np.issubdtype(value.dtype, np.number) and not np.iscomplexobj(value)
+    if value.ndim or not real or not 0 < value < np.inf:
         raise ValueError(
-            f"{owner}.rate: expected a positive finite number or a schedule, got {rate!r}."
+            f"{owner}.{field}: expected a positive finite number or a schedule, got {rate!r}."
         )
     return jnp.asarray(rate, float)
 
@@ -168,6 +175,16 @@ def measure(prior: Prior, problem: Problem, state: InnerState, key: PRNGKeyArray
     return Step(state.primal, gradient, loss)
 
 
+def held_dual(geometry: AbstractMirrorMap, held: InnerState) -> Dual:
+    """The dual of a state whose parameters are held, moving with the geometry as `∇ψ(x)` does."""
+    moving = geometry.to_dual(held.primal)
+    still = jax.lax.stop_gradient(moving)
+    # Where the map is set-valued, the run's own dual is more than ∇ψ(x) can say.
+    own = _close(geometry.to_primal(held.dual), held.primal)
+    value = jax.tree.map(lambda a, b: jnp.where(own, a, b), held.dual, still)
+    return vector.add(jax.lax.stop_gradient(value), vector.sub(moving, still))
+
+
 def _dual_step(
     owner: str, rate: Any, prior: Prior, problem: Problem, state: InnerState, key: PRNGKeyArray
 ) -> tuple[InnerState, Step]:
@@ -224,13 +241,8 @@ class MirrorDescent(AbstractInner):
 
         If the geometry is no longer the one the state was made with, the dual is `∇ψ(x)` anew.
         """
-        held, geometry = jax.lax.stop_gradient(state), mirror_map("MirrorDescent", prior)
-        moving = geometry.to_dual(held.primal)
-        still = jax.lax.stop_gradient(moving)
-        # Where the map is set-valued, the run's own dual is more than ∇ψ(x) can say.
-        own = _close(geometry.to_primal(held.dual), held.primal)
-        value = jax.tree.map(lambda a, b: jnp.where(own, a, b), held.dual, still)
-        dual = vector.add(jax.lax.stop_gradient(value), vector.sub(moving, still))
+        held = jax.lax.stop_gradient(state)
+        dual = held_dual(mirror_map("MirrorDescent", prior), held)
         return InnerState(held.primal, dual, held.count)
 
 
@@ -339,3 +351,25 @@ class PreconditionedDescent(AbstractInner):
         """Holds the parameters."""
         del prior
         return jax.lax.stop_gradient(state)
+
+
+def mirror_step(geometry: AbstractGeometry, rate: Rate) -> MirrorDescent | PreconditionedDescent:
+    """The rule of mirror descent in the form that rounds least.
+
+    Where `∇ψ` is a matrix that couples parameters, the way from the dual back to the parameters
+    loses as many digits as its condition number has; the same step, made on the parameters, does
+    not.
+
+    **Arguments:**
+
+    - `geometry`: the geometry it is for.
+    - `rate`: the step size `η`.
+
+    >>> from mirrax.geometry import Euclidean, Kronecker
+    >>> mirror_step(Euclidean(), 0.1).__class__.__name__
+    'MirrorDescent'
+    >>> mirror_step(Kronecker.like({"w": jnp.zeros((2, 2))}), 0.1).__class__.__name__
+    'PreconditionedDescent'
+    """
+    couples = geometry.is_quadratic and not isinstance(geometry, Diagonal | Euclidean)
+    return PreconditionedDescent(rate) if couples else MirrorDescent(rate)

@@ -59,6 +59,11 @@ class Trajectory(eqx.Module):
 class AbstractObjective(eqx.Module):
     """What a run is worth: the sum of `stage` over its steps, plus `terminal`."""
 
+    @property
+    def judges_steps(self) -> bool:
+        """Whether `stage` can differ from zero; a solution, unlike a run, has no steps to judge."""
+        return True
+
     @abc.abstractmethod
     def stage(self, prior: Prior, problem: Problem, step: Step) -> Scalar:
         """The cost of one step.

@@ -1,5 +1,6 @@
 """The outer loop: geometries and other priors learned from families of tasks."""
 
+from ._alternating import Alternating as Alternating
 from ._episodic import Statistics as Statistics
 from ._episodic import episode_loss as episode_loss
 from ._episodic import episode_problem as episode_problem
@@ -12,11 +13,10 @@ from ._many_shot import ManyShot as ManyShot
 from ._many_shot import MetaState as MetaState
 from ._many_shot import RoundRecord as RoundRecord
 from ._outer import AbstractOuter as AbstractOuter
-from ._outer import Alternating as Alternating
 from ._outer import Descent as Descent
 from ._outer import Outcome as Outcome
-from ._outer import Reference as Reference
 from ._outer import Runs as Runs
 from ._problems import classification as classification
 from ._problems import classification_loss as classification_loss
 from ._problems import quadratic as quadratic
+from ._reference import Reference as Reference

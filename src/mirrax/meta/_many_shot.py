@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from .._tree import Primal, Scalar, choose
+from .._tree import Primal, Scalar, all_finite, choose
 from ..geometry import AbstractGeometry, MaxOfDiagonals
 from ..inner import AbstractInner, Prior, Problem, RunSummary, Step, fold
 from ..objective import frozen
@@ -43,7 +43,8 @@ class RoundRecord(eqx.Module):
 
     - `value`: the objective at the geometry the round used.
     - `summary`: summaries of its runs, leading axes (tasks, visits).
-    - `failed`: whether a run diverged and the state was left as it was.
+    - `failed`: whether a run diverged, or what was learned is not finite, and the state was left
+      as it was.
     - `frozen`: the share of runs whose loss hardly fell.
     - `activation`: how often each component was the largest, by inner step: shape
       (steps, components); `None` for geometries without components. S000 Fig. 5.
@@ -101,7 +102,8 @@ class ManyShot(eqx.Module):
 
         A run whose loss is not finite in the first round, or under an outer rule that does not
         recover from it, leaves the state as it was: the record's summary names the run, and
-        `RoundRecord.failed` is true. Under a rule that recovers, later rounds go on.
+        `RoundRecord.failed` is true. Under a rule that recovers, later rounds go on. A geometry
+        that is not finite is not taken either.
 
         **Arguments:**
 
@@ -121,6 +123,7 @@ class ManyShot(eqx.Module):
         geometry, outer, outcome = self.outer.update(self.inner, state.geometry, state.outer, runs)
         sound = jnp.all(outcome.summary.finite_steps >= self.steps)
         failed = ~sound & (jnp.asarray(not self.outer.recovers) | (state.round == 0))
+        failed |= ~all_finite(geometry)
         after = MetaState(geometry, outer, state.round + 1, state.key)
         state_after = choose(~failed, after, state)
         record = RoundRecord(

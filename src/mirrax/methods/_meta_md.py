@@ -13,13 +13,13 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from .._tree import Primal
-from ..geometry import AbstractGeometry, Diagonal, MaxOfDiagonals
+from ..geometry import AbstractGeometry, Diagonal, Kronecker, MaxOfDiagonals
 from ..hypergradient import AbstractHypergradient, Direct, Reverse, Truncated
-from ..inner import AbstractInner, AbstractObjective, MirrorDescent, PreconditionedDescent
+from ..inner import AbstractObjective, PreconditionedDescent, mirror_step
 from ..meta import Alternating, Descent, ManyShot, Reference
 from ..objective import Comparator, LipschitzRegretBound, RegretBound
 
-GeometryName = Literal["diagonal", "max-of-diagonals"]
+GeometryName = Literal["diagonal", "max-of-diagonals", "kronecker"]
 ObjectiveName = Literal["tight", "eq10"]
 EstimatorName = Literal["closed-form", "direct", "reverse", "checkpointed", "truncated"]
 StepName = Literal["exact", "printed"]
@@ -58,8 +58,8 @@ def meta_md(
     - `objective`: the tight bound, or eq. 10 with weight `k`.
     - `comparator`: where `θ*` comes from: the last point of a run, or the problem's solution.
     - `reference`: makes that solution by a longer run where it is not known.
-    - `estimator`: the closed form (tight bound, one diagonal), or a hypergradient; `window` is the
-      length of a window for `"truncated"`.
+    - `estimator`: the closed form (tight bound, not for a maximum), or a hypergradient; `window` is
+      the length of a window for `"truncated"`.
     - `step`: the exact mirror step, or S000's eq. 7–8.
     - `outer_rate`: the rate `ρ` of the outer optimiser (Adam on `log m`).
     - `decay`, `damping`, `pool`: the averages of the closed form, see `Alternating`.
@@ -91,16 +91,17 @@ def meta_md(
     initial: AbstractGeometry
     if geometry == "diagonal":
         initial = Diagonal.like(params)
+    elif geometry == "kronecker":
+        initial = Kronecker.like(params)
     else:
         initial = MaxOfDiagonals.like(params, components, key=key)
-    inner: AbstractInner
-    inner = MirrorDescent(rate) if step == "exact" else PreconditionedDescent(rate)
+    inner = PreconditionedDescent(rate) if step == "printed" else mirror_step(initial, rate)
     if estimator == "closed-form":
-        if objective != "tight" or geometry != "diagonal":
+        if objective != "tight" or geometry == "max-of-diagonals":
             raise ValueError(
                 "meta_md.estimator: 'closed-form' exists for objective='tight' and "
-                f"geometry='diagonal', got {objective!r} and {geometry!r}; choose 'direct' or "
-                "'reverse'."
+                "geometry='diagonal' or 'kronecker', got "
+                f"{objective!r} and {geometry!r}; choose 'direct' or 'reverse'."
             )
         outer = Alternating(rate, steps, comparator, reference, decay, damping, pool)
         return ManyShot(inner, outer, initialise, visits), initial

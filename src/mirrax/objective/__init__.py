@@ -9,5 +9,11 @@ from ._regret import frozen as frozen
 from ._tight import Moments as Moments
 from ._tight import path_moments as path_moments
 from ._tight import tight_diagonal as tight_diagonal
+from ._tight_kronecker import FactorMoments as FactorMoments
+from ._tight_kronecker import Side as Side
+from ._tight_kronecker import factor_path_moments as factor_path_moments
+from ._tight_kronecker import riccati as riccati
+from ._tight_kronecker import tight_kronecker as tight_kronecker
+from ._tight_kronecker import tight_side as tight_side
 from ._validation import ValidationLoss as ValidationLoss
 from ._weighted import WeightedSum as WeightedSum

@@ -156,6 +156,11 @@ class LipschitzRegretBound(AbstractObjective):
         """
         return LipschitzRegretBound(rate**2 * steps * lipschitz**2 / 2, **options)  # type: ignore[arg-type]
 
+    @property
+    def judges_steps(self) -> bool:
+        """False."""
+        return False
+
     def stage(self, prior: Prior, problem: Problem, step: Step) -> Scalar:
         """Zero: the bound sees only the ends of a run."""
         del prior, problem

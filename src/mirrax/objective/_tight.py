@@ -7,13 +7,15 @@ With the trajectory held constant, `R(m) = Σ_i [m_i² D_i/(2η) + η G_i/(2 m_i
 Source: spec B4; the form is that of ARUBA (Khodak et al. 2019) and AdaGrad.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax.tree as vector
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._tree import Dual, Primal
 from ..geometry import Diagonal
 from ..inner import AbstractInner, Prior, Problem, RunSummary, fold
 from ._regret import Comparator, check_comparator, comparator_point
@@ -58,22 +60,67 @@ def path_moments(
 
     - `ValueError`: if `comparator` is unknown, or `"solution"` for a problem that has none.
     """
-    check_comparator("path_moments", comparator)
+    displacement, gradient, summary = gathered(
+        "path_moments",
+        lambda tree: jax.tree.map(jnp.square, tree),
+        lambda tree: jax.tree.map(jnp.square, tree),
+        (inner, prior, problem),
+        steps,
+        comparator=comparator,
+        key=key,
+    )
+    return Moments(displacement, gradient), summary
+
+
+def gathered(
+    owner: str,
+    of_displacement: Callable[[Primal], PyTree],
+    of_gradient: Callable[[Dual], PyTree],
+    run: tuple[AbstractInner, Prior, Problem],
+    steps: int,
+    *,
+    comparator: Comparator,
+    key: PRNGKeyArray,
+) -> tuple[PyTree, PyTree, RunSummary]:
+    """Runs one task and gathers a function of its displacement, and one of its gradients, summed.
+
+    **Arguments:**
+
+    - `owner`: who asks, for error messages.
+    - `of_displacement`: of `θ* − θ_1`.
+    - `of_gradient`: of each step's gradient.
+    - `run`: the rule, the prior and the task.
+    - `steps`, `comparator`, `key`: as for `path_moments`.
+
+    **Returns:**
+
+    The function of the displacement, the sum over steps, and a summary of the run.
+    """
+    check_comparator(owner, comparator)
+    inner, prior, problem = run
     begin = inner.init(prior)
     dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
 
-    def observe(gathered, step, count):
-        squares, summary = gathered
-        squares = jax.tree.map(lambda total, g: total + g**2, squares, step.gradient)
-        return squares, summary.observe(step.loss, count, steps)
+    def observe(seen, step, count):
+        sums, summary = seen
+        sums = jax.tree.map(jnp.add, sums, of_gradient(step.gradient))
+        return sums, summary.observe(step.loss, count, steps)
 
-    empty = (vector.zeros_like(begin.primal), RunSummary.empty(dtype))
-    end, (squares, summary) = fold(
-        inner, prior, problem, steps, observe, empty, key=key, state=begin
+    blank = jax.eval_shape(of_gradient, begin.primal)
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
+    end, (sums, summary) = fold(
+        inner,
+        prior,
+        problem,
+        steps,
+        observe,
+        (blank, RunSummary.empty(dtype)),
+        key=key,
+        state=begin,
     )
-    target = comparator_point("path_moments", comparator, problem, end.primal)
-    displacement = jax.tree.map(lambda a, b: (a - b) ** 2, target, begin.primal)
-    return Moments(displacement, squares), summary
+    target = comparator_point(owner, comparator, problem, end.primal)
+    displacement = jax.tree.map(jnp.subtract, target, begin.primal)
+    return of_displacement(displacement), sums, summary
 
 
 def tight_diagonal(moments: Moments, rate: float, *, damping: float = 0.0) -> Diagonal:

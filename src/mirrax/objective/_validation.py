@@ -20,6 +20,11 @@ class ValidationLoss(AbstractObjective):
     1.0
     """
 
+    @property
+    def judges_steps(self) -> bool:
+        """False."""
+        return False
+
     def stage(self, prior: Prior, problem: Problem, step: Step) -> Scalar:
         """Zero."""
         del prior, problem

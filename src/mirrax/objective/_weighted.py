@@ -26,6 +26,11 @@ class WeightedSum(AbstractObjective):
         if not self.terms:
             raise ValueError("WeightedSum.terms: expected at least one objective, got none.")
 
+    @property
+    def judges_steps(self) -> bool:
+        """Whether any of the objectives does."""
+        return any(objective.judges_steps for _, objective in self.terms)
+
     def stage(self, prior: Prior, problem: Problem, step: Step) -> Scalar:
         """The weighted sum of the stages."""
         return self._sum(lambda objective: objective.stage(prior, problem, step))

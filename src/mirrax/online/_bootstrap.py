@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import optax.tree as vector
 from jaxtyping import Array, Int, PyTree
 
-from .._tree import Dual, Primal, Scalar, choose
+from .._tree import Dual, Primal, Scalar, all_finite, choose
 from ..geometry import AbstractMirrorMap
 from ..inner import Rate
 from ..inner._descent import as_rate, rate_at
 from ..inner._scan import repeat
-from ._conditions import check_like, finite, require
+from ._conditions import check_like, require
 from ._convex import UpdateRule
 from ._ftrl import Project, everywhere
 
@@ -218,7 +218,7 @@ class Bootstrapped(eqx.Module):
         new = BootstrapState(count, ahead if self.keep_ahead else point, self.project(moved))
         value = loss(point)
         made = Bootstrapping(value, point, target, state.meta)
-        return choose(finite(value, new), new, state), made
+        return choose(all_finite(value, new), new, state), made
 
     def run(
         self, loss: Loss, state: BootstrapState, steps: int

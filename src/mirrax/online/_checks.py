@@ -37,16 +37,6 @@ def check_floor(field: str, value: Any) -> None:
         )
 
 
-def check_meta_rate(field: str, value: Any) -> None:
-    """Refuses what is neither a positive number nor a schedule."""
-    if callable(value) or isinstance(value, Tracer):
-        return
-    if not 0 < _number(value) < np.inf:
-        raise ValueError(
-            f"{field}: expected a positive finite number or a schedule, got {value!r}."
-        )
-
-
 def check_rates(field: str, rates: PyTree, lower: Any, upper: Any) -> None:
     """Refuses rates that are not positive, finite and between the bounds."""
     whole = {"is_leaf": lambda node: node is rates} if rates is None else {}

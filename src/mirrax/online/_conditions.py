@@ -38,8 +38,3 @@ def close(first: PyTree, second: PyTree) -> Bool[Array, ""]:
         return jnp.all(jnp.abs(a - b) <= 64 * jnp.finfo(b.dtype).eps * scale)
 
     return jnp.all(jnp.stack(jax.tree.leaves(jax.tree.map(near, first, second))))
-
-
-def finite(*trees: PyTree) -> Bool[Array, ""]:
-    """Whether every entry of every leaf is finite."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(trees)]))

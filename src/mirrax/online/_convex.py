@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import optax.tree as vector
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from .._tree import Dual, Primal, Scalar, choose
-from ._conditions import check_like, finite, require
+from .._tree import Dual, Primal, Scalar, all_finite, choose
+from ._conditions import check_like, require
 from ._ftrl import FTRL, FTRLState
 from ._hints import Hint, Seen, last_gradient
 
@@ -135,7 +135,7 @@ class ConvexMeta(eqx.Module):
             *(value, state.average, average, play, point),
             *(slope, gradient, seen.hint, weight),
         )
-        return choose(finite(value, new), new, state), made
+        return choose(all_finite(value, new), new, state), made
 
     def run(
         self, loss: Callable[[Primal], Scalar], state: ConvexState, steps: int

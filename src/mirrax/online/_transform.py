@@ -20,9 +20,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._tree import total
+from ..inner._descent import as_rate, rate_at
 from ._checks import (
     check_gradients,
-    check_meta_rate,
     check_parameters,
     check_rates,
     check_shape,
@@ -93,7 +93,8 @@ def transformation(rule: Rule) -> optax.GradientTransformation:
     - `ValueError`: a field of the rule out of its range.
     """
     check_word(f"{rule.function}.per", rule.per, GROUPS)
-    check_meta_rate(f"{rule.function}.meta_rate", rule.meta_rate)
+    meta_rate = as_rate(rule.meta_rate, rule.function, "meta_rate")
+    rule = dataclasses.replace(rule, meta_rate=meta_rate)
     check_rates(rule.field, rule.start, rule.lower, rule.upper)
 
     def init(params: PyTree) -> OnlineState:
@@ -180,9 +181,8 @@ def _products(rule: Rule, state: OnlineState, new: PyTree) -> PyTree:
 
 def _moved(rule: Rule, state: OnlineState, products: PyTree, fine: Bool[Array, ""]) -> PyTree:
     """The rates after `w + β r'(w) ⊙ products`, or as they were."""
-    beta = rule.meta_rate(state.count) if callable(rule.meta_rate) else rule.meta_rate
     # At the first step there is no G yet, and schedules may divide by the count.
-    beta = jnp.where(state.count > 0, jnp.asarray(beta), 0)
+    beta = jnp.where(state.count > 0, rate_at(rule.meta_rate, state.count), 0)
     clip = _within_range if rule.clipping == "lazy" else rule.clip
 
     def moved(w: Array, p: Array) -> Array:

@@ -6,7 +6,6 @@ matplotlib, rich and jinja2 are loaded when first needed, so importing this pack
 from ._few_shot import adaptation_table as adaptation_table
 from ._few_shot import few_shot_side_by_side as few_shot_side_by_side
 from ._few_shot import few_shot_table as few_shot_table
-from ._few_shot import summary_table as summary_table
 from ._few_shot_figures import adaptation_figure as adaptation_figure
 from ._few_shot_figures import training_figure as training_figure
 from ._figures import learning_curves as learning_curves
@@ -15,13 +14,14 @@ from ._figures import regret_bounds as regret_bounds
 from ._geometry_figures import activation_by_round as activation_by_round
 from ._geometry_figures import activation_by_step as activation_by_step
 from ._geometry_figures import geometry_rates as geometry_rates
+from ._hypergradients import hypergradient_tables as hypergradient_tables
 from ._inspect import active_components as active_components
 from ._inspect import inspect_table as inspect_table
 from ._inspect import inspect_text as inspect_text
 from ._maps import map_tables as map_tables
 from ._online import online_table as online_table
+from ._online_bounds import online_bounds_table as online_bounds_table
 from ._online_figures import online_figure as online_figure
-from ._online_network import online_network_figure as online_network_figure
 from ._online_network import online_network_table as online_network_table
 from ._page import html as html
 from ._paper import PAPERS as PAPERS
@@ -32,6 +32,8 @@ from ._paper import S000_TABLE2 as S000_TABLE2
 from ._paper import S004_TABLE1 as S004_TABLE1
 from ._records import Run as Run
 from ._run_figures import write_figures as write_figures
+from ._summaries import summary_tables as summary_tables
+from ._summaries import write_markdown as write_markdown
 from ._table import Cell as Cell
 from ._table import Column as Column
 from ._table import Table as Table

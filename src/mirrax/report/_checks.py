@@ -27,14 +27,24 @@ def check_config(config: Mapping[str, Any]) -> str | None:
 
 
 def check_summary(summary: Mapping[str, Any]) -> str | None:
-    """What is wrong with `summary.json`, of a comparison of optimisers or of few-shot methods."""
+    """What is wrong with `summary.json`; one without a kind is a comparison of optimisers."""
     notes = summary.get("notes") or []
     if not isinstance(notes, list):
         return "'notes' is not a list of sentences"
-    if few_shot(summary):
-        return _check_few_shot(summary)
-    if online(summary):
-        return _check_online(summary)
+    return _CHECKS.get(kind_of(summary), _check_comparison)(summary)
+
+
+def kind_of(summary: Mapping[str, Any] | None) -> str:
+    """The word by which checks, tables and figures of a run are found; of many kinds none."""
+    return str((summary or {}).get("kind", ""))
+
+
+def has_rounds(summary: Mapping[str, Any] | None) -> bool:
+    """Whether runs of its kind write a line for every meta-round."""
+    return kind_of(summary) not in _CHECKS
+
+
+def _check_comparison(summary: Mapping[str, Any]) -> str | None:
     rows = summary.get("comparison", [])
     fault = _check_named(rows, "comparison", "optimiser", "optimisers")
     if fault:
@@ -51,14 +61,40 @@ def check_summary(summary: Mapping[str, Any]) -> str | None:
     return None
 
 
-def few_shot(summary: Mapping[str, Any] | None) -> bool:
-    """Whether a summary compares few-shot methods."""
-    return summary is not None and summary.get("kind") == "few-shot"
+def _check_online_network(summary: Mapping[str, Any]) -> str | None:
+    rows = summary.get("methods")
+    fault = _check_named(rows, "methods", "optimiser", "optimisers")
+    if fault or not isinstance(rows, list):
+        return fault or "'methods' is not a list of objects"
+    for row in rows:
+        found, name = row.get("curve"), clean(row["optimiser"])
+        curve: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+        steps = curve.get("steps")
+        if not isinstance(steps, list) or not numbers(steps) or None in steps or not steps:
+            return f"'curve' of {name} has no list of steps"
+        for key in ("train", "test"):
+            points = curve.get(key)
+            if (
+                not isinstance(points, list)
+                or len(points) != len(steps)
+                or not all(isinstance(point, Mapping) for point in points)
+            ):
+                return f"'curve' of {name} has not one entry of {key} for each step"
+    return None
 
 
-def online(summary: Mapping[str, Any] | None) -> bool:
-    """Whether a summary compares online optimisers."""
-    return summary is not None and summary.get("kind") == "online"
+def _check_online_bounds(summary: Mapping[str, Any]) -> str | None:
+    rows = summary.get("bounds")
+    fault = _check_named(rows, "bounds", "bound", "bounds")
+    if fault or not isinstance(rows, list):
+        return fault
+    for row in rows:
+        values = [row.get(key, "") for key in ("median", "largest", "count", "violated")]
+        if not numbers(values) or None in values[2:]:
+            return f"an entry of 'bounds', {clean(row['bound'])}, lacks one of its four numbers"
+        if not all(isinstance(row.get(key), str) for key in ("what", "kind")):
+            return f"an entry of 'bounds', {clean(row['bound'])}, does not say of what it is"
+    return None
 
 
 def _check_online(summary: Mapping[str, Any]) -> str | None:
@@ -81,16 +117,18 @@ def _check_online(summary: Mapping[str, Any]) -> str | None:
 
 
 def _check_online_method(row: Mapping[str, Any], problems: int, steps: int) -> str | None:
-    name, found = clean(row["method"]), row.get("sensitivity")
+    name = clean(row["method"])
     if not _is_table([row.get("final")], 1, problems):
         return f"'final' of {name} is not a list of {problems} numbers, one a problem"
     if not _is_table(row.get("loss"), problems, steps):
         return f"'loss' of {name} is not {problems} lists of {steps} numbers"
-    rates = found.get("rates") if isinstance(found, Mapping) else None
-    if not isinstance(rates, list) or not numbers(rates) or None in rates:
-        return f"'sensitivity' of {name} has no list of rates"
-    if not _is_table((found or {}).get("cumulative"), problems, len(rates)):
-        return f"'sensitivity' of {name} is not {problems} lists of {len(rates)} numbers"
+    for key in ("sensitivity", *(["meta_sensitivity"] if "meta_sensitivity" in row else [])):
+        found = row.get(key)
+        rates = found.get("rates") if isinstance(found, Mapping) else None
+        if not isinstance(rates, list) or not numbers(rates) or None in rates:
+            return f"'{key}' of {name} has no list of rates"
+        if not _is_table((found or {}).get("cumulative"), problems, len(rates)):
+            return f"'{key}' of {name} is not {problems} lists of {len(rates)} numbers"
     return None
 
 
@@ -216,3 +254,44 @@ def check_geometry(geometry: Mapping[str, Any]) -> str | None:
         if len(sizes) != 2 or sizes[0] != sizes[1] + 1:
             return f"the histogram of {clean(leaf['name'])} needs one more edge than counts"
     return None
+
+
+def _check_hypergradients(summary: Mapping[str, Any]) -> str | None:
+    rows = summary.get("rows")
+    fault = _check_named(rows, "rows", "geometry", "geometries")
+    if fault or not isinstance(rows, list):
+        return fault or "'rows' is not a list of objects"
+    if not isinstance(summary.get("about"), Mapping):
+        return "'about' is not an object"
+    for row in rows:
+        name = clean(row["geometry"])
+        if not isinstance(row.get("learned"), int) or not isinstance(row.get("inner"), str):
+            return f"an entry of 'rows', {name}, does not say how much it learns, and where"
+        fault = _check_named(row.get("entries"), f"entries of {name}", "estimator", "estimators")
+        if fault:
+            return fault
+        for entry in row["entries"]:
+            if not _complete(entry):
+                return f"'entries' of {name}: {clean(entry['estimator'])} is not complete"
+    return None
+
+
+def _complete(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of the matrix has what its kind shows; a number may be `null`."""
+    kind = str(entry.get("kind"))
+    if kind in ("refused", "flagged"):
+        return isinstance(entry.get("reason"), str)
+    wanted = {"approximate": ("error", "cosine"), "random": ("mean_square", "largest")}
+    found = [entry[key] for key in ("differences", "closed_form", "others") if key in entry]
+    return kind in ("exact", *wanted) and numbers(
+        found + [entry.get(key, "") for key in wanted.get(kind, ())]
+    )
+
+
+_CHECKS = {
+    "few-shot": _check_few_shot,
+    "online": _check_online,
+    "online-network": _check_online_network,
+    "online-bounds": _check_online_bounds,
+    "hypergradients": _check_hypergradients,
+}

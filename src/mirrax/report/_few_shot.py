@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ._checks import few_shot, online
 from ._format import ABSENT, clean, decimals, estimate, finite, number
 from ._labels import method_label
 from ._marks import mark_best
-from ._online import online_table
 from ._paper import S004_TABLE1
 from ._table import Cell, Column, Table
-from ._tables import comparison_table, estimate_cell, percent, side_by_side
+from ._tables import estimate_cell, percent, side_by_side
 
 _OPEN = "†"
 _CI95 = "the half-width of a 95% interval of the mean"
@@ -101,28 +99,6 @@ def few_shot_table(summary: Mapping[str, Any]) -> Table:
     notes += [clean(note) for note in summary.get("notes") or ()]
     table_rows = tuple(zip(*body, strict=True))
     return Table(_title(summary), tuple(columns), table_rows, tuple(filter(None, notes)))
-
-
-def summary_table(summary: Mapping[str, Any]) -> Table | None:
-    """What a run compared, whichever its kind.
-
-    **Arguments:**
-
-    - `summary`: the content of `summary.json`.
-
-    **Returns:**
-
-    The table of `few_shot_table`, `online_table` or `comparison_table`; `None` where nothing was
-    compared.
-
-    >>> summary_table({"recipe": "quadratics"}) is None
-    True
-    """
-    if few_shot(summary):
-        return few_shot_table(summary)
-    if online(summary):
-        return online_table(summary)
-    return comparison_table(summary) if summary.get("comparison") else None
 
 
 def few_shot_side_by_side(

@@ -14,6 +14,7 @@ _COLUMNS = (
     Column("ratio", "To baseline", numeric=True),
     Column("by_problem", "By problem", aside=True),
     Column("never_worse", "Never worse"),
+    Column("one", "One configuration", numeric=True),
     Column("low", "At low rates", numeric=True),
     Column("final", "Final loss", numeric=True),
 )
@@ -33,7 +34,7 @@ def online_table(summary: Mapping[str, Any]) -> Table:
     >>> row = {"method": "Momentum", "baseline": None, "final": [0.2, 0.1]}
     >>> settings = [{"minimiser": "shifted", "methods": [row]}]
     >>> [cell.text for cell in online_table({"settings": settings}).rows[0]]
-    ['Momentum, shifted', '–', '–', '', '–', '–', '0.15']
+    ['Momentum, shifted', '–', '–', '', '–', '–', '–', '0.15']
     """
     rows = tuple(
         _row(setting["minimiser"], row)
@@ -54,7 +55,10 @@ def _row(minimiser: str, row: Mapping[str, Any]) -> tuple[Cell, ...]:
         _ratio(against.get("median")),
         Cell(" ".join(by_problem)),
         Cell(ABSENT if never is None else "yes" if never else "no"),
-        _ratio((row.get("to_baseline_at_low_rates") or {}).get("median")),
+        *(
+            _ratio((row.get(f"to_baseline_{limit}") or {}).get("median"))
+            for limit in ("with_one", "at_low_rates")
+        ),
         Cell("diverged" if final is None else f"{final:.2g}", final),
     )
 
@@ -77,7 +81,7 @@ def _notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
         for row in setting["methods"]
         if _meets(row.get("to_baseline") or {})
     ]
-    low = finite(summary.get("largest_first_rate"))
+    low = finite(summary.get("low_rate"))
     count = finite(summary.get("configurations"))
     notes = [
         "Ratios of the sum of the losses after each step, median over problems; below 1 is better. "
@@ -85,11 +89,14 @@ def _notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
         f"Never worse, and at least 1.5 times better on the median: {'; '.join(met) or 'none'}.",
     ]
     if count is not None:
-        notes.append(f"Every method is tuned on each problem over {count:,.0f} configurations.")
+        notes.append(
+            f"Every method is tuned on each problem over {count:,.0f} configurations. One "
+            "configuration: both have one for all problems, the best on the geometric mean."
+        )
     if low is not None:
         notes.append(
-            f"At low rates: the baseline tuned over its rates of at most {low:g}/L, where those "
-            "that learn begin."
+            f"At low rates: both tuned over their first rates of at most {low:g}/L, or of as many "
+            "units of AdaGrad's."
         )
     return tuple(notes)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._axes import label, log_axis
 from ._format import clean
-from ._series import loss_limits, positive, span, thin, to_array
+from ._series import loss_limits, positive, span, to_array
 from ._style import INK, drawing, new_figure, save, strokes
 
 if TYPE_CHECKING:
@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PANELS = 5  # more problems than these are in the table only
-_POINTS = 60  # of a line over the rates; fewer would pass over a narrow minimum
-_TICKS = {1e-3: "0.001", 1.0: "1", 1e3: "1000"}
+_POINTS = 60  # of a line over the rates, each the best of its neighbours
+_RATE_TICKS = {1e-3: "0.001", 0.03: "0.03", 1.0: "1"}
+_META_TICKS = {1e-3: "10⁻³", 1e2: "10²", 1e7: "10⁷"}
 
 
 def online_figure(
     summary: Mapping[str, Any], minimiser: str, stem: str | os.PathLike[str]
 ) -> tuple[Path, Path]:
-    """Loss per iteration, above the cumulative loss by learning rate; a column a problem.
+    """Loss per iteration, above the cumulative loss by first rate and by meta rate.
+
+    A column a problem.
 
     **Arguments:**
 
@@ -69,19 +72,22 @@ def draw_online(summary: Mapping[str, Any], minimiser: str) -> "Figure":
         known = ", ".join(repr(s["minimiser"]) for s in summary["settings"])
         raise ValueError(f"draw_online: minimiser is {minimiser!r}; known are {known}.")
     problems, methods = setting["problems"][:_PANELS], setting["methods"]
-    figure = new_figure(5.4, 1.6 + 1.75 * len(problems))
-    panels = figure.subplots(2, len(problems), sharey="row", sharex="row", squeeze=False)
+    figure = new_figure(7.4, 1.6 + 1.75 * len(problems))
+    panels = figure.subplots(3, len(problems), sharey="row", sharex="row", squeeze=False)
     styles = strokes([row["method"] for row in methods])
     steps = to_array(summary["curve_steps"])
     lines = _losses(panels[0], methods, steps, styles)
-    _sensitivities(panels[1], methods, styles)
+    _sensitivities(panels[1], methods, styles, "sensitivity", _RATE_TICKS)
+    _sensitivities(panels[2], methods, styles, "meta_sensitivity", _META_TICKS)
     for axes, problem in zip(panels[0], problems, strict=True):
         axes.set_title(f"Condition {problem['condition']:,.0f}", fontsize=9.5, pad=5)
     panels[0, 0].set_ylabel("Loss")
-    panels[1, 0].set_ylabel("Cumulative loss")
     middle = len(problems) // 2
-    panels[0, middle].set_xlabel("Step")
-    panels[1, middle].set_xlabel("Rate or meta rate, in its own unit")
+    names = ("Step", "First rate, in its unit", "Meta rate, in its unit")
+    for row, name in zip(panels, names, strict=True):
+        row[middle].set_xlabel(name)
+    for row in panels[1:]:
+        row[0].set_ylabel("Cumulative loss")
     figure.legend(
         lines,
         [label(row["method"]) for row in methods],
@@ -117,20 +123,35 @@ def _losses(
 
 
 def _sensitivities(
-    panels: "Sequence[Axes]", methods: Sequence[Mapping[str, Any]], styles: Mapping[str, Any]
+    panels: "Sequence[Axes]",
+    methods: Sequence[Mapping[str, Any]],
+    styles: Mapping[str, Any],
+    key: str,
+    ticks: Mapping[float, str],
 ) -> None:
-    """The cumulative loss against the swept rate, the best over the other hyper-parameters."""
-    found = [row["sensitivity"] for row in methods]
+    """The cumulative loss against a rate, the best over the other hyper-parameters."""
+    rows = [row for row in methods if row.get(key)]
+    found = [row[key] for row in rows]
     tables = [[to_array(one["cumulative"][i]) for i in range(len(panels))] for one in found]
     limits = loss_limits([values for table in tables for values in table])
     for i, axes in enumerate(panels):
         axes.set_xscale("log")
         _set_limits(axes, limits)
-        for row, one, table in zip(methods, found, tables, strict=True):
-            keep, line = thin(len(table[i]), _POINTS), styles[row["method"]].line()
-            axes.plot(to_array(one["rates"])[keep], table[i][keep], **line)
-        axes.set_xticks(list(_TICKS), labels=list(_TICKS.values()))
+        for row, one, table in zip(rows, found, tables, strict=True):
+            line = styles[row["method"]].line()
+            axes.plot(*_lowest(to_array(one["rates"]), table[i]), **line)
+        axes.set_xticks(list(ticks), labels=list(ticks.values()))
         axes.axvline(1.0, color=INK, linewidth=0.6, alpha=0.5, zorder=1)
+
+
+def _lowest(rates: "np.ndarray", values: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+    """The lowest of each group of neighbours, so that no narrow minimum is passed over."""
+    import numpy as np
+
+    known = np.where(np.isnan(values), np.inf, values)
+    groups = np.array_split(np.arange(len(rates)), min(len(rates), _POINTS))
+    keep = np.array([group[np.argmin(known[group])] for group in groups])
+    return rates[keep], values[keep]
 
 
 def _set_limits(axes: "Axes", limits: tuple[float, float] | None) -> None:

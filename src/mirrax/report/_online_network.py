@@ -1,15 +1,13 @@
 """A network whose rates learn themselves, beside SGD (S002, Fig. 1): a table, and accuracies."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._axes import heading
 from ._format import clean, estimate, fields
 from ._marks import mark_best
 from ._series import band, last, span, to_array
-from ._style import drawing, new_figure, save, strokes
+from ._style import new_figure, strokes
 from ._table import Cell, Column, Table
 from ._tables import estimate_cell
 
@@ -71,30 +69,12 @@ def online_network_table(summary: Mapping[str, Any]) -> Table:
     return Table(title, columns, tuple(zip(*body, strict=True)), notes)
 
 
-def online_network_figure(
-    summary: Mapping[str, Any], stem: str | os.PathLike[str]
-) -> tuple[Path, Path]:
-    """Training and test accuracy along the run, with 95% bands (S002, Fig. 1).
-
-    **Arguments:**
-
-    - `summary`: the content of `summary.json` of `s002-fig1`.
-    - `stem`: the path without its ending.
-
-    **Returns:**
-
-    The paths of the SVG and the PNG.
-    """
-    with drawing():
-        return save(draw_online_network(summary), stem)
-
-
 def draw_online_network(summary: Mapping[str, Any]) -> "Figure":
-    """The figure that `online_network_figure` writes; call it within `drawing()`.
+    """Training and test accuracy along the run, with 95% bands; call it within `drawing()`.
 
     **Arguments:**
 
-    - `summary`: as for `online_network_figure`.
+    - `summary`: as for `online_network_table`.
 
     **Returns:**
 

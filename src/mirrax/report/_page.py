@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from mirrax._files import write_atomically
 
-from ._checks import few_shot, online
-from ._few_shot import summary_table
+from ._checks import has_rounds
 from ._format import clean, duration, fields, finite
 from ._inspect import inspect_table
 from ._records import Run
 from ._run_figures import figures_of
 from ._style import THEME, drawing, to_svg
+from ._summaries import summary_tables
 from ._table import Table
 from ._tables import assumption_table, certificate_table
 
@@ -152,7 +152,7 @@ def _section(index: int, run: Run) -> dict[str, Any]:
         "folder": clean(run.folder),
         "facts": _facts(run),
         "command": run.command,
-        "comparison": summary_table(summary),
+        "comparisons": summary_tables(summary),
         "figures": [f for f in figures if f["stem"] != "certificate"],
         "certificate_figure": next((f for f in figures if f["stem"] == "certificate"), None),
         "others": _other_figures(run, {figure["stem"] for figure in figures}),
@@ -214,9 +214,9 @@ def _overview(runs: Sequence[Run]) -> list[dict[str, str]]:
     lines = []
     for i, run in enumerate(runs):
         best = ["–", "–"]
-        table = summary_table(run.summary) if run.summary else None
-        if table is not None:
-            best = [_best(table, key) for key in ("test_accuracy", "final_loss")]
+        tables = summary_tables(run.summary) if run.summary else []
+        if tables:
+            best = [_best(tables[0], key) for key in ("test_accuracy", "final_loss")]
         lines.append(
             {
                 "id": f"run-{i + 1}",
@@ -224,9 +224,7 @@ def _overview(runs: Sequence[Run]) -> list[dict[str, str]]:
                 "folder": clean(run.folder),
                 "accuracy": best[0],
                 "loss": best[1],
-                "rounds": "–"
-                if few_shot(run.summary) or online(run.summary)
-                else str(len(run.rounds)),
+                "rounds": str(len(run.rounds)) if has_rounds(run.summary) else "–",
             }
         )
     return lines

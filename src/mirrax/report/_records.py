@@ -21,9 +21,8 @@ from ._checks import (
     check_curves,
     check_geometry,
     check_summary,
-    few_shot,
+    has_rounds,
     numbers,
-    online,
 )
 from ._format import clean
 
@@ -87,12 +86,10 @@ class Run:
                 "`mirrax train` wrote."
             )
         rounds, notes = _read_metrics(folder / "metrics.jsonl")
-        whole = config["recipe"].startswith(("few-shot", "s002"))  # compare knows neither
-        again = "resume" if whole else "compare"
-        summary = _read_json(folder / "summary.json", check_summary, again)
+        summary = _read_json(folder / "summary.json", check_summary, "resume")
         curves = _read_json(folder / "curves.json", check_curves, "compare")
         geometry = _read_json(folder / "geometry.json", check_geometry, "resume")
-        if not rounds and not few_shot(summary) and not online(summary):
+        if not rounds and has_rounds(summary):
             notes.append("No meta-round is finished yet.")
         if summary is None:
             notes.append("There is no summary.json yet: the comparison has not been run.")

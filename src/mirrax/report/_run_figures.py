@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._checks import few_shot, online
+from ._checks import kind_of
 from ._few_shot_figures import draw_adaptation, draw_training, smoothing
 from ._figures import draw_learning_curves, draw_meta_progress, draw_regret_bounds
 from ._geometry_figures import (
@@ -16,6 +16,7 @@ from ._geometry_figures import (
     draw_geometry_rates,
 )
 from ._online_figures import draw_online
+from ._online_network import draw_online_network
 from ._records import Run
 from ._style import drawing, save
 
@@ -104,10 +105,8 @@ def figures_of(run: Run) -> list[RunFigure]:
                 lambda: draw_activation_by_step(shares, _middles(run, len(shares))),
             )
         )
-    if run.summary is not None and few_shot(run.summary):
-        found += _few_shot_figures(run.summary)
-    if run.summary is not None and online(run.summary):
-        found += _online_figures(run.summary)
+    summary = run.summary or {}
+    found += _FIGURES.get(kind_of(summary), lambda _: [])(summary)
     by_step = _bounds_by_step(run)
     if by_step:
         found.append(
@@ -161,12 +160,31 @@ def _online_figures(summary: Mapping[str, Any]) -> list[RunFigure]:
         return RunFigure(
             "minimiser-" + re.sub(r"[^a-z0-9]+", "-", minimiser.casefold()).strip("-"),
             f"Quadratics with the minimiser {minimiser}, a column each. Top: the loss of the best "
-            "configuration; bottom: the sum of its losses by learning rate, the best over the "
-            "other hyper-parameters. Lower is better; where a line ends, runs diverged.",
+            "configuration; below: the sum of its losses by the rate of the first step, and by the "
+            "meta rate, the best over the other hyper-parameters. Lower is better; where a line "
+            "ends, runs diverged.",
             lambda: draw_online(summary, minimiser),
         )
 
     return [one(setting["minimiser"]) for setting in summary["settings"]]
+
+
+def _online_network_figures(summary: Mapping[str, Any]) -> list[RunFigure]:
+    return [
+        RunFigure(
+            "accuracy",
+            "Share of images classified correctly, by step; bands are 95% intervals of the "
+            "mean over seeds. Higher and further left is better.",
+            lambda: draw_online_network(summary),
+        )
+    ]
+
+
+_FIGURES = {
+    "few-shot": _few_shot_figures,
+    "online": _online_figures,
+    "online-network": _online_network_figures,
+}
 
 
 def write_figures(run: Run, folder: str | os.PathLike[str] | None = None) -> list[Path]:

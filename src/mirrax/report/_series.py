@@ -36,24 +36,23 @@ def to_array(values: Sequence[Any]) -> "np.ndarray":
     return np.where(np.isfinite(array), array, np.nan)
 
 
-def thin(count: int, points: int = _POINTS) -> "np.ndarray":
-    """Indices of at most `points` of `count` entries, evenly, with both ends.
+def thin(count: int) -> "np.ndarray":
+    """Indices of at most 400 of `count` entries, evenly, with both ends.
 
     **Arguments:**
 
     - `count`: how many entries there are.
-    - `points`: how many may stay.
 
     **Returns:**
 
     Increasing integer indices.
 
-    >>> thin(5, 3)
-    array([0, 2, 4])
+    >>> thin(5)
+    array([0, 1, 2, 3, 4])
     """
     import numpy as np
 
-    return np.unique(np.linspace(0, max(count - 1, 0), min(count, points)).round().astype(int))
+    return np.unique(np.linspace(0, max(count - 1, 0), min(count, _POINTS)).round().astype(int))
 
 
 def positive(

@@ -169,6 +169,7 @@ _KNOWN = {
     "meta-momentum b (alg. 4)": Stroke(PURPLE, _DASHES[1], 1.5, 4),
     "adagrad": Stroke(GREEN, _DASHES[2], 1.5, 3),
     "meta-adagrad": Stroke(GREEN, _DASHES[0], 1.7, 4),
+    "meta-adagrad, adagrad's start": Stroke(SLATE, _DASHES[0], 1.5, 4),
 }
 _OTHERS = (
     Stroke(VERMILLION, _DASHES[0], 2.3, 5, "*"),

@@ -19,10 +19,17 @@ from .._errors import ConfigError, nearest
 
 Hyperparameters = Mapping[str, Any]
 Make = Callable[[Hyperparameters, Any], optax.GradientTransformation]
+Read = Callable[[Any, Any], Any]
 
 _DECAYS = (1e-3, 5e-4, 1e-4)
 _RATES = (0.1, 0.05, 0.01, 0.005, 0.001)
 _ADAM_RATES = (0.3, 0.2, 0.1, 0.01, 0.001)
+
+
+def as_trained(state: Any, params: Any) -> Any:
+    """The parameters as they are."""
+    del state
+    return params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Method:
     - `grid`: the configurations tried.
     - `wide`: more configurations, beyond the paper's grid.
     - `context`: arrays that `make` needs besides numbers, such as a learned geometry.
+    - `read`: `(state, params) -> params`, the parameters to be judged, for optimisers that average.
     """
 
     name: str
@@ -45,6 +53,7 @@ class Method:
     grid: tuple[Hyperparameters, ...]
     wide: tuple[Hyperparameters, ...] = ()
     context: Any = None
+    read: Read = as_trained
 
 
 def product(**axes: tuple[float, ...]) -> tuple[Hyperparameters, ...]:
@@ -108,9 +117,24 @@ BASELINES: dict[str, Method] = {
             product(learning_rate=_ADAM_RATES, weight_decay=_DECAYS),
             product(learning_rate=(0.03, 0.003, 0.0003), weight_decay=_DECAYS),
         ),
+        Method(
+            "Muon",
+            lambda v, _: optax.contrib.muon(v["learning_rate"], weight_decay=v["weight_decay"]),
+            product(learning_rate=(0.05, 0.02, 0.01, 0.005, 0.002), weight_decay=_DECAYS),
+            product(learning_rate=(0.1, 0.03, 0.001), weight_decay=_DECAYS),
+        ),
+        Method(
+            "AdamW, schedule-free",
+            lambda v, _: optax.contrib.schedule_free_adamw(
+                v["learning_rate"], weight_decay=v["weight_decay"]
+            ),
+            product(learning_rate=(0.1, 0.03, 0.01, 0.003, 0.001), weight_decay=_DECAYS),
+            product(learning_rate=(0.3, 0.05, 0.0003), weight_decay=_DECAYS),
+            read=optax.contrib.schedule_free_eval_params,
+        ),
     )
 }
-"""Every baseline by name. The first four are those of S000."""
+"""Every baseline by name. The first four are those of S000; the last two came after it."""
 
 DEFAULT_BASELINES = ("SGD", "SGD-M", "Adam", "RMSprop")
 

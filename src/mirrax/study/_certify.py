@@ -17,6 +17,7 @@ from ..inner import (
     PreconditionedDescent,
     Prior,
     Problem,
+    mirror_step,
     with_reference,
 )
 from ..meta import quadratic
@@ -49,8 +50,8 @@ def certify_images(
     """
     config = setting.config
     problem = jax.tree.map(lambda leaf: leaf[setting.held_out], setting.place.problems)
-    exact = config.step == "exact"
-    inner = MirrorDescent(config.rate) if exact else PreconditionedDescent(config.rate)
+    printed = config.step == "printed"
+    inner = PreconditionedDescent(config.rate) if printed else mirror_step(geometry, config.rate)
     longer = _LONGER * config.steps
     prior, problem, run_key = _judged(setting.model, inner, geometry, problem, longer, key)
     certificate = certify_run(

@@ -14,20 +14,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..deploy import to_optax
+from ..deploy import averaged, averaged_params, to_optax
 from ..geometry import AbstractMirrorMap, Diagonal
 from ._baselines import Hyperparameters, Method, find_baseline, product
 from ._trials import Arena, Trials, curve_steps, run_trials
 
 LEARNED = "MetaMD"
 CONTROL = "Euclidean"
+AVERAGED = ", averaged"
+"""What is added to the name of a geometry whose points are averaged."""
 TARGETS = (0.3, 0.1)
 
 Criterion = Literal["validation", "loss"]
 """What tuning goes by: accuracy on images kept apart, or the final training loss."""
 
+_LEAST = 1e-8
+"""A training loss below it counts as this one where logarithms are taken."""
+
 _SCALES = (1.0, 1.4, 2.0, 2.8, 4.0)
 _MOMENTA = (0.8, 0.9, 0.95)
+_AVERAGED_SCALES = (1.4, 2.0, 2.8, 4.0, 5.6)
+_INTERPOLATIONS = (0.7, 0.8, 0.9)
 
 
 def _make_learned(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
@@ -61,15 +68,48 @@ def learned_method(
     return Method(name, _make_learned, grid, (), (geometry, jnp.asarray(rate, float)))
 
 
-def control_method(params: Any) -> Method:
+def _make_averaged(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
+    geometry, rate = context
+    return averaged(to_optax(geometry, rate * values["rate_scale"]), values["interpolation"])
+
+
+def averaged_method(geometry: AbstractMirrorMap, rate: float, *, name: str = LEARNED) -> Method:
+    """A geometry whose points are averaged, see `deploy.averaged`; its grid has 15 configurations.
+
+    **Arguments:**
+
+    - `geometry`, `rate`: as for `learned_method`.
+    - `name`: of the geometry.
+    """
+    grid = product(rate_scale=_AVERAGED_SCALES, interpolation=_INTERPOLATIONS)
+    context = (geometry, jnp.asarray(rate, float))
+    return Method(name + AVERAGED, _make_averaged, grid, (), context, averaged_params)
+
+
+def learned_methods(
+    geometry: AbstractMirrorMap, rate: float, averaging: bool, *, name: str = LEARNED
+) -> list[Method]:
+    """Every way in which a geometry is compared.
+
+    **Arguments:**
+
+    - `geometry`, `rate`, `name`: as for `learned_method`.
+    - `averaging`: with averaged points too.
+    """
+    found = [learned_method(geometry, rate, name=name)]
+    return [*found, averaged_method(geometry, rate, name=name)] if averaging else found
+
+
+def control_methods(params: Any, averaging: bool) -> list[Method]:
     """The identity geometry, tuned exactly as the learned one: what the geometry itself is worth.
 
     **Arguments:**
 
     - `params`: parameters, for their structure.
+    - `averaging`: with averaged points too.
     """
     # Scales are relative to a rate; 0.5 centres this grid where plain descent is fast.
-    return learned_method(Diagonal.like(params), 0.5, name=CONTROL)
+    return learned_methods(Diagonal.like(params), 0.5, averaging, name=CONTROL)
 
 
 def methods_of(learned: Sequence[Method], baselines: Sequence[str], wide: bool) -> list[Method]:
@@ -143,7 +183,7 @@ def summarise(
         "hyperparameters": {key: float(value) for key, value in values.items()},
         "test_accuracy": spread(np.asarray(trials.test_accuracy)),
         "final_loss": spread(curves[:, -1]),
-        "log_loss_area": spread(np.asarray(trials.batch_log_loss)),
+        "log_loss_area": spread(np.log(np.maximum(curves[:, 1:], _LEAST)).mean(axis=1)),
         "steps_to": {
             f"{target:g}": spread([steps_to(curve, steps, target) for curve in curves])
             for target in TARGETS
@@ -208,7 +248,7 @@ def best(method: Method, scores: np.ndarray) -> Mapping[str, Any]:
 def edge_note(method: Method, chosen: Hyperparameters) -> str | None:
     """Says so if a chosen rate or momentum lies at the edge of the grid it was chosen from."""
     found = []
-    for name in ("learning_rate", "rate_scale", "momentum"):
+    for name in ("learning_rate", "rate_scale", "momentum", "interpolation"):
         known = sorted({row[name] for row in method.grid if name in row})
         if len(known) > 1 and chosen.get(name) in (known[0], known[-1]):
             found.append(f"{name.replace('_', ' ')} {chosen[name]:g}")

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from .._errors import ConfigError, nearest
@@ -37,6 +37,25 @@ def between(owner: Any, name: str, low: float, high: float) -> None:
     value = getattr(owner, name)
     if not low <= value <= high:
         raise ConfigError(f"{option(name)}: expected {low} to {high}, got {value!r}.")
+
+
+def among(owner: Any, name: str, known: Collection[str]) -> None:
+    """Refuses a tuple of names one of which is not known."""
+    for value in getattr(owner, name):
+        if value not in known:
+            names = ", ".join(known)
+            raise ConfigError(
+                f"{option(name)}: no {value!r}; known are {names}.{nearest(value, known)}"
+            )
+
+
+def divides(owner: Any, name: str, whole: str) -> None:
+    """Refuses a field that does not divide another."""
+    value, total = getattr(owner, name), getattr(owner, whole)
+    if total % value:
+        raise ConfigError(
+            f"{option(name)}: expected a divisor of {option(whole)} ({total}), got {value!r}."
+        )
 
 
 def at_budget(

@@ -12,7 +12,14 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._tree import leaf_names
-from ..geometry import ConvexPotential, Diagonal, Euclidean, MaxOfDiagonals, Transformed
+from ..geometry import (
+    ConvexPotential,
+    Diagonal,
+    Euclidean,
+    Kronecker,
+    MaxOfDiagonals,
+    Transformed,
+)
 
 _BINS = 24
 
@@ -55,7 +62,7 @@ def _scale(geometry: object, shapes: Mapping[str, tuple[int, ...]]) -> PyTree:
     """The diagonal of the Jacobian of `∇ψ*`, without what changes from point to point."""
     if isinstance(geometry, Diagonal):
         return jax.tree.map(lambda c: 1 / c, geometry.curvature)
-    if isinstance(geometry, ConvexPotential):
+    if isinstance(geometry, ConvexPotential | Kronecker):
         return geometry.rates
     if isinstance(geometry, Euclidean):
         return {name: np.ones(shape) for name, shape in shapes.items()}

@@ -20,7 +20,7 @@ from ..models import Model, build
 from ..tasks import ImageTask, diverse_digits, rotated_digits, rotated_mnist
 from ._baselines import find_baseline
 from ._compare import Criterion
-from ._config import between, positive
+from ._config import between, divides, positive
 from ._trials import Arena, arena
 
 Family = Literal["rotated-digits", "rotated-mnist", "diverse-digits"]
@@ -41,9 +41,12 @@ class ImageStudy:
     - `pool`: share one rate among exchangeable hidden units, see `exchangeable_axes`.
     - `reference_rate`, `reference_steps`: the Euclidean run whose end is the comparator.
     - `split`: seed of the split into training and test images, where it is ours to make.
+    - `examples`: of each task only the first so many training images; 0 for all.
     - `rounds`: rounds of meta-training.
     - `baselines`: what the geometry is compared with.
     - `control`: compare with the identity geometry too, tuned exactly as the learned one.
+    - `averaging`: compare the geometry, and the control, with averaged points too, see
+      `mirrax.deploy.averaged`.
     - `grid`: S000's grids, or these and rates beyond them.
     - `criterion`: tuning maximises the accuracy on a fifth of the training images of the
       meta-training tasks, kept apart for it, or minimises the final training loss there.
@@ -54,7 +57,17 @@ class ImageStudy:
     """
 
     changeable: ClassVar[frozenset[str]] = frozenset(
-        ("rate", "outer_rate", "rounds", "decay", "damping", "baselines", "control", "grid")
+        (
+            "rate",
+            "outer_rate",
+            "rounds",
+            "decay",
+            "damping",
+            "baselines",
+            "control",
+            "averaging",
+            "grid",
+        )
         + ("criterion", "seeds", "tune_seeds", "stride", "rows")
     )
     """Fields that may change while a run is under way; others would make it another run."""
@@ -62,10 +75,11 @@ class ImageStudy:
     family: Family = "rotated-digits"
     held_out: str = "45"
     split: int = 0
+    examples: int = 0
     model: str = "mlp-128-64"
     batch: int = 64
     steps: int = 400
-    geometry: Literal["diagonal", "max-of-diagonals"] = "diagonal"
+    geometry: Literal["diagonal", "max-of-diagonals", "kronecker"] = "diagonal"
     components: int = 3
     objective: Literal["tight", "eq10"] = "tight"
     comparator: Literal["reference", "last"] = "reference"
@@ -86,6 +100,7 @@ class ImageStudy:
     pool: bool = True
     baselines: tuple[str, ...] = ("SGD", "SGD-M", "Adam", "RMSprop")
     control: bool = True
+    averaging: bool = False
     grid: Literal["s000", "wide"] = "s000"
     criterion: Criterion = "validation"
     seeds: int = 3
@@ -99,6 +114,7 @@ class ImageStudy:
         positive(self, "reference_rate", "reference_steps")
         positive(self, "seeds", "tune_seeds", "stride", "components")
         between(self, "damping", 0, 100)
+        between(self, "examples", 0, 10**9)
         between(self, "decay", 0, 0.999)
         for name in self.baselines:
             find_baseline(name)
@@ -107,16 +123,13 @@ class ImageStudy:
                 f"--window: expected a divisor of --steps ({self.steps}), or 0 for the whole run, "
                 f"got {self.window!r}."
             )
-        if self.steps % self.stride:
-            raise ConfigError(
-                f"--stride: expected a divisor of --steps ({self.steps}), got {self.stride!r}."
-            )
+        divides(self, "stride", "steps")
         if self.estimator == "closed-form" and (
-            self.objective != "tight" or self.geometry != "diagonal"
+            self.objective != "tight" or self.geometry == "max-of-diagonals"
         ):
             raise ConfigError(
-                "--estimator closed-form needs --objective tight and --geometry diagonal; "
-                "choose --estimator direct or reverse."
+                "--estimator closed-form needs --objective tight and --geometry diagonal or "
+                "kronecker; choose --estimator direct or reverse."
             )
 
 
@@ -180,6 +193,24 @@ class ImageSetting:
         return arena(parts, problems, self.model, self.config.rows)
 
     @property
+    def cost(self) -> str:
+        """One sentence: what learning the geometry costs, in steps of ordinary training runs."""
+        c = self.config
+        runs, again = c.rounds * c.visits * len(self.training), c.geometry == "max-of-diagonals"
+        steps, also = c.steps, ""
+        if self.reference is not None:
+            steps += c.reference_steps
+            also = f", each with a reference run of {c.reference_steps:,}"
+        if again:
+            steps += c.steps
+            also += ", each once more to see which component is active"
+        forward = " forward" if c.estimator in ("reverse", "checkpointed", "truncated") else ""
+        return (
+            f"Learning a geometry took {runs} runs of {c.steps:,} steps{also}: as many{forward} "
+            f"steps as {runs * steps / c.steps:,.0f} ordinary runs."
+        )
+
+    @property
     def reference(self) -> Reference | None:
         """The reference run that stands for the unknown solution, if the study uses one."""
         if self.config.comparator == "last":
@@ -229,6 +260,12 @@ def load_family(family: Family, data: Path | None, split: int = 0) -> tuple[Imag
     return (rotated_mnist if family == "rotated-mnist" else diverse_digits)(data)
 
 
+def shortened(task: ImageTask, examples: int) -> ImageTask:
+    """The task with only its first so many training images."""
+    images, labels = task.train_images[:examples], task.train_labels[:examples]
+    return dataclasses.replace(task, train_images=images, train_labels=labels)
+
+
 def find_task(tasks: Sequence[ImageTask], name: str) -> int:
     """The position of the task whose name, or last part of it, is `name`.
 
@@ -245,13 +282,14 @@ def find_task(tasks: Sequence[ImageTask], name: str) -> int:
     )
 
 
-def prepare(config: ImageStudy, data: Path | None) -> ImageSetting:
+def prepare(config: ImageStudy, data: Path | None, *, each: bool = False) -> ImageSetting:
     """Loads a study's tasks and puts them on the device.
 
     **Arguments:**
 
     - `config`: the study.
     - `data`: the folder of data sets, or `None` for the environment's.
+    - `each`: each task will be held out in turn, so that `held_out` need not be among them.
 
     **Returns:**
 
@@ -262,8 +300,10 @@ def prepare(config: ImageStudy, data: Path | None) -> ImageSetting:
     - `ConfigError`, `DataError`: if a name is unknown, or data are missing or damaged.
     """
     tasks = load_family(config.family, data, config.split)
+    if config.examples:
+        tasks = tuple(shortened(task, config.examples) for task in tasks)
     model = build(config.model, tasks[0].image_shape, tasks[0].classes)
-    held_out = find_task(tasks, config.held_out)
+    held_out = 0 if each else find_task(tasks, config.held_out)
     problems = classification(tasks, model, config.batch)
     place = arena(tasks, problems, model, config.rows)
     training = tuple(i for i in range(len(tasks)) if i != held_out)

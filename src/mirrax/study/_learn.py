@@ -61,8 +61,8 @@ def learn(
     **Raises:**
 
     - `ConfigError`: if more rounds are made already.
-    - `NumericalError`: if a run diverges; names round, task, step and rate. The checkpoint of the
-      round before stays.
+    - `NumericalError`: if a run diverges, with round, task, step and rate, or the geometry is not
+      finite. The checkpoint of the round before stays.
     """
     begun = time.perf_counter()
     state, notes = folder.load_checkpoint(learner.init(initial, key=key))
@@ -82,6 +82,11 @@ def learn(
             if trouble and (record.failed or number == 0 or not learner.outer.recovers):
                 raise NumericalError(
                     f"{trouble}; choose a smaller --rate and continue with --resume."
+                )
+            if record.failed:
+                raise NumericalError(
+                    f"round {number}: the geometry that its runs call for is not finite; choose a "
+                    "larger --damping and continue with --resume."
                 )
             line = _metrics(record, number, names, time.perf_counter() - clock)
             folder.append_metrics(line)

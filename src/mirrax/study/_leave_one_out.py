@@ -6,24 +6,25 @@ learned geometry is meta-trained, and its grid run, anew for each held-out task 
 """
 
 import dataclasses
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .._files import write_json
-from ..geometry import Diagonal
 from ._baselines import Hyperparameters, Method
 from ._compare import (
+    AVERAGED,
     CONTROL,
     LEARNED,
     TARGETS,
     best,
     edge_note,
     evaluate,
-    learned_method,
+    learned_methods,
     spread,
     tune,
 )
@@ -31,8 +32,13 @@ from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
 from ._progress import Progress
 from ._streams import EVALUATE, TUNE, stream
-from ._train import hardware, meta_train, open_folder, record_of, roster
+from ._train import hardware, meta_train, open_folder, record_of, rivals
 from ._trials import Arena
+
+Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
+
+ONE: Variants = {LEARNED: {}}
+"""The study as it is."""
 
 
 def leave_one_out(
@@ -45,12 +51,14 @@ def leave_one_out(
     resume: bool,
     progress: Progress,
     command: str,
+    variants: Variants = ONE,
 ) -> dict[str, Any]:
     """Makes the whole table, or continues it.
 
     **Arguments:**
 
     - `config`: the study; its `held_out` is replaced by each task in turn.
+    - `variants`: what is learned, by the name of its row, as changes of the study's fields.
     - `path`: the folder of the table.
     - `seed`, `budget`, `data`, `resume`, `progress`, `command`: as on the command line.
 
@@ -60,7 +68,7 @@ def leave_one_out(
     """
     if not resume:
         RunFolder.check_new(path)
-    setting = prepare(config, data)
+    setting = prepare(config, data, each=True)
     folder = open_folder(
         config,
         path,
@@ -77,7 +85,7 @@ def leave_one_out(
         write_json(folder / "cells.json", {**done, "seconds": time.perf_counter() - begun})
 
     names = [task.name.rsplit("/", 1)[-1] for task in setting.tasks]
-    shared = roster(setting, Diagonal.like(setting.template))[1:]
+    shared = rivals(setting)
     left = [method for method in shared if method.name not in done["scores"]]
     if left:
         found = _scores(config, setting.tuning, left, seed, progress, "tuning baselines")
@@ -92,12 +100,19 @@ def leave_one_out(
             training=tuple(i for i in range(len(names)) if i != position),
             held_out=position,
         )
-        ours = _learned(held, path / name, seed, budget, progress, command)
+        ours = []
+        for variant, changes in variants.items():
+            own = dataclasses.replace(held, config=dataclasses.replace(held.config, **changes))
+            where = path / name if len(variants) == 1 else path / name / _slug(variant)
+            ours += _learned(own, where, variant, seed, budget, progress, command)
+            note = f"{variant}, for each task held out: {own.cost}"
+            if note not in done["notes"]:
+                done["notes"].append(note)
         place, title = setting.tuning.select(held.training), f"tuning, {name} held out"
-        scores = _scores(config, place, [ours], seed, progress, title)
+        scores = _scores(config, place, ours, seed, progress, title)
         for method in shared:
             scores[method.name] = np.array(done["scores"][method.name])[:, held.training]
-        methods = [ours, *shared]
+        methods = [*ours, *shared]
         chosen = [best(method, scores[method.name]) for method in methods]
         done["cells"][name] = _cells(held, methods, chosen, seed, progress)
         for method, values in zip(methods, chosen, strict=True):
@@ -105,7 +120,7 @@ def leave_one_out(
             if note and note not in done["notes"]:
                 done["notes"].append(note)
         keep()
-    result = _summary(config, done, time.perf_counter() - begun)
+    result = _summary(config, variants, done, time.perf_counter() - begun)
     write_json(folder / "summary.json", result)
     return result
 
@@ -152,22 +167,35 @@ def _cells(
     return {name: {**row, "curve": curve["mean"]} for name, (row, curve) in found.items()}
 
 
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")
+
+
 def _learned(
-    held: ImageSetting, path: Path, seed: int, budget: str, progress: Progress, command: str
-) -> Method:
+    held: ImageSetting,
+    path: Path,
+    name: str,
+    seed: int,
+    budget: str,
+    progress: Progress,
+    command: str,
+) -> list[Method]:
     record = record_of(
         held.config, recipe=held.config.family, seed=seed, budget=budget, command=command
     )
     known = (path / "config.json").exists()
     folder = RunFolder.open(path)[0] if known else RunFolder.create(path, record)
     learned = meta_train(held, folder, seed, progress)
-    return learned_method(learned.geometry, held.config.rate)
+    return learned_methods(learned.geometry, held.config.rate, held.config.averaging, name=name)
 
 
-def _summary(config: ImageStudy, done: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def _summary(
+    config: ImageStudy, variants: Variants, done: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
     cells = done["cells"]
-    methods = [LEARNED, *(name for name in next(iter(cells.values())) if name != LEARNED)]
+    methods = list(next(iter(cells.values())))
     means = {name: _mean_row(name, [cell[name] for cell in cells.values()]) for name in methods}
+    ours = [name for name in methods if name.removesuffix(AVERAGED) in variants]
     return {
         "recipe": config.family,
         "model": config.model,
@@ -182,7 +210,7 @@ def _summary(config: ImageStudy, done: Mapping[str, Any], seconds: float) -> dic
             }
             for task, row in cells.items()
         },
-        "against_best_baseline": against_best(means),
+        "against_best_baseline": {name: against_best(means, name, ours) for name in ours},
         "notes": done["notes"],
     }
 
@@ -206,20 +234,25 @@ def _mean_row(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def against_best(means: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """How the learned geometry stands to the best baseline of each column.
+def against_best(
+    means: Mapping[str, Mapping[str, Any]], name: str, learned: Sequence[str]
+) -> dict[str, Any]:
+    """How a learned geometry stands to the best baseline of each column.
 
     **Arguments:**
 
     - `means`: rows by method.
+    - `name`: the method whose standing it is.
+    - `learned`: the methods that are no baselines, besides the control.
 
     **Returns:**
 
     The difference of test accuracies with the paired standard error over runs, the ratios of
     final losses and of steps to 0.1 (`None` where a method did not always get there).
     """
-    ours = means[LEARNED]
-    others = {name: row for name, row in means.items() if name not in (LEARNED, CONTROL)}
+    ours = means[name]
+    own = {*learned, CONTROL, CONTROL + AVERAGED}
+    others = {name: row for name, row in means.items() if name not in own}
 
     def lowest(pick: Any) -> tuple[str, float] | None:
         known = {name: pick(row)["mean"] for name, row in others.items()}

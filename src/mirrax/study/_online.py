@@ -2,12 +2,16 @@ r"""S002's Fig. 2: optimisers with rates that are learned, and those they extend
 
 `f(x) = (x − s)ᵀQ(x − s)` in two dimensions, steep in one direction and flat in the other, from
 `x_0 = (4, 4)`; with the minimiser at the origin as in the paper, and away from it. Every method is
-tuned on each problem, over grids of equal size, by its cumulative loss `Σ_{t=1}^{T} f(x_t)`. All
-configurations and problems of a method are one compiled program, in float64.
+tuned over a grid of equal size, in which baselines have all first rates of those that learn and
+higher ones, by its cumulative loss
+`Σ_{t=1}^{T} f(x_t)`: on each problem, once more with one configuration for all problems, and once
+more with first rates of at most 0.1/L, those of spec C6. All configurations and problems of a
+method are one compiled program, in float64.
 Source: S002 §7.1; spec C6.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._files import write_json
 from ..tasks import QuadraticTask, sample_ill_conditioned
 from ._baselines import Hyperparameters, columns
 from ._config import between, positive
-from ._folder import RunFolder
-from ._online_methods import PER_RATE, STARTS, Learner, learners
+from ._online_methods import LOW, PER_RATE, Follow, Learner, learners
 from ._progress import Progress
 
 START = (4.0, 4.0)
@@ -39,12 +41,12 @@ class OnlineStudy:
     - `problems`: how many quadratics, at most 20, of either minimiser.
     - `steps`: the length of a run.
     - `rates`: how many meta rates Meta-Momentum tries with each decay and first rate; every method
-      tries `15 × rates` configurations.
+      tries `60 × rates` configurations.
     """
 
     problems: int = 5
     steps: int = 100
-    rates: int = 12
+    rates: int = 40
 
     def __post_init__(self):
         """Checks every number."""
@@ -53,15 +55,12 @@ class OnlineStudy:
         between(self, "rates", 1, 100)
 
 
-def compare_online(
-    config: OnlineStudy, folder: RunFolder, seed: int, progress: Progress
-) -> dict[str, Any]:
-    """Runs the comparison in its folder.
+def compare_online(config: OnlineStudy, seed: int, progress: Progress) -> dict[str, Any]:
+    """Runs the comparison.
 
     **Arguments:**
 
     - `config`: the study.
-    - `folder`: an opened run folder.
     - `seed`: seed of the problems; those of both minimisers have the same `Q`.
     - `progress`: where to show progress.
 
@@ -86,17 +85,15 @@ def compare_online(
             {"minimiser": label, "problems": _describe(problems[label]), "methods": rows[label]}
             for label in problems
         ]
-    summary = {
+    return {
         "recipe": "s002-fig2",
         "kind": "online",
         "steps": config.steps,
         "configurations": PER_RATE * config.rates,
-        "largest_first_rate": max(STARTS),
+        "low_rate": LOW,
         "curve_steps": _kept(config.steps).tolist(),
         "settings": settings,
     }
-    write_json(folder / "summary.json", summary)
-    return summary
 
 
 def follow_all(method: Learner, problems: QuadraticTask, steps: int) -> np.ndarray:
@@ -113,15 +110,20 @@ def follow_all(method: Learner, problems: QuadraticTask, steps: int) -> np.ndarr
     `f(x_0), …, f(x_T)`, shape `(configurations, problems, T + 1)`. A run whose loss is not a number
     or ever exceeds a million times the first has diverged, and has infinite losses throughout.
     """
-
-    def run(values: dict[str, jax.Array], task: QuadraticTask) -> jax.Array:
-        points = method.follow(values, task, jnp.asarray(START), steps)
-        return jax.vmap(task.excess)(points)
-
-    program = jax.jit(jax.vmap(jax.vmap(run, in_axes=(None, 0)), in_axes=(0, None)))
-    losses = np.asarray(program(columns(method.grid), problems))
+    losses = np.asarray(_losses(method.follow, columns(method.grid), problems, steps))
     bounded = np.all(losses <= _LOST * losses[..., :1], axis=-1, keepdims=True)
     return np.where(bounded, losses, np.inf)
+
+
+@functools.partial(jax.jit, static_argnames=("follow", "steps"))
+def _losses(
+    follow: Follow, grid: dict[str, jax.Array], problems: QuadraticTask, steps: int
+) -> jax.Array:
+    def run(values: dict[str, jax.Array], task: QuadraticTask) -> jax.Array:
+        points = follow(values, task, jnp.asarray(START), steps)
+        return jax.vmap(task.excess)(points)
+
+    return jax.vmap(jax.vmap(run, in_axes=(None, 0)), in_axes=(0, None))(grid, problems)
 
 
 def select(cumulative: np.ndarray) -> np.ndarray:
@@ -139,6 +141,27 @@ def select(cumulative: np.ndarray) -> np.ndarray:
     [1, 0]
     """
     return np.argmin(cumulative, axis=0)
+
+
+def select_one(cumulative: np.ndarray) -> int:
+    """The configuration that is best for all problems together, by the mean of the logarithm.
+
+    **Arguments:**
+
+    - `cumulative`: shape `(configurations, problems)`; infinite where a run diverged.
+
+    **Returns:**
+
+    Its index. One that diverges on any problem is never better than one that does not.
+
+    >>> select_one(np.array([[1.0, 9.0], [0.5, np.inf], [2.0, 2.0]]))
+    2
+    """
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # a sum that is zero, beside an infinite one
+        scores = np.mean(np.log(cumulative), axis=1)
+    return int(np.argmin(np.where(np.isinf(cumulative).any(axis=1), np.inf, scores)))
 
 
 def sensitivity(
@@ -192,29 +215,36 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
 def _row(method: Learner, losses: np.ndarray, above: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the summary says of one method; its baseline is among the rows above."""
     cumulative = losses[..., 1:].sum(axis=-1)
-    chosen = select(cumulative)
+    chosen, one = select(cumulative), select_one(cumulative)
     best = losses[chosen, np.arange(losses.shape[1])]
-    rates, by_rate = sensitivity(cumulative, method.grid, method.swept)
+    low = [values[method.rate] <= LOW for values in method.grid]
     row: dict[str, Any] = {
         "method": method.name,
         "baseline": method.baseline,
-        "swept": method.swept,
         "configurations": len(method.grid),
         "hyperparameters": [method.grid[i] for i in chosen],
         "cumulative": _short(cumulative.min(axis=0)),
+        "cumulative_at_low_rates": _short(cumulative[low].min(axis=0)),
+        "one": method.grid[one],
+        "cumulative_with_one": _short(cumulative[one]),
         "final": _short(best[:, -1]),
         "diverged": np.isinf(cumulative).sum(axis=0).tolist(),
         "loss": _short(best[:, _kept(losses.shape[2] - 1)]),
-        "sensitivity": {"rates": _short(rates), "cumulative": _short(by_rate.T)},
+        "sensitivity": _swept(cumulative, method.grid, method.rate),
     }
     if method.baseline is None:
-        low = by_rate[rates <= max(STARTS)]  # where those that learn begin
-        row["cumulative_at_low_rates"] = _short(low.min(axis=0))
         return row
+    row["meta_sensitivity"] = _swept(cumulative, method.grid, "meta_rate")
     theirs = next(other for other in above if other["method"] == method.baseline)
-    for limit in ("", "_at_low_rates"):
-        row[f"to_baseline{limit}"] = ratios(row["cumulative"], theirs[f"cumulative{limit}"])
+    for limit in ("", "_at_low_rates", "_with_one"):
+        found, other = row[f"cumulative{limit}"], theirs[f"cumulative{limit}"]
+        row[f"to_baseline{limit}"] = ratios(found, other)
     return row
+
+
+def _swept(cumulative: np.ndarray, grid: Sequence[Hyperparameters], name: str) -> dict[str, Any]:
+    rates, found = sensitivity(cumulative, grid, name)
+    return {"rates": _short(rates), "cumulative": _short(found.T)}
 
 
 def _describe(problems: QuadraticTask) -> list[dict[str, Any]]:

@@ -1,13 +1,18 @@
 r"""The optimisers of S002's Fig. 2, and the units in which their rates are swept.
 
-With `L = 2 λ_max` and `g = ‖∇f(x_0)‖_∞`, the unit
+With `L = 2 λ_max`, `G = ∇f(x_0)` and `g = ‖G‖_∞`, the unit
 
 - of a rate, and of the first rate of a learned one, is `1/L`;
 - of AdaGrad's rate is `g/L`, which makes its first step one of the rate `1/L` along the steepest
   coordinate, and of its initial accumulator `g²`;
 - of the meta rate `β` is `w_1/g²`, with which the first product `β g²` doubles `w_1`;
 - of Meta-AdaGrad's is `2 w_1^{5/2}/g²`, with which the first product `β ½ w_1^{−3/2} g²` is `w_1`.
-  Its `w_1 = (L/r)²` gives the first rate `1/√w_1 = r/L`.
+  Its `w_1 = (L/r)²` gives the first rate `1/√w_1 = r/L`. Begun with AdaGrad's own first step, at
+  `w_1 = (L G/(r g))²`, the unit is that of the smallest `w_1`, `2 (L/(r g))⁵ min_i |G_i|³`.
+
+Every baseline's rates contain the first rates of those that learn. Online SGD and Meta-Momentum A
+with a meta rate as good as zero therefore begin, and stay, at a rate that their baseline tries as
+well; Meta-Momentum B begins there, Meta-AdaGrad at a rate of plain descent.
 
 Meta-Momentum is ambiguous in the paper. (A) is `x⁺ = x + d (x − x_prev) − w ⊙ ∇f(x)` with the
 meta-gradient of its last term; (B) is Algorithm 2 or 4 with `Φ(x, w) = x − w ⊙ ∇f(x)`.
@@ -15,6 +20,7 @@ Source: S002 §7.1; spec C6. The paper's own grid (its Table 2) is not published
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,21 +34,32 @@ from ..online import FTRL, ConvexMeta, Hint, last_gradient, no_hint, online_adag
 from ..tasks import QuadraticTask
 from ._baselines import Hyperparameters, product
 
-STARTS = (1e-3, 1e-2, 1e-1)
-"""The first rates of those that learn, in units of `1/L`."""
+LOW = 0.1
+"""The largest of spec C6's first rates, in units of `1/L`."""
+
+STARTS = (1e-3, 1e-2, LOW, 0.5, 0.9, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 3.0)
+"""The first rates of those that learn: spec C6's, and others to beyond 2, where descent diverges.
+
+They are close to each other near 1, the rate that removes the steepest direction in one step.
+"""
+
+_FASTEST = 8.0  # AdaGrad's rates fall, and momentum is stable up to nearly 4
+_META_RATES = (1e-3, 1e7)
 
 _DECAYS = (0.0, 0.5, 0.9, 0.95, 0.99)
 _POWERS = (0.0, 0.5, 1.0, 1.5, 2.0)
 _ACCUMULATORS = (0.0, 0.1, 1.0)
+_FLOOR = 1e-8  # of an accumulator, as by default
 PER_RATE = len(STARTS) * len(_DECAYS)
 """How many configurations every method has for each meta rate of Meta-Momentum."""
 
 
 class Units(NamedTuple):
-    """What the rates of a problem are measured in: `L` and `g`."""
+    """What the rates of a problem are measured in: `L`, `g` and `G`."""
 
     smoothness: Array
     slope: Array
+    gradient: Array
 
 
 Path: TypeAlias = Float[Array, "points 2"]
@@ -59,15 +76,18 @@ class Learner:
     - `name`: as shown.
     - `follow`: the points it makes.
     - `grid`: the configurations it is tuned on.
-    - `swept`: the hyper-parameter that sensitivity is shown for.
     - `baseline`: the name of the one it is measured against, if it is learned.
     """
 
     name: str
     follow: Follow
     grid: tuple[Hyperparameters, ...]
-    swept: str = "meta_rate"
     baseline: str | None = None
+
+    @property
+    def rate(self) -> str:
+        """The hyper-parameter that is its rate in the first step."""
+        return "rate" if self.baseline is None else "start"
 
 
 def units_of(task: QuadraticTask, start: Float[Array, " 2"]) -> Units:
@@ -79,11 +99,13 @@ def units_of(task: QuadraticTask, start: Float[Array, " 2"]) -> Units:
     - `start`: `x_0`.
     """
     smoothness = 2 * jnp.linalg.eigvalsh(task.matrix)[-1]
-    return Units(smoothness, jnp.max(jnp.abs(task.gradient(start))))
+    gradient = task.gradient(start)
+    return Units(smoothness, jnp.max(jnp.abs(gradient)), gradient)
 
 
+@functools.cache  # programs are compiled once for each method
 def learners(rates: int) -> tuple[Learner, ...]:
-    """Every method with a grid of `15 × rates` configurations, baselines before what they are for.
+    """Every method with a grid of `60 × rates` configurations, baselines before what they are for.
 
     **Arguments:**
 
@@ -92,31 +114,33 @@ def learners(rates: int) -> tuple[Learner, ...]:
     """
 
     def spaced(count: int) -> tuple[float, ...]:
-        return tuple(np.geomspace(1e-4, 1, count).tolist())
+        """The first rates, and others evenly between the lowest of them and the fastest."""
+        others = np.geomspace(STARTS[0], _FASTEST, count - len(STARTS) + 1)[1:]
+        return tuple(sorted((*STARTS, *others.tolist())))
 
     def learned(**others: tuple[float, ...]) -> tuple[Hyperparameters, ...]:
-        # The largest meta rate lifts the smallest first rate to 1/L in one step.
         count = PER_RATE * rates // len(product(start=STARTS, **others))
         return product(
-            meta_rate=tuple(np.geomspace(1e-3, 1e3, count).tolist()), start=STARTS, **others
+            meta_rate=tuple(np.geomspace(*_META_RATES, count).tolist()), start=STARTS, **others
         )
 
     tuned, decayed, weighted = learned(), learned(decay=_DECAYS), learned(power=_POWERS)
     momentum = product(rate=spaced(len(STARTS) * rates), decay=_DECAYS)
-    adagrad = product(rate=spaced(len(_DECAYS) * rates), accumulator=_ACCUMULATORS)
+    adagrad = product(
+        rate=spaced(PER_RATE // len(_ACCUMULATORS) * rates), accumulator=_ACCUMULATORS
+    )
     return (
-        Learner("GD", _descent(_gd), product(rate=spaced(PER_RATE * rates)), "rate"),
-        Learner("Online SGD", _descent(_online(False)), tuned, baseline="GD"),
-        Learner("Optimistic online SGD", _descent(_online(True)), tuned, baseline="GD"),
-        Learner("Momentum", _descent(_momentum), momentum, "rate"),
-        Learner("Meta-Momentum A", _descent(_traced(False)), decayed, baseline="Momentum"),
-        Learner(
-            "Optimistic Meta-Momentum A", _descent(_traced(True)), decayed, baseline="Momentum"
-        ),
-        Learner("Meta-Momentum B (Alg. 2)", _rounds(no_hint), weighted, baseline="Momentum"),
-        Learner("Meta-Momentum B (Alg. 4)", _rounds(last_gradient), weighted, baseline="Momentum"),
-        Learner("AdaGrad", _descent(_adagrad), adagrad, "rate"),
-        Learner("Meta-AdaGrad", _descent(_meta_adagrad), tuned, baseline="AdaGrad"),
+        Learner("GD", _descent(_gd), product(rate=spaced(PER_RATE * rates))),
+        Learner("Online SGD", _descent(_online(False)), tuned, "GD"),
+        Learner("Optimistic online SGD", _descent(_online(True)), tuned, "GD"),
+        Learner("Momentum", _descent(_momentum), momentum),
+        Learner("Meta-Momentum A", _descent(_traced(False)), decayed, "Momentum"),
+        Learner("Optimistic Meta-Momentum A", _descent(_traced(True)), decayed, "Momentum"),
+        Learner("Meta-Momentum B (Alg. 2)", _rounds(no_hint), weighted, "Momentum"),
+        Learner("Meta-Momentum B (Alg. 4)", _rounds(last_gradient), weighted, "Momentum"),
+        Learner("AdaGrad", _descent(_adagrad), adagrad),
+        Learner("Meta-AdaGrad", _descent(_meta_adagrad), tuned, "AdaGrad"),
+        Learner("Meta-AdaGrad, AdaGrad's start", _descent(_as_adagrad), tuned, "AdaGrad"),
     )
 
 
@@ -154,6 +178,14 @@ def _traced(optimistic: bool) -> _Make:
 def _meta_adagrad(values: Any, units: Units) -> optax.GradientTransformation:
     start = (units.smoothness / values["start"]) ** 2
     return online_adagrad(start, values["meta_rate"] * 2 * start**2.5 / units.slope**2)
+
+
+def _as_adagrad(values: Any, units: Units) -> optax.GradientTransformation:
+    """Meta-AdaGrad whose first step is AdaGrad's."""
+    factor = units.smoothness / (values["start"] * units.slope)
+    start = jnp.maximum((factor * units.gradient) ** 2, _FLOOR)
+    unit = 2 * factor**5 * jnp.min(jnp.abs(units.gradient)) ** 3
+    return online_adagrad(start, values["meta_rate"] * unit, floor=_FLOOR)
 
 
 def _first(values: Any, units: Units) -> tuple[Array, Array]:

@@ -10,9 +10,9 @@ how many first rates a rate gains while the largest entry of the gradient stays 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,6 @@ import optax
 from scipy import stats
 
 from .. import report
-from .._errors import ConfigError
-from .._files import write_json
 from ..inner import Problem
 from ..meta import classification
 from ..models import Model, build
@@ -30,10 +28,8 @@ from ..online import online_sgd
 from ..tasks import ImageTask, rotated_digits, rotated_mnist
 from ._baselines import Hyperparameters, Method, product
 from ._compare import best, edge_note, spread, tune
-from ._config import Budget, override, positive
-from ._folder import RunFolder
+from ._config import at_budget, divides, override, positive
 from ._reproduction import Reproduction, Request
-from ._train import open_folder
 from ._trials import Trials, arena, curve_steps, run_trials
 
 SGD, STANDARD, OPTIMISTIC = "SGD", "Online", "Online, optimistic"
@@ -56,8 +52,6 @@ class OnlineNetworkStudy:
       the images kept apart for tuning.
     """
 
-    changeable: ClassVar[frozenset[str]] = frozenset()
-
     family: Literal["mnist", "digits"] = "mnist"
     model: str = "mlp-128-64"
     batch: int = 64
@@ -71,17 +65,11 @@ class OnlineNetworkStudy:
     def __post_init__(self):
         """Checks every number."""
         positive(self, "batch", "steps", "stride", "seeds", "tune_seeds", "rows")
-        if self.steps % self.stride:
-            raise ConfigError(
-                f"--stride: expected a divisor of --steps ({self.steps}), got {self.stride!r}."
-            )
+        divides(self, "stride", "steps")
 
 
-_AT: dict[Budget, OnlineNetworkStudy] = {
-    "smoke": OnlineNetworkStudy("digits", "mlp-16", steps=40, stride=10, seeds=2),
-    "default": OnlineNetworkStudy(),
-    "paper": OnlineNetworkStudy(steps=20_000, stride=200, seeds=10, tune_seeds=3),
-}
+_SMOKE = {"family": "digits", "model": "mlp-16", "steps": 40, "stride": 10, "seeds": 2}
+_PAPER = {"steps": 20_000, "stride": 200, "seeds": 10, "tune_seeds": 3}
 
 
 def _sgd(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
@@ -132,17 +120,21 @@ def _largest_square(problem: Problem, model: Model, key: jax.Array) -> jax.Array
     return optax.tree.norm(gradient, ord="inf") ** 2
 
 
-def train_online(config: OnlineNetworkStudy, request: Request, folder: RunFolder) -> dict[str, Any]:
-    """Tunes and runs the three methods, and writes `summary.json`.
+def train_online(
+    config: OnlineNetworkStudy, task: ImageTask, model: Model, request: Request
+) -> dict[str, Any]:
+    """Tunes and runs the three methods.
 
     **Arguments:**
 
     - `config`: the study.
-    - `request`: seed, data and progress.
-    - `folder`: where it goes.
+    - `task`, `model`: what is learned, by what.
+    - `request`: seed and progress.
+
+    **Returns:**
+
+    What `summary.json` holds.
     """
-    task = _load(config, request.data)
-    model = build(config.model, task.image_shape, task.classes)
     tune_key, run_key, unit_key = jax.random.split(jax.random.key(request.seed), 3)
     problems = classification([task], model, config.batch)
     methods = online_methods(_largest_square(problems, model, unit_key))
@@ -171,10 +163,7 @@ def train_online(config: OnlineNetworkStudy, request: Request, folder: RunFolder
             watch=True,
             advance=phase.share,
         )
-    summary = _summary(config, task, methods, chosen, trials)
-    write_json(folder / "summary.json", summary)
-    report.online_network_figure(summary, folder / "figures" / "accuracy")
-    return summary
+    return _summary(config, task, methods, chosen, trials)
 
 
 def _summary(
@@ -194,6 +183,7 @@ def _summary(
     pairs = zip(methods, chosen, strict=True)
     notes = [note for method, values in pairs if (note := edge_note(method, values))]
     return {
+        "recipe": "s002-fig1",
         "kind": "online-network",
         "task": task.name,
         "model": config.model,
@@ -262,19 +252,17 @@ def student(values: Any) -> dict[str, Any]:
 
 def _figure1(request: Request) -> dict[str, Any]:
     """Test accuracy along the run."""
-    config = override(_AT[request.budget], request.fields)  # type: ignore[index]
-    resume = request.resume and request.path.exists()
-    folder = open_folder(
-        config,
-        request.path,
-        recipe="s002-fig1",
-        seed=request.seed,
-        budget=request.budget,
-        resume=resume,
-        command=request.command,
-    )
-    finished = folder.read_json("summary.json") if resume else None
-    return finished or train_online(config, request, folder)
+    config = at_budget(OnlineNetworkStudy(), request.budget, smoke=_SMOKE, paper=_PAPER)
+    config = override(config, request.fields)
+
+    def prepare() -> Callable[[], dict[str, Any]]:
+        task = _load(config, request.data)
+        model = build(config.model, task.image_shape, task.classes)
+        return lambda: train_online(config, task, model, request)
+
+    summary = request.once(config, "s002-fig1", prepare)
+    report.write_figures(report.Run.read(request.path))
+    return summary
 
 
 def _figure1_tables(result: Mapping[str, Any]) -> list[report.Table]:

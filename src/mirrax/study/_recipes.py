@@ -57,6 +57,13 @@ _MNIST = {
     "rounds": 4,
     "tune_seeds": 1,
 }
+_KRONECKER = _MNIST | {
+    "geometry": "kronecker",
+    "examples": 10_000,
+    "decay": 0.0,
+    "averaging": True,
+    "baselines": ("SGD", "SGD-M", "Adam", "RMSprop", "Muon", "AdamW, schedule-free"),
+}
 _MNIST_PAPER = {"steps": 2000, "rounds": 10, "tune_seeds": 3}
 
 _FEW_SHOT_SMOKE = {
@@ -107,6 +114,13 @@ RECIPES: dict[str, Recipe] = {
         ImageStudy(model="linear", **_MNIST),
         _SMOKE,
         _MNIST_PAPER,
+        needs=("mnist",),
+    ),
+    "rotated-mnist-kronecker": Recipe(
+        "RotatedMNIST, 10,000 images, in a geometry of Kronecker factors (S001)",
+        ImageStudy(model="mlp-100-100", **_KRONECKER),
+        {**_SMOKE, "examples": 500, "rows": 200, "batch": 32, "reference_steps": 100},
+        {"model": "mlp-256-128", "examples": 0, "steps": 2000, "tune_seeds": 3},
         needs=("mnist",),
     ),
     "diverse-digits": Recipe(

@@ -1,6 +1,7 @@
 r"""Reproductions: tables and figures of the papers by name, theirs printed beside ours."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,24 @@ import numpy as np
 from .. import report
 from .._errors import ConfigError, nearest
 from .._files import write_json
+from ._compare import LEARNED
 from ._config import override
-from ._folder import RunFolder
+from ._gradient_matrix import HYPERGRADIENTS
 from ._images import ImageStudy, prepare
-from ._leave_one_out import leave_one_out
+from ._leave_one_out import ONE, Variants, leave_one_out
+from ._online_bounds import ONLINE_BOUNDS
 from ._online_network import ONLINE_NETWORK
 from ._quadratics import QuadraticStudy, train_quadratics
 from ._recipes import find_recipe
 from ._reproduce_few_shot import FEW_SHOT_REPRODUCTIONS
 from ._reproduce_online import ONLINE_REPRODUCTIONS
 from ._reproduction import Reproduction, Request
-from ._train import open_folder, train_images
+from ._train import train_images
 
 
-def _leave_one_out(recipe: str, **fields: Any) -> Callable[[Request], dict[str, Any]]:
+def _leave_one_out(
+    recipe: str, variants: Variants = ONE, **fields: Any
+) -> Callable[[Request], dict[str, Any]]:
     def make(request: Request) -> dict[str, Any]:
         config = find_recipe(recipe).at(request.budget)  # type: ignore[arg-type]
         assert isinstance(config, ImageStudy)
@@ -37,18 +42,24 @@ def _leave_one_out(recipe: str, **fields: Any) -> Callable[[Request], dict[str, 
             resume=request.resume,
             progress=request.progress,
             command=request.command,
+            variants=variants,
         )
 
     return make
 
 
+def _plain(name: str) -> str:
+    """A name without what spellings differ in: `fashion-mnist` and `FashionMNIST` are one."""
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
+
+
 def _own_tables(result: Mapping[str, Any]) -> list[report.Table]:
-    return [report.comparison_table(result), _standing(result)]
+    standings = result["against_best_baseline"].items()
+    return [report.comparison_table(result), *(_standing(*one) for one in standings)]
 
 
-def _standing(result: Mapping[str, Any]) -> report.Table:
-    """The learned geometry beside the best baseline of each column."""
-    found = result["against_best_baseline"]
+def _standing(name: str, found: Mapping[str, Any]) -> report.Table:
+    """A learned geometry beside the best baseline of each column."""
     accuracy, loss, steps = (found[k] for k in ("accuracy", "final_loss", "steps_to_0.1"))
     rows = [
         (
@@ -65,20 +76,21 @@ def _standing(result: Mapping[str, Any]) -> report.Table:
     columns = (
         report.Column("measure", "Measure"),
         report.Column("rival", "Best baseline"),
-        report.Column("standing", "MetaMD against it", numeric=True),
+        report.Column("standing", f"{name} against it", numeric=True),
         report.Column("spread", "Spread"),
     )
     cells = tuple(tuple(report.Cell(text) for text in row) for row in rows)
-    return report.Table("MetaMD against the best baseline of each measure", columns, cells)
+    return report.Table(f"{name} against the best baseline of each measure", columns, cells)
 
 
 def _beside(paper: str) -> Callable[[Mapping[str, Any]], list[report.Table]]:
     def tables(result: Mapping[str, Any]) -> list[report.Table]:
         ours: dict[str, dict[str, Any]] = {}
+        columns = {_plain(column): column for column in map(str, report.PAPERS[paper]["columns"])}
         for task, row in result["cells"].items():
             for name, cell in row.items():
                 accuracy = cell["test_accuracy"]
-                ours.setdefault(name, {})[task] = {
+                ours.setdefault(name, {})[columns.get(_plain(task)) or task] = {
                     "mean": 100 * accuracy["mean"],
                     "se": 100 * accuracy["se"],
                 }
@@ -123,20 +135,8 @@ def _quadratics(request: Request) -> dict[str, Any]:
 def _quadratic_run(
     config: QuadraticStudy, recipe: str, path: Path, seed: int, request: Request
 ) -> dict[str, Any]:
-    resume = path.exists() and request.resume
-    folder = open_folder(
-        config,
-        path,
-        recipe=recipe,
-        seed=seed,
-        budget=request.budget,
-        resume=resume,
-        command=request.command,
-    )
-    finished = folder.read_json("summary.json") if resume else None
-    if finished:
-        return finished
-    return train_quadratics(config, folder, seed, request.progress)
+    folder, finished = request.folder(config, recipe, path, seed)
+    return finished or train_quadratics(config, folder, seed, request.progress)
 
 
 def _pool_quadratics(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -190,18 +190,9 @@ def _activation(request: Request) -> dict[str, Any]:
         config, geometry="max-of-diagonals", estimator="direct", components=3
     )
     config = override(config, request.fields)
-    if not request.resume:
-        RunFolder.check_new(request.path)
+    request.check_new()
     setting = prepare(config, request.data)
-    folder = open_folder(
-        config,
-        request.path,
-        recipe="rotated-digits",
-        seed=request.seed,
-        budget=request.budget,
-        resume=request.resume,
-        command=request.command,
-    )
+    folder, _ = request.folder(config, "rotated-digits")
     summary = train_images(setting, folder, request.seed, request.progress)
     last = report.Run.read(request.path).rounds[-1]
     return {**summary, "activation": last["activation"]}
@@ -220,6 +211,13 @@ def _activation_tables(result: Mapping[str, Any]) -> list[report.Table]:
     return [report.Table(title, columns, rows), report.comparison_table(result)]
 
 
+_THREE: Variants = {
+    LEARNED: {},
+    f"{LEARNED}, max of 3": {"geometry": "max-of-diagonals", "estimator": "direct"},
+    f"{LEARNED}, Kronecker": {"geometry": "kronecker", "decay": 0.0},
+}
+"""Every kind of geometry that S000 and S001 learn."""
+
 REPRODUCTIONS: dict[str, Reproduction] = {
     "s000-fig1": Reproduction(
         "steps to converge on quadratics, both flatness settings", _quadratics, _quadratic_tables
@@ -229,10 +227,20 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _leave_one_out("rotated-mnist"),
         _beside("s000-table1-mlp"),
     ),
+    "s000-table1-lenet": Reproduction(
+        "DiverseDigits with LeNet-5, each data set that is present held out",
+        _leave_one_out("diverse-digits", _THREE, averaging=True),
+        _beside("s000-table1-lenet"),
+    ),
     "s000-table2": Reproduction(
         "RotatedMNIST with a linear model, each rotation held out",
         _leave_one_out("rotated-mnist-linear"),
         _beside("s000-table2"),
+    ),
+    "rotated-mnist-kronecker": Reproduction(
+        "a Kronecker geometry beside old and new optimisers, each rotation held out",
+        _leave_one_out("rotated-mnist-kronecker"),
+        _own_tables,
     ),
     "s000-fig5": Reproduction(
         "how often each of three diagonals is active, on rotated digits",
@@ -246,6 +254,8 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     ),
     "s002-fig1": ONLINE_NETWORK,
     **ONLINE_REPRODUCTIONS,
+    "s002-bounds": ONLINE_BOUNDS,
+    "hypergradients": HYPERGRADIENTS,
     **FEW_SHOT_REPRODUCTIONS,
 }
 """Every reproduction by name."""

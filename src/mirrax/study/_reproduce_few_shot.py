@@ -10,10 +10,8 @@ from .._files import write_json
 from ._config import override
 from ._few_shot import FewShotStudy, prepare_few_shot
 from ._few_shot_train import train_few_shot
-from ._folder import RunFolder
 from ._recipes import find_recipe
 from ._reproduction import Reproduction, Request
-from ._train import open_folder
 
 TABLE1 = ("maml", "anil", "meta_sgd", "t_net", "mt_net", "warp_maml", "warpgrad") + (
     "meta_curvature",
@@ -36,19 +34,9 @@ def _study(request: Request, baselines: tuple[str, ...], **fields: Any) -> FewSh
 
 def _run(request: Request, config: FewShotStudy, name: str) -> dict[str, Any]:
     path = request.path / name
-    resume = request.resume and path.exists()
-    if not resume:
-        RunFolder.check_new(path)
+    request.check_new(path)
     setting = prepare_few_shot(config, request.data)
-    folder = open_folder(
-        config,
-        path,
-        recipe="mini-imagenet",
-        seed=request.seed,
-        budget=request.budget,
-        resume=resume,
-        command=request.command,
-    )
+    folder, _ = request.folder(config, "mini-imagenet", path)
     return train_few_shot(setting, folder, request.seed, request.progress)
 
 

@@ -7,27 +7,19 @@ from .. import report
 from ._config import at_budget, override
 from ._online import OnlineStudy, compare_online
 from ._reproduction import Reproduction, Request
-from ._train import open_folder
 
-_SMOKE = {"problems": 2, "steps": 20, "rates": 2}
+_SMOKE = {"problems": 2, "steps": 20, "rates": 1}
 
 
 def _figure2(request: Request) -> dict[str, Any]:
     """Both minimisers, all methods; the paper's own size is the default."""
     config = at_budget(OnlineStudy(), request.budget, smoke=_SMOKE, paper={})
     config = override(config, request.fields)
-    resume = request.resume and request.path.exists()
-    folder = open_folder(
-        config,
-        request.path,
-        recipe="s002-fig2",
-        seed=request.seed,
-        budget=request.budget,
-        resume=resume,
-        command=request.command,
-    )
-    finished = folder.read_json("summary.json") if resume else None
-    summary = finished or compare_online(config, folder, request.seed, request.progress)
+
+    def compare() -> dict[str, Any]:
+        return compare_online(config, request.seed, request.progress)
+
+    summary = request.once(config, "s002-fig2", lambda: compare)
     report.write_figures(report.Run.read(request.path))
     return summary
 

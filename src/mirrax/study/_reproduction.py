@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import report
+from .._files import write_json
+from ._folder import RunFolder
 from ._progress import Progress
+from ._train import open_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,73 @@ class Request:
     progress: Progress
     fields: Sequence[str]
     command: str
+
+    def folder(
+        self, config: Any, recipe: str, path: Path | None = None, seed: int | None = None
+    ) -> tuple[RunFolder, dict[str, Any] | None]:
+        """The folder of the reproduction, or of a part of it, made or opened.
+
+        **Arguments:**
+
+        - `config`: what is run there.
+        - `recipe`: the name of it.
+        - `path`, `seed`: those of a part; the request's own by default.
+
+        **Returns:**
+
+        The folder, and the summary of a run that is continued and is finished already.
+
+        **Raises:**
+
+        - `ConfigError`: as `open_folder`.
+        """
+        path, seed = path or self.path, self.seed if seed is None else seed
+        resume = self.resume and path.exists()
+        shared = {"budget": self.budget, "resume": resume, "command": self.command}
+        folder = open_folder(config, path, recipe=recipe, seed=seed, **shared)
+        return folder, folder.read_json("summary.json") if resume else None
+
+    def once(
+        self, config: Any, recipe: str, prepare: Callable[[], Callable[[], dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """The summary of the reproduction: that of a finished run, or one made and written now.
+
+        **Arguments:**
+
+        - `config`: what is run.
+        - `recipe`: the name of it.
+        - `prepare`: loads what is needed and returns what makes the summary. Called before a folder
+            is made, so that missing data leave none behind, and only if there is something to make.
+
+        **Returns:**
+
+        What `summary.json` holds.
+
+        **Raises:**
+
+        - `ConfigError`: as `open_folder`.
+        """
+        self.check_new()
+        if self.resume and self.path.exists():
+            folder, finished = self.folder(config, recipe)
+            if finished:
+                return finished
+            make = prepare()
+        else:
+            make = prepare()
+            folder, _ = self.folder(config, recipe)
+        summary = make()
+        write_json(folder / "summary.json", summary)
+        return summary
+
+    def check_new(self, path: Path | None = None) -> None:
+        """Refuses a folder that holds anything already, unless it is to be continued.
+
+        To be called before data are loaded; `folder` makes it afterwards, so that nothing is left
+        behind where they cannot be.
+        """
+        if not self.resume:
+            RunFolder.check_new(path or self.path)
 
 
 @dataclasses.dataclass(frozen=True)

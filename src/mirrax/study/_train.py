@@ -18,10 +18,10 @@ from ._baselines import Method
 from ._certify import certify_images
 from ._compare import (
     best,
-    control_method,
+    control_methods,
     edge_note,
     evaluate,
-    learned_method,
+    learned_methods,
     methods_of,
     tune,
 )
@@ -165,9 +165,19 @@ def roster(setting: ImageSetting, geometry: AbstractMirrorMap) -> list[Method]:
     - `geometry`: what was learned.
     """
     config = setting.config
-    control = [control_method(setting.template)] if config.control else []
-    ours = learned_method(geometry, config.rate)
-    return methods_of([ours, *control], config.baselines, config.grid == "wide")
+    return [*learned_methods(geometry, config.rate, config.averaging), *rivals(setting)]
+
+
+def rivals(setting: ImageSetting) -> list[Method]:
+    """What a learned geometry is compared with: the control and the baselines.
+
+    **Arguments:**
+
+    - `setting`: the study.
+    """
+    config = setting.config
+    control = control_methods(setting.template, config.averaging) if config.control else []
+    return methods_of(control, config.baselines, config.grid == "wide")
 
 
 def train_images(
@@ -208,7 +218,7 @@ def train_images(
         "hardware": hardware(),
         "comparison": rows,
         "certificate": certificate,
-        "notes": [*learned.notes, *notes, *_data_notes(setting)],
+        "notes": [setting.cost, *learned.notes, *notes, *_data_notes(setting)],
     }
     write_json(folder / "summary.json", summary)
     report.write_figures(report.Run.read(folder.path))

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from ..inner import Problem
 from ..models import Model
 from ..tasks import ImageTask
-from ._baselines import Hyperparameters, Make, Method
+from ._baselines import Hyperparameters, Make, Method, Read
 
 _CHUNKS_A_WORKER = 4  # few, or padding wastes runs; several, or progress stands still
 
@@ -101,14 +101,12 @@ class Trials(eqx.Module):
     **Arguments:**
 
     - `train_loss`: training loss at each point of the curve, last axis of points.
-    - `batch_log_loss`: mean over the run of the logarithm of the minibatch loss.
     - `test_accuracy`: share of test images classified correctly at the end.
     - `accuracies`: shares of training and of test images classified correctly, last axes (points,
       2); `None` unless asked for.
     """
 
     train_loss: Float[Array, "... points"]
-    batch_log_loss: Float[Array, "..."]
     test_accuracy: Float[Array, "..."]
     accuracies: Float[Array, "... points 2"] | None = None
 
@@ -130,6 +128,7 @@ def curve_steps(steps: int, stride: int) -> list[int]:
 @eqx.filter_jit
 def _run_chunk(
     makes: tuple[Make, ...],
+    reads: tuple[Read, ...],
     contexts: tuple[Any, ...],
     place: Arena,
     starts: PyTree,
@@ -170,13 +169,17 @@ def _run_chunk(
 
         branches = [update(index) for index in range(len(optimisers))]
 
+        def judged(params: Any, states: tuple[Any, ...]) -> Any:
+            alone = [lambda p, s, i=i: reads[i](s[i], p) for i in range(len(optimisers))]
+            return lax.switch(job["method"], alone, params, states)
+
         def step(carry: Any, _: None):
-            params, states, count, logs = carry
+            params, states, count = carry
             batch = problem.batches.draw(count, key=jax.random.fold_in(key, count))
-            loss, grads = jax.value_and_grad(problem.loss)(params, None, batch)
+            grads = jax.grad(problem.loss)(params, None, batch)
             updates, states = lax.switch(job["method"], branches, grads, states, params)
             params = optax.apply_updates(params, updates)
-            return (params, states, count + 1, logs + jnp.log(jnp.maximum(loss, 1e-8))), None
+            return (params, states, count + 1), None
 
         def look(params: Any) -> tuple[Array, Array | None]:
             shares = [accuracy(params, data) for data in (train, test)] if watch else None
@@ -184,15 +187,15 @@ def _run_chunk(
 
         def segment(carry: Any, _: None):
             carry, _ = lax.scan(step, carry, None, length=stride)
-            return carry, look(carry[0])
+            return carry, look(judged(carry[0], carry[1]))
 
         states = tuple(optimiser.init(start) for optimiser in optimisers)
-        begin = (start, states, jnp.zeros((), int), jnp.zeros(()))
-        (params, _, _, logs), seen = lax.scan(segment, begin, None, length=steps // stride)
+        begin = (start, states, jnp.zeros((), int))
+        (params, states, _), seen = lax.scan(segment, begin, None, length=steps // stride)
         curve, shares = jax.tree.map(
             lambda first, rest: jnp.concatenate([first[None], rest]), look(start), seen
         )
-        return Trials(curve, logs / steps, accuracy(params, test), shares)
+        return Trials(curve, accuracy(judged(params, states), test), shares)
 
     return lax.map(run, jobs)
 
@@ -241,6 +244,7 @@ def run_trials(
     columns = _columns(jobs, shape)
     starts, keys = _draw(place.model, place.numbers, seeds, key)
     makes = tuple(method.make for method in methods)
+    reads = tuple(method.read for method in methods)
     contexts = tuple(method.context for method in methods)
 
     total, workers = math.prod(shape), os.cpu_count() or 1
@@ -251,11 +255,11 @@ def run_trials(
     order[total:] = order[(count - 1) * size]
     parts = [{k: jnp.asarray(v[p]) for k, v in columns.items()} for p in np.split(order, count)]
     compiled = _run_chunk.lower(
-        makes, contexts, place, starts, keys, parts[0], steps, stride, watch
+        makes, reads, contexts, place, starts, keys, parts[0], steps, stride, watch
     ).compile()
 
     def work(part: dict[str, Array]) -> Trials:
-        found = compiled(makes, contexts, place, starts, keys, part, steps, stride, watch)
+        found = compiled(makes, reads, contexts, place, starts, keys, part, steps, stride, watch)
         done = jax.tree.map(np.asarray, found)
         advance(1 / count)
         return done

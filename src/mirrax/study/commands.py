@@ -224,14 +224,18 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
     console = _console(options)
     figures = [str(path) for run in runs for path in report.write_figures(run)]
     for run in runs:
-        table = report.summary_table(run.summary or {})
-        if table is not None and not options.json:
-            console.print(table)
+        if not options.json:
+            for table in report.summary_tables(run.summary or {}):
+                console.print(table)
     if options.html:
         report.html(runs, options.html)
         console.print(f"Page: {options.html}")
+    if options.markdown:
+        report.write_markdown(runs, options.markdown)
+        console.print(f"Tables: {options.markdown}")
     console.print(f"{len(figures)} figure files in the run folders.")
-    return {"figures": figures, "html": str(options.html) if options.html else None}
+    files = {key: getattr(options, key) for key in ("html", "markdown")}
+    return {"figures": figures, **{key: str(file) if file else None for key, file in files.items()}}
 
 
 def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""Where the solution of a task comes from when nobody knows it: the end of a longer run."""
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray
+
+from .._tree import Primal
+from ..geometry import Euclidean
+from ..inner import MirrorDescent, Prior, Problem, with_reference
+
+_APART = 2**32 - 1
+"""A number no step of a run has: runs draw step `t` from `fold_in(key, t)`."""
+
+
+class Reference(eqx.Module):
+    """Where the comparator `θ*` of a run comes from: a longer Euclidean run from the same weights.
+
+    With the last point of the run itself as comparator, parameters that moved little get lower
+    rates and move less (error E5, parameter by parameter). A reference does not depend on the
+    geometry, so nothing can collapse.
+
+    **Arguments:**
+
+    - `rate`: the step size of plain gradient descent.
+    - `steps`: its length, usually a few times that of a run.
+
+    **Raises:**
+
+    - `ValueError`: if `rate` or `steps` is not positive.
+    """
+
+    rate: float = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        for name, value in (("rate", self.rate), ("steps", self.steps)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"Reference.{name}: expected a positive number, got {value!r}.")
+
+    def solve(self, problem: Problem, start: Primal, *, key: PRNGKeyArray) -> Problem:
+        """Fills `problem.solution`.
+
+        **Arguments:**
+
+        - `problem`: the task.
+        - `start`: initial weights.
+        - `key`: randomness of the run that the reference is for; the reference's is derived.
+        """
+        prior = Prior(Euclidean(), start)
+        return with_reference(
+            problem,
+            MirrorDescent(self.rate),
+            prior,
+            self.steps,
+            key=jax.random.fold_in(key, _APART),
+        )
