@@ -109,8 +109,15 @@ def test_the_printed_step_across_a_kink_is_flagged():
     assert "not mirror steps" in printed.assumption("mirror step").detail
 
 
-def test_preconditioned_descent_is_never_guaranteed_only_measured():
+def test_preconditioned_descent_is_a_mirror_step_where_the_potential_is_quadratic():
     certificate = certify(PreconditionedDescent(0.1), convex=True)
+    assert certificate.status == "guaranteed"
+    assert certificate.assumption("mirror step").how == "construction"
+
+
+def test_preconditioned_descent_is_else_only_measured():
+    inside = eqx.tree_at(lambda prior: prior.start, KINK, jnp.array([1.0, -2.0]))
+    certificate = certify(PreconditionedDescent(0.01), inside, convex=True)
     assert certificate.status == "holds on this run"
     assert certificate.assumption("mirror step").how == "measured"
 

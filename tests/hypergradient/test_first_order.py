@@ -60,14 +60,8 @@ def summed(estimator):
     problem = Problem(quadratic, Repeat((jnp.asarray(HESSIAN), jnp.asarray(TARGET))))
     objective, inner = Bolza(*map(jnp.asarray, (C, D, B))), MirrorDescent(RATE)
 
-    def call(state, _):
-        _, slope, state = estimator.estimate(objective, inner, prior, problem, state, key=KEY)
-        start = jnp.zeros(3) if slope.start is None else slope.start
-        return state, (slope.geometry.log_diagonal, start)
-
-    begin = estimator.init(inner, prior)
-    _, parts = jax.lax.scan(call, begin, None, length=estimator.calls)
-    return jax.tree.map(lambda part: part.sum(0), parts)
+    _, slope, _ = estimator.over_a_run(objective, inner, prior, problem, key=KEY)
+    return slope.geometry.log_diagonal, jnp.zeros(3) if slope.start is None else slope.start
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])

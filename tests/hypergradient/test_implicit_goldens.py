@@ -10,7 +10,7 @@ import pytest
 
 from mirrax.geometry import AbstractGeometry, Diagonal, Euclidean, Scaled
 from mirrax.hypergradient import Direct, Implicit
-from mirrax.hypergradient._linear_system import Effort, LinearSystem, krylov, neumann
+from mirrax.hypergradient._linear_system import Effort, LinearSystem, conjugate_gradients, neumann
 from mirrax.inner import (
     AbstractObjective,
     BregmanProximal,
@@ -145,7 +145,7 @@ def test_every_iterate_of_the_adjoint_solvers(golden, name, outer, series):
     def iterate(count):
         effort = Effort(None, count)
         if series == "cg":
-            return krylov(system, blank, effort, "cg")[0]
+            return conjugate_gradients(system, blank, effort)[0]
         return neumann(system, blank, effort, jnp.asarray(c07[f"{series}_c"]))[0]
 
     found = jax.jit(lambda: jax.lax.map(iterate, jnp.arange(1, 11)))()
@@ -267,7 +267,7 @@ def test_every_iterate_on_matrices(golden, outer, series):
     def iterate(count):
         effort = Effort(None, count)
         if series == "cg":
-            return krylov(system, blank, effort, "cg")[0]
+            return conjugate_gradients(system, blank, effort)[0]
         return neumann(system, blank, effort, jnp.asarray(c07["neumann_c"]))[0]
 
     found = jax.jit(lambda: jax.lax.map(iterate, jnp.arange(1, 11)))()

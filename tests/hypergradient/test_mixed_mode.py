@@ -41,14 +41,8 @@ PAIRS = {
 
 def summed(estimator, objective, inner, prior, problem):
     """Value and derivative over the calls that make up a run."""
-
-    def call(state, _):
-        value, slope, state = estimator.estimate(objective, inner, prior, problem, state, key=KEY)
-        return state, (value, learned(slope, estimator.wrt))
-
-    begin = estimator.init(inner, prior)
-    _, parts = jax.lax.scan(call, begin, None, length=estimator.calls)
-    return jax.tree.map(lambda part: part.sum(0), parts)
+    value, slope, _ = estimator.over_a_run(objective, inner, prior, problem, key=KEY)
+    return value, learned(slope, estimator.wrt)
 
 
 def assert_agree(kind, objective, inner, prior, problem):

@@ -2,12 +2,14 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mirrax import cli, report
 from mirrax._errors import MirraxError
-from mirrax.study._online_bounds import LOSSES, _ratios
+from mirrax.study._online_bounds import DIM, LOSSES, _ratios, draw_problem
 
 WORDS = ["reproduce", "s002-bounds", "--budget", "smoke", "--json"]
 BOUNDS = {"Theorem 1": 1, "Corollary 1": 1, "Theorem 2": 4, "eq. 5": 2}
@@ -44,7 +46,24 @@ def test_a_report_and_a_second_call_show_the_run(finished, tmp_path, capsys):
     assert (finished / "summary.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("kind", range(len(LOSSES)), ids=list(LOSSES))
+def test_losses_are_as_smooth_as_said_and_minimised(kind):
+    """Bounds and rates rest on both."""
+    with jax.enable_x64(True):
+        for seed in range(5):
+            problem = draw_problem(kind, jax.random.key(seed))
+            points = problem.optimum + 0.5 * jax.random.normal(jax.random.key(9), (50, DIM))
+            curvature = jnp.linalg.eigvalsh(jax.vmap(jax.hessian(problem.loss))(points))
+            assert 0.05 * problem.smoothness < curvature.max() <= problem.smoothness * (1 + 1e-12)
+            assert curvature.min() > 0
+            slope = jax.grad(problem.loss)(problem.optimum)
+            assert jnp.linalg.norm(slope) < 1e-12 * problem.smoothness
+
+
 def test_violations_are_counted():
+    """Also of bounds that are negative, where a larger ratio is no violation."""
+    found = _ratios(np.array([-3.0, -1.0]), np.full(2, -2.0))
+    assert found["violated"] == 1
     found = _ratios(np.array([1.0, 2.0 + 1e-13, 2.1, np.nan]), np.array([4.0, 2.0, 2.0, 1.0]))
     assert found["count"] == 4 and found["violated"] == 2  # the third, and what is no number
     found = _ratios(np.array([1.0, 3.0, 2.0]), np.full(3, 4.0))
@@ -61,7 +80,8 @@ def test_violations_are_counted():
 )
 def test_a_damaged_summary_is_named(finished, tmp_path, key, value, fault):
     summary = json.loads((finished / "summary.json").read_text())
-    (summary if key == "bounds" else summary["bounds"][0])[key] = value
+    row = next(row for row in summary["bounds"] if row["bound"] == "Theorem 1")
+    (summary if key == "bounds" else row)[key] = value
     (tmp_path / "config.json").write_bytes((finished / "config.json").read_bytes())
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(MirraxError, match=fault):

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
+from .._spectrum import extreme_eigenvalues
 from .._tree import Dual, Primal, Scalar
 from ..geometry import AbstractMirrorMap
 
@@ -101,27 +102,8 @@ def symmetry_of_map(
     ahead, back = jax.vmap(both)(signs)
     asymmetry = jnp.linalg.norm(ahead - back) / jnp.linalg.norm(ahead)
     start = jax.random.normal(start_key, point.shape, point.dtype)
-    values = _ritz_values(lambda v: sum(both(v)) / 2, start, min(steps, point.size))
-    return MapDiagnosis(values[0], values[-1], asymmetry)
-
-
-def _ritz_values(apply, start: Float[Array, " size"], steps: int) -> Float[Array, " steps"]:
-    """Eigenvalues of a symmetric map within its Krylov space, by Rayleigh and Ritz."""
-    basis = jnp.zeros((steps, start.size), start.dtype)
-
-    def extend(row: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        basis, images, vector = carry
-        # Twice: one orthogonalisation leaves rounding that grows with every step.
-        for _ in range(2):
-            vector = vector - basis.T @ (basis @ vector)
-        length = jnp.linalg.norm(vector)
-        vector = jnp.where(length > 0, vector / jnp.where(length > 0, length, 1), 0)
-        image = apply(vector)
-        return basis.at[row].set(vector), images.at[row].set(image), image
-
-    basis, images, _ = jax.lax.fori_loop(0, steps, extend, (basis, basis, start))
-    projected = basis @ images.T
-    return jnp.linalg.eigvalsh((projected + projected.T) / 2)
+    ends = extreme_eigenvalues(lambda v: sum(both(v)) / 2, start, steps)
+    return MapDiagnosis(*ends, asymmetry)
 
 
 # --- the counterexample -----------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._tree import Primal, Scalar
@@ -104,6 +105,37 @@ class AbstractHypergradient(eqx.Module):
         The value; the derivative, shaped like the prior with `None` wherever it is not asked
         for (see `wrt`); and the state for the next call.
         """
+
+    def over_a_run(
+        self,
+        objective: AbstractObjective,
+        inner: AbstractInner,
+        prior: Prior,
+        problem: Problem,
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Scalar, Prior, EstimatorState]:
+        """A whole run from its beginning: the calls that make it up, in one compiled loop.
+
+        **Arguments:**
+
+        - `objective`, `inner`, `prior`, `problem`, `key`: as for `estimate`.
+
+        **Returns:**
+
+        The sums of the values and of the derivatives, and the state after the last call.
+        """
+
+        def call(state: EstimatorState, _: None = None):
+            value, slope, state = self.estimate(objective, inner, prior, problem, state, key=key)
+            return state, (value, slope)
+
+        begin = self.init(inner, prior)
+        if self.calls == 1:
+            end, (value, slope) = call(begin)
+            return value, slope, end
+        end, parts = lax.scan(call, begin, None, length=self.calls)
+        return *jax.tree.map(lambda part: jnp.sum(part, axis=0), parts), end
 
 
 def split(prior: Prior, wrt: tuple[Part, ...]) -> tuple[Prior, Callable[[PyTree], Prior]]:

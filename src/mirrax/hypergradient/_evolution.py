@@ -13,6 +13,7 @@ expectation of the whole run's derivative, smoothed over the perturbations of al
 Sources: Salimans et al. 2017; Vicol, Metz and Sohl-Dickstein 2021, eq. 10 and algorithm 2.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -23,22 +24,20 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .._tree import Primal, Scalar, choose
+from .._tree import Primal, Scalar
 from ..inner import (
     AbstractInner,
     AbstractObjective,
     InnerState,
     Prior,
     Problem,
+    Purpose,
     RunSummary,
-    drawn,
+    aside,
     evaluate,
-    fold,
 )
 from ._base import AbstractHypergradient, EstimatorState, Part, split
-
-_PERTURBING = 2**32 - 3
-"""A number no step of a run has: runs draw step `t` from `fold_in(key, t)`."""
+from ._windows import finished, run_window
 
 _SIGNS = (1.0, -1.0)
 
@@ -121,13 +120,12 @@ class Evolution(AbstractHypergradient):
         """A state without error; with windows, of particles that have finished a run."""
         flat, restore = ravel_pytree(split(prior, self.wrt)[0])
         error = restore(jnp.full_like(flat, jnp.nan))
-        begin = inner.init(prior)
-        summary = RunSummary.empty(jnp.result_type(*jax.tree.leaves(begin.primal)))
+        end = finished(inner, prior, self.steps)
+        summary = RunSummary.empty(jnp.result_type(*jax.tree.leaves(end.primal)))
         if self.window is None:
             return EstimatorState(summary, error=error)
-        finished = eqx.tree_at(lambda s: s.count, begin, jnp.asarray(self.steps, int))
         particles = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (len(_SIGNS), self.pairs, *leaf.shape)), finished
+            lambda leaf: jnp.broadcast_to(leaf, (len(_SIGNS), self.pairs, *leaf.shape)), end
         )
         nothing = jnp.zeros((self.pairs, flat.size), flat.dtype)
         return EstimatorState(summary, particles, particles.primal, nothing, error)
@@ -154,7 +152,8 @@ class Evolution(AbstractHypergradient):
 
         def window(point: Array, carried: InnerState, first: Primal):
             prior, particle = complete(restore(point)), EstimatorState(summary, carried, first)
-            return self._window(objective, inner, prior, problem, particle, key=key)
+            lengths = (self.steps // self.calls, self.steps)
+            return run_window(objective, inner, prior, problem, particle, *lengths, key=key)
 
         summary = state.summary
         if self.window is None:
@@ -164,7 +163,7 @@ class Evolution(AbstractHypergradient):
             costs, ends = self._over_particles(window, points, state.inner, state.first)
             after = EstimatorState(_together(ends.summary), ends.inner, ends.first, summed)
         slope, error = self._averaged(summed, costs)
-        after = eqx.tree_at(lambda s: s.error, after, restore(error), is_leaf=lambda x: x is None)
+        after = dataclasses.replace(after, error=restore(error))
         return jnp.mean(costs), restore(slope), after
 
     def _perturbations(
@@ -185,38 +184,6 @@ class Evolution(AbstractHypergradient):
         kept = _of_the_start(learned) & ~anew
         noise = jnp.where(kept, state.perturbation, fresh)
         return noise, jnp.where(anew | kept, noise, state.perturbation + fresh)
-
-    def _window(
-        self,
-        objective: AbstractObjective,
-        inner: AbstractInner,
-        prior: Prior,
-        problem: Problem,
-        state: EstimatorState,
-        *,
-        key: PRNGKeyArray,
-    ) -> tuple[Scalar, EstimatorState]:
-        """What one window of one particle costs, and where the particle stands after it."""
-        assert self.window is not None and state.inner is not None
-        prior = drawn(prior, key)
-        fresh, anew = inner.init(prior), state.inner.count >= self.steps
-        # The particle's state under this window's prior: its free variable is carried over.
-        begin = choose(anew, fresh, inner.hold(prior, state.inner))
-        first = choose(anew, fresh.primal, state.first)
-        summary = choose(anew, RunSummary.empty(state.summary.first_loss.dtype), state.summary)
-
-        def observe(gathered, step, count):
-            value, seen = gathered
-            value = value + objective.stage(prior, problem, step)
-            return value, seen.observe(step.loss, count, self.steps)
-
-        nothing = (jnp.zeros_like(summary.first_loss), summary)
-        end, (value, summary) = fold(
-            inner, prior, problem, self.window, observe, nothing, key=key, state=begin
-        )
-        due = objective.terminal(prior, problem, first, end.primal)
-        value = value + jnp.where(end.count >= self.steps, due, 0)
-        return value, EstimatorState(summary, end, first)
 
     def _over_particles(self, function: Callable[..., Any], *particles: Any) -> Any:
         """A function of one particle, over the two signs and all pairs."""
@@ -240,7 +207,7 @@ def _noise(
     key: PRNGKeyArray, number: int | Int[Array, ""], shape: tuple[int, int], dtype: Any
 ) -> Pairs:
     """The standard normal perturbations of window `number`."""
-    own = jax.random.fold_in(jax.random.fold_in(key, _PERTURBING), number)
+    own = jax.random.fold_in(aside(key, Purpose.PERTURBATION), number)
     return jax.random.normal(own, shape, dtype)
 
 

@@ -22,6 +22,7 @@ import optax.tree as vector
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
+from .._spectrum import extreme_eigenvalues
 from .._tree import Dual, Primal, Scalar, choose, dot
 from ..geometry import AbstractGeometry
 from ..inner import (
@@ -31,18 +32,24 @@ from ..inner import (
     InnerState,
     Prior,
     Problem,
+    Purpose,
     RunSummary,
+    aside,
 )
 from ._base import AbstractHypergradient, EstimatorState, Part, split
-from ._linear_system import Effort, LinearSystem, Solver, krylov, neumann, relative_residual
+from ._linear_system import (
+    Effort,
+    LinearSystem,
+    Solver,
+    conjugate_gradients,
+    gmres,
+    neumann,
+    relative_residual,
+)
 from ._report import ImplicitReport
-from ._spectrum import extreme_eigenvalues
 
 _CHECK_EVERY = 8
 """Inner steps between two looks at the residual, which costs a gradient."""
-
-_SPECTRUM = 2**32 - 3
-"""A number no step of a run has: runs draw step `t` from `fold_in(key, t)`."""
 
 
 class Implicit(AbstractHypergradient):
@@ -243,7 +250,8 @@ class Implicit(AbstractHypergradient):
             expanding = ~(radius < 1)
             adjoint, count = neumann(system, guess, effort, rate)
         else:
-            adjoint, count = krylov(system, guess, effort, self.solver)
+            solve = gmres if self.solver == "gmres" else conjugate_gradients
+            adjoint, count = solve(system, guess, effort)
         residual = relative_residual(system, adjoint)
         # The solvers' own residuals are recurrences and drift; twice the tolerance forgives that.
         solved = jnp.isfinite(residual) if tolerance is None else residual <= 2 * tolerance
@@ -265,7 +273,7 @@ class Implicit(AbstractHypergradient):
 
     def _spectrum(self, system: LinearSystem, key: PRNGKeyArray) -> tuple[Scalar, Scalar]:
         """Both ends, seen from `b`, as conjugate gradients do, and from a random direction."""
-        noise = vector.random_like(jax.random.fold_in(key, _SPECTRUM), system.right)
+        noise = vector.random_like(aside(key, Purpose.SPECTRUM), system.right)
         size = vector.norm(system.right)
         unit = vector.scale(1 / jnp.where(size > 0, size, 1), system.right)
         # Turned towards `b`, so that the two cannot cancel: of one number they could exactly.

@@ -1,6 +1,9 @@
 r"""Solving `A v = b` by products with `A` alone: conjugate gradients, Neumann's series, GMRES.
 
-- `cg` needs `A` symmetric and positive definite, `gmres` only invertible; both come from lineax.
+- `cg` needs `A` symmetric and positive definite. It is written here because lineax's stops at
+  residuals below `2 n` roundings as if `A` were singular, with NaN: float32 and a hundred thousand
+  parameters are enough for that.
+- `gmres` needs `A` only invertible; it comes from lineax.
 - `neumann` is the series `A⁻¹ = c Σ_j (I − cA)^j`, summed as `v ← v + c (b − A v)`. It converges
   where the spectral radius of `I − cA` is below one, and `k` terms of it are the error
   propagation through `k` steps of gradient descent at the solution (Lorraine et al. 2020).
@@ -18,7 +21,7 @@ import optax.tree as vector
 from jax import lax
 from jaxtyping import Array, Int
 
-from .._tree import Dual, Primal, Scalar
+from .._tree import Dual, Primal, Scalar, dot
 
 Solver = Literal["cg", "neumann", "gmres"]
 """A method for the adjoint system."""
@@ -38,7 +41,7 @@ class LinearSystem(NamedTuple):
 class Effort(NamedTuple):
     """When to stop: at `‖b − A v‖ ≤ tolerance ‖b‖`, or after so many products, whichever is first.
 
-    Without a tolerance, after exactly so many.
+    Without a tolerance, after so many; GMRES completes its cycle of 20.
     """
 
     tolerance: float | None
@@ -85,70 +88,82 @@ def neumann(
     return point, count
 
 
-def krylov(
-    system: LinearSystem, guess: Primal, effort: Effort, solver: Literal["cg", "gmres"]
+def conjugate_gradients(
+    system: LinearSystem, guess: Primal, effort: Effort
 ) -> tuple[Primal, Int[Array, ""]]:
-    """Conjugate gradients or GMRES.
+    """Conjugate gradients, preconditioned.
+
+    They end early at a direction `p` with `⟨p, A p⟩ ≤ 0`, where `A` is not positive definite and
+    a step would not be towards a minimum; the residual tells that.
 
     **Arguments:**
 
-    - `system`: what is solved; for conjugate gradients it must be definite, which is not checked.
+    - `system`: what is solved; `A` and `P` must be symmetric and `P` positive definite.
     - `guess`: where to start.
-    - `effort`: when to stop. GMRES counts in multiples of 20 products.
-    - `solver`: which.
+    - `effort`: when to stop.
 
     **Returns:**
 
-    `v`, and the number of iterations that the solver reports.
+    `v`, and the number of steps.
     """
-    # The right-hand side is made one long, so that tolerances are relative.
+    enough = (effort.tolerance or 0) * vector.norm(system.right)
+
+    def goes_on(carry) -> Array:
+        _, miss, _, _, count, convex = carry
+        return (vector.norm(miss) > enough) & (count < effort.steps) & convex
+
+    def step(carry):
+        point, miss, way, height, count, _ = carry
+        ahead = system.product(way)
+        bend = dot(way, ahead)
+        length = jnp.where(bend > 0, height / jnp.where(bend > 0, bend, 1), 0)
+        point = vector.add(point, vector.scale(length, way))
+        miss = vector.sub(miss, vector.scale(length, ahead))
+        image = system.precondition(miss)
+        next_height = dot(miss, image)
+        way = vector.add(image, vector.scale(next_height / height, way))
+        return point, miss, way, next_height, count + 1, bend > 0
+
+    miss = vector.sub(system.right, system.product(guess))
+    way = system.precondition(miss)
+    begin = (guess, miss, way, dot(miss, way), jnp.zeros((), int), jnp.asarray(True))
+    point, *_, count, _ = lax.while_loop(goes_on, step, begin)
+    return point, count
+
+
+def gmres(system: LinearSystem, guess: Primal, effort: Effort) -> tuple[Primal, Int[Array, ""]]:
+    """GMRES, started again every 20 products.
+
+    `A P u = b − A v_0` and `v = v_0 + P u`: preconditioned so, the residual is the true one.
+
+    **Arguments:**
+
+    - `system`: what is solved; `A` and `P` must be invertible.
+    - `guess`: where to start.
+    - `effort`: when to stop, looked at after every cycle.
+
+    **Returns:**
+
+    `v`, and the number of steps in all cycles; the last cycle only confirms the solution.
+    """
+    # What is missing is made one long, so that tolerances are relative to the right-hand side.
     size = vector.norm(system.right)
-    size = jnp.where(size > 0, size, 1)
-    unit = vector.scale(1 / size, system.right)
-    guess = vector.scale(1 / size, guess)
-    method = _conjugate_gradients if solver == "cg" else _gmres
-    found, count = method(system, unit, guess, effort)
-    return vector.scale(size, found), count
-
-
-def _half(effort: Effort) -> float:
-    """Half the tolerance: lineax adds a relative one to the absolute one."""
-    return (effort.tolerance or 0.0) / 2
-
-
-def _conjugate_gradients(
-    system: LinearSystem, right: Dual, guess: Primal, effort: Effort
-) -> tuple[Primal, Int[Array, ""]]:
-    shape, tag = jax.eval_shape(lambda: right), lx.positive_semidefinite_tag
-    preconditioner = lx.FunctionLinearOperator(system.precondition, shape, tag)
-    found = lx.linear_solve(
-        lx.FunctionLinearOperator(system.product, shape, tag),
-        right,
-        lx.CG(_half(effort), _half(effort), norm=vector.norm, max_steps=effort.steps),
-        options={"y0": guess, "preconditioner": preconditioner},
-        throw=False,
-    )
-    return found.value, jnp.asarray(found.stats["num_steps"])
-
-
-def _gmres(
-    system: LinearSystem, right: Dual, guess: Primal, effort: Effort
-) -> tuple[Primal, Int[Array, ""]]:
-    """`A P u = b − A v_0` and `v = v_0 + P u`: preconditioned so, the residual is the true one."""
+    share = 1 / jnp.where(size > 0, size, 1)
+    miss = vector.scale(share, vector.sub(system.right, system.product(guess)))
+    shape = jax.eval_shape(lambda: miss)
+    restart = min(_RESTART, sum(leaf.size for leaf in jax.tree.leaves(shape)))
 
     def product(shifted: Dual) -> Dual:
         return system.product(system.precondition(shifted))
 
-    # lineax's first cycle makes no products.
-    cycles = -(-effort.steps // _RESTART) + 1
+    # lineax adds a relative tolerance to the absolute one, and its first cycle makes no products.
+    half, cycles = (effort.tolerance or 0.0) / 2, -(-effort.steps // restart) + 1
     found = lx.linear_solve(
-        lx.FunctionLinearOperator(product, jax.eval_shape(lambda: right)),
-        vector.sub(right, system.product(guess)),
-        lx.GMRES(
-            _half(effort), _half(effort), norm=vector.norm, max_steps=cycles, restart=_RESTART
-        ),
+        lx.FunctionLinearOperator(product, shape),
+        miss,
+        lx.GMRES(half, half, norm=vector.norm, max_steps=cycles, restart=restart),
         throw=False,
     )
-    return vector.add(guess, system.precondition(found.value)), jnp.asarray(
-        found.stats["num_steps"]
-    )
+    step = vector.scale(1 / share, system.precondition(found.value))
+    made = restart * (jnp.asarray(found.stats["num_steps"]) - 1)
+    return vector.add(guess, step), made

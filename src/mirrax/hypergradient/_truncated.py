@@ -11,19 +11,13 @@ Source: Wu et al. 2018 on the bias; Metz et al. 2022; Bolte, Pauwels and Vaiter 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from .._tree import Scalar
-from ..inner import (
-    AbstractInner,
-    AbstractObjective,
-    Prior,
-    Problem,
-    RunSummary,
-    fold,
-)
+from ..inner import AbstractInner, AbstractObjective, Prior, Problem, RunSummary
 from ._base import AbstractHypergradient, EstimatorState, Part, split
 from ._mixed import Mixed
+from ._windows import finished, run_window
 
 
 class Truncated(AbstractHypergradient):
@@ -64,10 +58,9 @@ class Truncated(AbstractHypergradient):
 
     def init(self, inner: AbstractInner, prior: Prior) -> EstimatorState:
         """A finished run, so that the first call begins a new one."""
-        begin = inner.init(prior)
-        finished = eqx.tree_at(lambda s: s.count, begin, jnp.asarray(self.steps, int))
-        dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
-        return EstimatorState(RunSummary.empty(dtype), finished, begin.primal)
+        end = finished(inner, prior, self.steps)
+        dtype = jnp.result_type(*jax.tree.leaves(end.primal))
+        return EstimatorState(RunSummary.empty(dtype), end, end.primal)
 
     def estimate(
         self,
@@ -83,42 +76,11 @@ class Truncated(AbstractHypergradient):
         if state.inner is None or state.first is None:
             raise ValueError("Truncated.estimate: state carries no run; use Truncated.init.")
         learned, complete = split(prior, self.wrt)
-        inner = Mixed(inner) if self.mixed else inner
-        carried, origin = state.inner, state.first
-        anew = carried.count >= self.steps
+        rule = Mixed(inner) if self.mixed else inner
 
-        def worth(part: Prior):
-            whole = complete(part)
-            fresh = inner.init(whole)
-            # What is not chosen is differentiated too: a run that ended in NaN must not be held.
-            going = _choose(anew, jax.lax.stop_gradient(fresh), carried)
-            begin = _choose(anew, fresh, inner.hold(whole, going))
-            first = _choose(anew, fresh.primal, origin)
-            summary = _choose(anew, RunSummary.empty(state.summary.first_loss.dtype), state.summary)
-
-            def observe(gathered, step, count):
-                value, seen = gathered
-                value = value + objective.stage(whole, problem, step)
-                return value, seen.observe(jax.lax.stop_gradient(step.loss), count, self.steps)
-
-            nothing = jnp.zeros_like(summary.first_loss)
-            end, (value, summary) = fold(
-                inner,
-                whole,
-                problem,
-                self.window,
-                observe,
-                (nothing, summary),
-                key=key,
-                state=begin,
-            )
-            due = objective.terminal(whole, problem, first, end.primal)
-            value = value + jnp.where(end.count >= self.steps, due, 0)
-            return value, EstimatorState(summary, end, first)
+        def worth(part: Prior) -> tuple[Scalar, EstimatorState]:
+            whole, lengths = complete(part), (self.window, self.steps)
+            return run_window(objective, rule, whole, problem, state, *lengths, key=key)
 
         (value, after), grad = jax.value_and_grad(worth, has_aux=True)(learned)
         return value, grad, jax.lax.stop_gradient(after)
-
-
-def _choose(condition: Bool[Array, ""], first: PyTree, second: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), first, second)

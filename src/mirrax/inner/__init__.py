@@ -22,11 +22,13 @@ from ._problem import Prior as Prior
 from ._problem import Problem as Problem
 from ._proximal import BregmanProximal as BregmanProximal
 from ._proximal import ProximalMemory as ProximalMemory
+from ._randomness import Purpose as Purpose
+from ._randomness import aside as aside
+from ._randomness import drawn as drawn
 from ._stationary import AbstractStationaryInner as AbstractStationaryInner
 from ._unroll import AbstractObjective as AbstractObjective
 from ._unroll import RunSummary as RunSummary
 from ._unroll import Trajectory as Trajectory
-from ._unroll import drawn as drawn
 from ._unroll import evaluate as evaluate
 from ._unroll import fold as fold
 from ._unroll import unroll as unroll

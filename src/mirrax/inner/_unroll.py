@@ -18,17 +18,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from .._tree import Primal, Scalar
 from ._descent import AbstractInner, InnerState, Step
 from ._problem import Prior, Problem
+from ._randomness import drawn
 from ._scan import repeat
 
 Accumulator = TypeVar("Accumulator")
-
-_DRAWING = 2**32 - 2
-"""A number no step of a run has: runs draw step `t` from `fold_in(key, t)`."""
-
-
-def drawn(prior: Prior, key: PRNGKeyArray) -> Prior:
-    """The prior of the run whose randomness is `key`, see `Prior.drawn`."""
-    return prior.drawn(key=jax.random.fold_in(key, _DRAWING))
 
 
 class Trajectory(eqx.Module):

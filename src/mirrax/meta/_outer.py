@@ -11,12 +11,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._tree import Primal, Scalar
 from ..geometry import AbstractGeometry
-from ..hypergradient import AbstractHypergradient, EstimatorState
+from ..hypergradient import AbstractHypergradient
 from ..inner import AbstractInner, AbstractObjective, Prior, Problem, RunSummary
 from ._reference import Reference
 
@@ -148,19 +147,10 @@ class Descent(AbstractOuter):
             if self.reference is not None:
                 problem = self.reference.solve(problem, start, key=key)
 
-            def call(state: EstimatorState, _: None = None):
-                value, grad, state = self.estimator.estimate(
-                    self.objective, inner, prior, problem, state, key=key
-                )
-                return state, (value, grad.geometry)
-
-            begin, calls = self.estimator.init(inner, prior), self.estimator.calls
-            if calls == 1:
-                after, (value, grad) = call(begin)
-                return value, grad, after.summary
-            after, parts = lax.scan(call, begin, None, length=calls)
-            value, grad = jax.tree.map(lambda part: jnp.sum(part, axis=0), parts)
-            return value, grad, after.summary
+            value, grad, after = self.estimator.over_a_run(
+                self.objective, inner, prior, problem, key=key
+            )
+            return value, grad.geometry, after.summary
 
         values, grads, summary = runs.map(run)
         params = eqx.filter(geometry, eqx.is_inexact_array)

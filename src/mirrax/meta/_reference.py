@@ -1,15 +1,11 @@
 """Where the solution of a task comes from when nobody knows it: the end of a longer run."""
 
 import equinox as eqx
-import jax
 from jaxtyping import PRNGKeyArray
 
 from .._tree import Primal
 from ..geometry import Euclidean
-from ..inner import MirrorDescent, Prior, Problem, with_reference
-
-_APART = 2**32 - 1
-"""A number no step of a run has: runs draw step `t` from `fold_in(key, t)`."""
+from ..inner import MirrorDescent, Prior, Problem, Purpose, aside, with_reference
 
 
 class Reference(eqx.Module):
@@ -52,5 +48,5 @@ class Reference(eqx.Module):
             MirrorDescent(self.rate),
             prior,
             self.steps,
-            key=jax.random.fold_in(key, _APART),
+            key=aside(key, Purpose.REFERENCE),
         )

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from .._tree import Scalar
 from ..geometry import (
@@ -145,9 +145,12 @@ class GradientCase:
     prior: Prior
     problem: Problem
     steps: int
+    key: PRNGKeyArray
 
 
-def make_case(geometry: str, *, solved: bool, quadratic: bool = False) -> GradientCase:
+def make_case(
+    geometry: str, *, solved: bool, quadratic: bool = False, seed: int = 0
+) -> GradientCase:
     """One of the problems.
 
     **Arguments:**
@@ -156,13 +159,14 @@ def make_case(geometry: str, *, solved: bool, quadratic: bool = False) -> Gradie
     - `solved`: the proximal problem's solution instead of a run.
     - `quadratic`: the linear model, whose objective is the validation loss alone. The network's
       is besides a tenth of a regret bound, where the geometry has a divergence.
+    - `seed`: of data, geometry and start, and of the run.
 
     **Raises:**
 
     - `ValueError`: from the inner rule's first step, if the geometry has no potential and
       `solved`.
     """
-    rng = np.random.default_rng(11)
+    rng = np.random.default_rng([seed, 11])
     start = _start(rng)
     made = _random(rng, GEOMETRIES[geometry](start))
     rows = [(rng.normal(size=(n, 3)), rng.normal(size=n)) for n in (12, 5)]
@@ -179,6 +183,7 @@ def make_case(geometry: str, *, solved: bool, quadratic: bool = False) -> Gradie
         Prior(made, start, {"scale": jnp.asarray(1.2)}),
         Problem(loss, batches, query=query),
         SOLVER_STEPS if solved else RUN_STEPS,
+        jax.random.key(seed),
     )
 
 

@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 
 from .. import report
 from .._errors import NumericalError
-from ..hypergradient import AbstractHypergradient, EstimatorState
+from ..hypergradient import AbstractHypergradient, EstimatorState, Reverse
 from ..inner import evaluate
 from ._config import among, at_budget, override, positive
 from ._gradient_cases import (
@@ -92,39 +92,28 @@ def estimate(estimator: AbstractHypergradient, case: GradientCase) -> Estimate:
     - `ValueError`: where the estimator does not apply.
     - `NumericalError`: where its own checks did not hold.
     """
-    objective, parts = case.objective, estimator.wrt
 
     @jax.jit
     def run(inner: Any, prior: Any, problem: Any) -> tuple[Any, Any, EstimatorState]:
-        def call(state: EstimatorState, _: None) -> tuple[EstimatorState, Any]:
-            _value, slope, state = estimator.estimate(
-                objective, inner, prior, problem, state, key=jax.random.key(3)
-            )
-            error = None if state.error is None else differentiated(state.error, parts)
-            return state, (differentiated(slope, parts), error)
-
-        begin = estimator.init(inner, prior)
-        if estimator.calls == 1:
-            state, (slope, error) = call(begin, None)
-            return slope, error, state
-        state, (slopes, errors) = jax.lax.scan(call, begin, None, length=estimator.calls)
-        # Costs fall due at the end, so what early windows are owed, and its error, is zero.
-        error = None if errors is None else errors[-1]
-        return jnp.sum(slopes, axis=0), error, state
+        _value, slope, state = estimator.over_a_run(
+            case.objective, inner, prior, problem, key=case.key
+        )
+        # Costs fall due at the end: what early windows are owed is zero, and so is its error.
+        error = None if state.error is None else differentiated(state.error, estimator.wrt)
+        return differentiated(slope, estimator.wrt), error, state
 
     slope, error, state = run(case.inner, case.prior, case.problem)
     if state.implicit is not None:
         state.implicit.require_sound()
-    return Estimate(np.asarray(slope), None if error is None else np.asarray(error), parts)
+    return Estimate(np.asarray(slope), None if error is None else np.asarray(error), estimator.wrt)
 
 
-def central_differences(case: GradientCase, *, solved: bool) -> np.ndarray:
+def central_differences(case: GradientCase) -> np.ndarray:
     """The derivative of the value, all parts, by central differences.
 
     **Arguments:**
 
     - `case`: what is computed.
-    - `solved`: whether the value is that of a solution, which is then found to rounding.
     """
     moving, fixed = eqx.partition(case.prior, eqx.is_inexact_array)
     flat, restore = ravel_pytree(moving)
@@ -133,8 +122,9 @@ def central_differences(case: GradientCase, *, solved: bool) -> np.ndarray:
     def values(points: jax.Array) -> jax.Array:
         def value(point: jax.Array) -> jax.Array:
             prior = eqx.combine(restore(point), fixed)
-            key = jax.random.key(3)
-            return evaluate(case.objective, case.inner, prior, case.problem, case.steps, key=key)[0]
+            return evaluate(
+                case.objective, case.inner, prior, case.problem, case.steps, key=case.key
+            )[0]
 
         return jax.lax.map(value, points)
 
@@ -143,14 +133,17 @@ def central_differences(case: GradientCase, *, solved: bool) -> np.ndarray:
     return (ahead - behind) / (2 * _STEP)
 
 
-def entries(geometry: str, inner: str, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
+def entries(
+    geometry: str, inner: str, columns: Mapping[str, Column], seed: int = 0
+) -> list[dict[str, Any]]:
     """One row of the matrix.
 
     **Arguments:**
 
     - `geometry`: a name in `GEOMETRIES`.
     - `inner`: `"run"` or `"solution"`.
-    - `columns`: estimators by name, an exact one among them.
+    - `columns`: estimators by name. Without an exact one, the others are compared with `Reverse`.
+    - `seed`: of the problem.
 
     **Returns:**
 
@@ -159,16 +152,23 @@ def entries(geometry: str, inner: str, columns: Mapping[str, Column]) -> list[di
     (approximate), or `mean_square` and `largest` in standard errors (random).
     """
     solved = INNERS[inner]
-    cases = [make_case(geometry, solved=solved, quadratic=q) for q in (False, True)]
-    found, reasons = _try_all(columns, cases[0])
+    case, plain = (
+        make_case(geometry, solved=solved, quadratic=quadratic, seed=seed)
+        for quadratic in (False, True)
+    )
+    found, reasons = _try_all(columns, case)
     exact = {name: one.slope for name, one in found.items() if columns[name].kind == "exact"}
     references: dict[str, np.ndarray] = {}
     if exact and geometry not in STEPWISE:
-        references["differences"] = central_differences(cases[0], solved=solved)
+        references["differences"] = central_differences(case)
     linear: dict[str, Estimate] = {}
-    if exact and has_closed_form(cases[1].prior.geometry):
-        references["closed_form"] = closed_form(cases[1], solved=solved)
-        linear, _ = _try_all({name: columns[name] for name in exact}, cases[1])
+    if exact and has_closed_form(plain.prior.geometry):
+        references["closed_form"] = closed_form(plain, solved=solved)
+        linear, unsound = _try_all({name: columns[name] for name in exact}, plain)
+        reasons |= unsound
+    truth = next(iter(exact.values()), np.zeros(0))
+    if found and not exact:
+        truth = estimate(Reverse(case.steps, wrt=ALL_PARTS), case).slope
     rows = []
     for name, column in columns.items():
         row: dict[str, Any] = {"estimator": name, "kind": column.kind}
@@ -177,8 +177,7 @@ def entries(geometry: str, inner: str, columns: Mapping[str, Column]) -> list[di
         elif column.kind == "exact":
             row |= _exact(name, exact, linear, references)
         else:
-            truth = _select(next(iter(exact.values())), cases[0], found[name].parts)
-            row |= _approximate(found[name], truth)
+            row |= _approximate(found[name], _select(truth, case, found[name].parts))
         rows.append(row)
     return rows
 
@@ -244,12 +243,13 @@ def _approximate(found: Estimate, truth: np.ndarray) -> dict[str, Any]:
     }
 
 
-def fill_matrix(config: GradientStudy, phase: Phase) -> dict[str, Any]:
+def fill_matrix(config: GradientStudy, seed: int, phase: Phase) -> dict[str, Any]:
     """All rows, for a run and for a solution.
 
     **Arguments:**
 
     - `config`: the study.
+    - `seed`: of the problems, and of evolution strategies.
     - `phase`: is moved by one a row.
 
     **Returns:**
@@ -266,7 +266,7 @@ def fill_matrix(config: GradientStudy, phase: Phase) -> dict[str, Any]:
                     "geometry": geometry,
                     "learned": len(differentiated(case.prior, ("geometry",))),
                     "stepwise": STEPWISE.get(geometry),
-                    "entries": entries(geometry, inner, config.columns()),
+                    "entries": entries(geometry, inner, config.columns(), seed),
                 }
                 rows.append(row)
                 phase.advance(f"{geometry}, {inner}")

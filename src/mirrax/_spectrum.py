@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from .._tree import Dual, Primal, Scalar
+from ._tree import Dual, Primal, Scalar
 
 
 def extreme_eigenvalues(
     product: Callable[[Primal], Dual],
     start: Dual,
     steps: int,
-    precondition: Callable[[Dual], Primal],
+    precondition: Callable[[Dual], Primal] = lambda dual: dual,
 ) -> tuple[Scalar, Scalar]:
     """The smallest and the largest eigenvalue of `P A`, in the Krylov space of a start.
 
@@ -30,14 +30,14 @@ def extreme_eigenvalues(
     - `product`: `v ↦ A v`, symmetric.
     - `start`: where the Krylov space begins.
     - `steps`: how many products; as many as there are dimensions are exact but for rounding.
-    - `precondition`: `P`, symmetric and positive definite.
+    - `precondition`: `P`, symmetric and positive definite; the identity by default.
 
     **Returns:**
 
     Two scalars, at least and at most the true ones.
 
     >>> diagonal = jnp.array([1.0, 2.0, 5.0])
-    >>> ends = extreme_eigenvalues(lambda v: diagonal * v, jnp.ones(3), 3, lambda v: v)
+    >>> ends = extreme_eigenvalues(lambda v: diagonal * v, jnp.ones(3), 3)
     >>> [round(float(end), 6) for end in ends]
     [1.0, 5.0]
     """
