@@ -68,6 +68,11 @@ def test_gmres_counts_steps(spectrum, cycles):
     assert count == (cycles + 1) * min(20, len(spectrum))
 
 
+def bent(x, shared, curvature):
+    del shared
+    return x @ (curvature * x) / 2 + jnp.sum(x)
+
+
 @pytest.mark.parametrize("solver", ["cg", "gmres", "neumann"])
 def test_many_numbers_in_single_precision(solver):
     """So many that a share of the roundings of all of them is no small residual."""
@@ -76,7 +81,9 @@ def test_many_numbers_in_single_precision(solver):
     start = jnp.asarray(rng.normal(size=size), jnp.float32)
     curvature = jnp.asarray(np.linspace(0.1, 3, size), jnp.float32)
     problem = Problem(
-        lambda x, shared, c: x @ (c * x) / 2 + jnp.sum(x), Repeat(curvature), query=jnp.ones(size, jnp.float32)
+        lambda x, shared, c: x @ (c * x) / 2 + jnp.sum(x),
+        Repeat(curvature),
+        query=jnp.ones(size, jnp.float32),
     )
     prior, inner = Prior(Diagonal.like(start, 1.0), start), BregmanProximal(0.5)
     estimator = Implicit(200, solver, ("start",))

@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -198,6 +199,12 @@ def test_a_held_state_keeps_its_value_and_moves_with_geometry_and_start():
         np.testing.assert_allclose(getattr(held, name), getattr(state, name), rtol=1e-14)
     np.testing.assert_allclose(held.memory.anchor, state.memory.anchor, rtol=1e-14)
     np.testing.assert_array_equal(held.memory.curvature, state.memory.curvature)
+    assert state.memory.weight > 1
+    for name in ("level", "weight"):
+        np.testing.assert_array_equal(getattr(held.memory, name), getattr(state.memory, name))
+    elsewhere = jax.tree.map(lambda x: x + 0.1, prior.geometry)
+    other = inner.hold(eqx.tree_at(lambda p: p.geometry, prior, elsewhere), state)
+    assert other.memory.level == other.memory.weight == 0
 
     def moving(prior):
         held = inner.hold(prior, state)
@@ -224,6 +231,22 @@ def test_one_window_is_the_whole_run():
 
     for found, expected in zip(*map(jax.tree.leaves, run()), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_windows_walk_the_same_run():
+    """Also where a step is accepted by the values before it."""
+    prior, problem = case()
+    inner, objective = BregmanProximal(2.0), ValidationLoss()
+
+    @jax.jit
+    def run():
+        return [
+            estimator.over_a_run(objective, inner, prior, problem, key=KEY)[0]
+            for estimator in (Reverse(12), Truncated(12, window=3))
+        ]
+
+    whole, cut = run()
+    np.testing.assert_allclose(cut, whole, rtol=1e-13)
 
 
 # --- refusals ----------------------------------------------------------------------------------

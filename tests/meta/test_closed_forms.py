@@ -93,7 +93,7 @@ def test_no_rate_changes_more_than_fourfold():
 
 
 def test_a_whole_move_of_the_scale_ends_at_its_minimiser():
-    """One number, of which `A` and `B` are factors: `A B = η √(G/D)` after a move, not its square."""
+    """One number, with factors `A` and `B`: a move makes `A B = η √(G/D)`, not its square."""
     moved, sloped = 0.3, 0.8
     geometry = Kronecker(Factors(jnp.zeros((1, 1)), jnp.zeros((1, 1)), (1, 1)))
     side = Side(jnp.full((1, 1), moved), jnp.full((1, 1), sloped))

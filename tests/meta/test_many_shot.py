@@ -6,18 +6,21 @@ import numpy as np
 import optax
 import pytest
 
+from mirrax._errors import NumericalError
 from mirrax.geometry import Diagonal, MaxOfDiagonals
-from mirrax.hypergradient import Direct, Reverse, Truncated
+from mirrax.hypergradient import Direct, Implicit, Reverse, Truncated
 from mirrax.inner import (
+    BregmanProximal,
     Minibatch,
     MirrorDescent,
     PreconditionedDescent,
     Prior,
     Problem,
+    Repeat,
     unroll,
 )
 from mirrax.meta import Alternating, Descent, ManyShot, Reference
-from mirrax.objective import RegretBound, frozen
+from mirrax.objective import RegretBound, ValidationLoss, frozen
 from repeats import slow
 
 KEY, RATE, STEPS, TASKS, VISITS = jax.random.key(3), 0.1, 12, 3, 2
@@ -124,6 +127,26 @@ def test_descent_equals_a_hand_written_loop_over_tasks(reference):
     )
     np.testing.assert_allclose([r.value for r in records], values, rtol=ROUNDING)
     assert records[-1].activation is None and not bool(records[-1].failed)
+
+
+def test_flagged_implicit_hypergradients_leave_the_state_and_say_why():
+    """Two inner steps do not solve the proximal problem."""
+    objective, proximal = ValidationLoss(), BregmanProximal(RATE)
+    rows = PROBLEMS.batches.data
+    judged = jax.vmap(lambda rows: Problem(regression, Repeat(rows), query=rows))(rows)
+    for steps, message in ((2, "the inner solver did not converge"), (500, None)):
+        outer = Descent(objective, Implicit(steps), OPTIMISER)
+        many = ManyShot(proximal, outer, initialise, VISITS)
+        state = many.init(FLAT, key=KEY)
+        after, record = many.round(state, judged)
+        assert record.report.flagged.shape == (TASKS, VISITS)
+        if message is None:
+            assert not record.failed and after.round == 1
+            record.report.require_sound()
+        else:
+            assert record.failed and bits(after.geometry) == bits(FLAT) and after.round == 0
+            with pytest.raises(NumericalError, match=message):
+                record.report.require_sound()
 
 
 def test_truncated_windows_make_up_the_whole_run():

@@ -23,7 +23,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 from .._spectrum import extreme_eigenvalues
-from .._tree import Dual, Primal, Scalar, choose, dot
+from .._tree import Dual, Primal, Scalar, all_finite, choose, dot
 from ..geometry import AbstractGeometry
 from ..inner import (
     AbstractInner,
@@ -181,7 +181,7 @@ class Implicit(AbstractHypergradient):
         grad = jax.tree.map(
             lambda d, i: jnp.where(sound, d - i, jnp.full_like(d, jnp.nan)), direct, indirect
         )
-        summary = self._summary(prior, problem, reached, sound, key=key)
+        summary = self._summary(prior, problem, reached, key=key)
         return value, grad, EstimatorState(summary, reached, implicit=report)
 
     def _solve(
@@ -293,14 +293,14 @@ class Implicit(AbstractHypergradient):
         return lambda dual: geometry.inverse_hessian(solution, dual)
 
     def _summary(
-        self, prior: Prior, problem: Problem, end: InnerState, sound: Array, *, key: PRNGKeyArray
+        self, prior: Prior, problem: Problem, end: InnerState, *, key: PRNGKeyArray
     ) -> RunSummary:
-        """The losses at both ends; fewer finite steps than `steps` mark what is not sound."""
+        """The losses at both ends; all steps count as finite if the last one is."""
         batch = problem.batches.draw(jnp.zeros((), int), key=key)
         first = problem.loss(prior.start, prior.shared, batch)
         last = problem.loss(end.primal, prior.shared, batch)
         made = jnp.minimum(end.count, self.steps - 1)
-        return RunSummary(first, last, jnp.where(sound, self.steps, made))
+        return RunSummary(first, last, jnp.where(all_finite(end.primal, last), self.steps, made))
 
 
 def _stationary(inner: AbstractInner) -> AbstractStationaryInner:

@@ -6,8 +6,8 @@ It is solved by mirror descent in the geometry itself, with the divergence kept 
 loss linearised: `(c + 1/(2η)) (∇ψ(θ⁺) − ∇ψ(θ)) = −F(θ)`. The number `c` is measured: it is the
 curvature of the loss relative to the potential along the last step, the rule of Barzilai and
 Borwein. A step is shortened only if the objective rises above the mean of its late values, which
-weighs them by `0.9^age`. With the largest `c` that the loss ever shows, which makes the objective
-fall with every step wherever `c ψ − ℓ` is convex, several times as many steps are needed.
+weighs them by `0.9^age`. The largest `c` that the loss ever shows, which makes the objective fall
+with every step wherever `c ψ − ℓ` is convex, would make all steps as short as the shortest.
 Sources: spec B5, case 3; Bauschke, Bolte and Teboulle 2017; Barzilai and Borwein 1988; Zhang and
 Hager 2004 for the rule of acceptance.
 """
@@ -24,7 +24,15 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 from .._tree import Dual, Primal, Scalar, dot
 from ..geometry import AbstractGeometry, NegativeEntropy
 from ._batches import Repeat
-from ._descent import InnerState, Step, as_rate, held_dual, measure, subtract_scaled
+from ._descent import (
+    InnerState,
+    Step,
+    as_rate,
+    close,
+    held_dual,
+    measure,
+    subtract_scaled,
+)
 from ._problem import Prior, Problem
 from ._stationary import AbstractStationaryInner
 
@@ -65,6 +73,11 @@ class _Trial(eqx.Module):
 
 class BregmanProximal(AbstractStationaryInner):
     r"""Minimises `ℓ(θ) + D(θ‖θ_1)/(2η)` by mirror descent with backtracking, from `prior.start`.
+
+    The lengths of steps are measured and held constant in derivatives. At the solution, where the
+    force is zero, they do not matter: the derivative of the steps (`Reverse`) approaches that of
+    the solution (`Implicit`) as the residual goes to zero, and before that leaves out how lengths
+    depend on the prior.
 
     Where `ψ` has a kink (ties of a maximum of diagonals) the residual is not a function and does
     not vanish if the solution lies on it; `Implicit` then reports that the solver did not
@@ -134,11 +147,12 @@ class BregmanProximal(AbstractStationaryInner):
     def hold(self, prior: Prior, state: InnerState) -> InnerState:
         """Holds the parameters; the dual moves with the geometry, the anchor with the start too."""
         held, geometry = lax.stop_gradient(state), _geometry(prior)
-        # Under another geometry the objective is another function: its late values do not count.
-        nothing = jnp.zeros_like(held.memory.level)
-        anchor = geometry.to_dual(prior.start)
-        memory = ProximalMemory(anchor, held.memory.curvature, nothing, nothing)
-        return InnerState(held.primal, held_dual(geometry, held), held.count, memory)
+        anchor, dual = geometry.to_dual(prior.start), held_dual(geometry, held)
+        # Under another prior the objective is another function: its late values do not count.
+        same = lax.stop_gradient(close((anchor, dual), (held.memory.anchor, held.dual)))
+        level, weight = (jnp.where(same, x, 0) for x in (held.memory.level, held.memory.weight))
+        memory = ProximalMemory(anchor, held.memory.curvature, level, weight)
+        return InnerState(held.primal, dual, held.count, memory)
 
     @property
     def _weight(self) -> Array:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from .._tree import Primal, Scalar, all_finite, choose
 from ..geometry import AbstractGeometry, MaxOfDiagonals
+from ..hypergradient import ImplicitReport
 from ..inner import AbstractInner, Prior, Problem, RunSummary, Step, fold
 from ..objective import frozen
 from ._outer import AbstractOuter, Runs
@@ -43,11 +44,13 @@ class RoundRecord(eqx.Module):
 
     - `value`: the objective at the geometry the round used.
     - `summary`: summaries of its runs, leading axes (tasks, visits).
-    - `failed`: whether a run diverged, or what was learned is not finite, and the state was left
-      as it was.
+    - `failed`: whether a run diverged, an implicit hypergradient was flagged, or what was learned
+      is not finite, and the state was left as it was.
     - `frozen`: the share of runs whose loss hardly fell.
     - `activation`: how often each component was the largest, by inner step: shape
       (steps, components); `None` for geometries without components. S000 Fig. 5.
+    - `report`: what implicit hypergradients rest on, leading axes (tasks, visits): its
+      `require_sound` raises with the reason of a flag. `None` for other estimators.
     """
 
     value: Scalar
@@ -55,6 +58,7 @@ class RoundRecord(eqx.Module):
     failed: Bool[Array, ""]
     frozen: Scalar
     activation: Float[Array, "steps components"] | None
+    report: ImplicitReport | None = None
 
 
 class ManyShot(eqx.Module):
@@ -124,6 +128,8 @@ class ManyShot(eqx.Module):
         sound = jnp.all(outcome.summary.finite_steps >= self.steps)
         failed = ~sound & (jnp.asarray(not self.outer.recovers) | (state.round == 0))
         failed |= ~all_finite(geometry)
+        if outcome.report is not None:
+            failed |= jnp.any(outcome.report.flagged)
         after = MetaState(geometry, outer, state.round + 1, state.key)
         state_after = choose(~failed, after, state)
         record = RoundRecord(
@@ -132,6 +138,7 @@ class ManyShot(eqx.Module):
             failed,
             jnp.mean(frozen(outcome.summary).astype(outcome.value.dtype)),
             self._activation(state.geometry, runs),
+            outcome.report,
         )
         return state_after, record
 

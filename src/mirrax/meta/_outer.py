@@ -15,7 +15,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._tree import Primal, Scalar
 from ..geometry import AbstractGeometry
-from ..hypergradient import AbstractHypergradient
+from ..hypergradient import AbstractHypergradient, ImplicitReport
 from ..inner import AbstractInner, AbstractObjective, Prior, Problem, RunSummary
 from ._reference import Reference
 
@@ -56,10 +56,12 @@ class Outcome(eqx.Module):
 
     - `value`: the objective at the geometry the runs used, averaged.
     - `summary`: summaries of the runs, leading axes (tasks, visits).
+    - `report`: what implicit hypergradients rest on, leading axes (tasks, visits); else `None`.
     """
 
     value: Scalar
     summary: RunSummary
+    report: ImplicitReport | None = None
 
 
 class AbstractOuter(eqx.Module):
@@ -150,9 +152,10 @@ class Descent(AbstractOuter):
             value, grad, after = self.estimator.over_a_run(
                 self.objective, inner, prior, problem, key=key
             )
-            return value, grad.geometry, after.summary
+            return value, grad.geometry, after.summary, after.implicit
 
-        values, grads, summary = runs.map(run)
+        values, grads, summary, report = runs.map(run)
         params = eqx.filter(geometry, eqx.is_inexact_array)
         updates, state = self.optimiser.update(mean_over_runs(grads), state, params)
-        return eqx.apply_updates(geometry, updates), state, Outcome(jnp.mean(values), summary)
+        outcome = Outcome(jnp.mean(values), summary, report)
+        return eqx.apply_updates(geometry, updates), state, outcome
