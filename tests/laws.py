@@ -272,6 +272,17 @@ def is_bregman(case: Case, sample: Sample, found: Facts) -> None:
     np.testing.assert_allclose(found.divergence, expected, rtol=0, atol=slack)
 
 
+def quadratic(case: Case, sample: Sample, found: Facts) -> None:
+    """`D(x‖y) = ½⟨∇ψ(x) − ∇ψ(y), x − y⟩` where the geometry says that `ψ` is quadratic."""
+    if not sample.geometry.is_quadratic:
+        return
+    turn = jax.tree.map(np.subtract, found.to_dual, found.y_dual)
+    away = jax.tree.map(np.subtract, sample.x, sample.y)
+    duals, points = (found.to_dual, found.y_dual), (sample.x, sample.y)
+    slack = _slack(case, *(_abs_dot(dual, point) for dual in duals for point in points))
+    np.testing.assert_allclose(found.divergence, _pairing(turn, away) / 2, rtol=0, atol=slack)
+
+
 def three_points(case: Case, sample: Sample, found: Facts) -> None:
     """`D(x‖u) = D(x‖y) + D(y‖u) + ⟨∇ψ(y) − ∇ψ(u), x − y⟩`."""
     turn = jax.tree.map(np.subtract, found.y_dual, found.u_dual)
@@ -382,6 +393,7 @@ ALGEBRAIC = (
     nonnegative,
     zero_at_itself,
     is_bregman,
+    quadratic,
     three_points,
     fenchel_young,
     round_trip,

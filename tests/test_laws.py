@@ -192,6 +192,10 @@ class Wrong(AbstractGeometry):
     def divergence(self, primal: Any, reference: Any) -> Any:
         return self._call("divergence", primal, reference)
 
+    @property
+    def is_quadratic(self) -> bool:
+        return "is_quadratic" in dict(self.wrong)
+
     def strong_convexity(self) -> Any:
         return self._call("strong_convexity")
 
@@ -262,6 +266,11 @@ MUTANTS: dict[str, tuple[Any, dict[str, Callable[..., Any]], tuple[str, ...]]] =
         maximum(2),
         {"divergence": lambda right, x, y: right.divergence(y, x)},
         ("is_bregman", "three_points"),
+    ),
+    "a maximum that calls itself quadratic": (
+        maximum(2),
+        {"is_quadratic": lambda right: True},
+        ("quadratic",),
     ),
     "min m for the modulus min m² (error E8)": (
         diagonal,

@@ -137,6 +137,11 @@ def test_the_next_call_starts_from_the_last_solution_and_adjoint():
 
     nan = jax.tree.map(lambda x: x * jnp.nan if eqx.is_inexact_array(x) else x, first[2])
     np.testing.assert_array_equal(learned(run(prior, nan)[1]), learned(first[1]))
+    # A solution of something else, further away than the start, is not gone on from.
+    lost = eqx.tree_at(
+        lambda s: s.inner.primal, first[2], jax.tree.map(lambda x: x + 9.0, first[2].inner.primal)
+    )
+    np.testing.assert_array_equal(learned(run(prior, lost)[1]), learned(first[1]))
     # An adjoint that is worse than none is dropped.
     stale = eqx.tree_at(
         lambda s: s.implicit.adjoint, fresh, jax.tree.map(lambda x: x + 1e9, fresh.implicit.adjoint)

@@ -1,5 +1,7 @@
 """Curvature forward over reverse: the same derivatives, by another route."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,7 +158,8 @@ def lopsided(x):
 lopsided.defvjp(lambda x: (lopsided(x), x), lambda x, weight: (weight * MATRIX @ x,))
 
 
-def test_the_product_is_taken_forwards():
+@pytest.mark.parametrize("kind", [Reverse, functools.partial(Truncated, window=3)])
+def test_the_product_is_taken_forwards(kind):
     """A made-up gradient `Ax` with `A ≠ Aᵀ` tells `A v` from `Aᵀ v`."""
     inner, steps = MirrorDescent(1.0), 3
     prior = Prior(Diagonal.like(jnp.ones(2)), jnp.asarray([1.0, 2.0]))
@@ -170,7 +173,7 @@ def test_the_product_is_taken_forwards():
             return last[0] + 3 * last[1]
 
     for forwards, product in ((False, MATRIX.T), (True, MATRIX)):
-        estimator = Reverse(steps, wrt=("start",), mixed=forwards)
+        estimator = kind(steps, wrt=("start",), mixed=forwards)
         _, slope = summed(estimator, Last(), inner, prior, problem)
         expected = jnp.asarray([1.0, 3.0])
         for _ in range(steps):

@@ -211,16 +211,20 @@ class Implicit(AbstractHypergradient):
 
         def chunk(carry: tuple[InnerState, Scalar]) -> tuple[InnerState, Scalar]:
             def one(_: Array, state: InnerState) -> InnerState:
-                return inner.step(prior, problem, state, key=jax.random.fold_in(key, state.count))[
-                    0
-                ]
+                own = jax.random.fold_in(key, state.count)
+                return inner.step(prior, problem, state, key=own)[0]
 
             length = jnp.minimum(_CHECK_EVERY, self.steps - carry[0].count)
             state = lax.fori_loop(0, length, one, carry[0])
             return state, vector.norm(equation(state.primal))
 
-        begin = _again(inner, prior, carried, fresh)
-        end, size = lax.while_loop(goes_on, chunk, (begin, vector.norm(equation(begin.primal))))
+        # The last solution, unless it is none or further from the present one than the start.
+        held = inner.hold(prior, carried)
+        again = vector.norm(equation(held.primal))
+        better = all_finite(held, again) & (again <= first)
+        begin = choose(better, held, fresh)
+        begin = eqx.tree_at(lambda state: state.count, begin, fresh.count)
+        end, size = lax.while_loop(goes_on, chunk, (begin, jnp.where(better, again, first)))
         relative = jnp.where(first > 0, size / jnp.where(first > 0, first, 1), size)
         return end, relative, size <= enough
 
@@ -326,15 +330,3 @@ def _terminal_only(objective: AbstractObjective) -> None:
 
 def _at_least(tolerance: float, dtype: jnp.dtype) -> float:
     return max(tolerance, 256 * float(jnp.finfo(dtype).eps))
-
-
-def _again(
-    inner: AbstractStationaryInner, prior: Prior, carried: InnerState, fresh: InnerState
-) -> InnerState:
-    """The last solution under the present prior, or the start if there was no finite one."""
-    held = inner.hold(prior, carried)
-    leaves = jax.tree.leaves(eqx.filter(held, eqx.is_inexact_array))
-    spoilt = [jnp.any(jnp.isnan(leaf)) for leaf in leaves]
-    spoilt += [jnp.any(jnp.isinf(leaf)) for leaf in jax.tree.leaves(held.primal)]
-    begin = choose(~jnp.any(jnp.stack(spoilt)), held, fresh)
-    return eqx.tree_at(lambda state: state.count, begin, fresh.count)
