@@ -14,6 +14,7 @@ Sources: S002 eq. 5, Theorems 1 and 2, Corollary 1, corrected as in `certificate
 """
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -268,12 +269,12 @@ def certify_bounds(config: BoundStudy, seed: int) -> dict[str, Any]:
     What `summary.json` holds.
     """
 
-    def certify(problem: ConvexProblem, key: PRNGKeyArray) -> dict[tuple[str, str], Any]:
+    def certify(problem: ConvexProblem, key: PRNGKeyArray) -> OrderedDict[tuple[str, str], Any]:
         """What was measured and what bounds it, by bound and algorithm."""
         promised = certify_constant_rule(problem, key, config.rounds)
         plain, hinted = promised.certificates
         steps, ahead = certify_gradient_rule(problem, config.rounds)
-        return {
+        rows = {
             ("Theorem 1", "Alg. 2, M w"): (plain.gap, promised.rates[0]),
             ("Corollary 1", "Alg. 4, M w"): (hinted.gap, promised.rates[1]),
             ("Theorem 2", "Alg. 2, M w"): (plain.gap, plain.bound),
@@ -283,6 +284,7 @@ def certify_bounds(config: BoundStudy, seed: int) -> dict[str, Any]:
             ("eq. 5", "FTRL, unit ball"): play_leader(problem, config.rounds, False),
             ("eq. 5", "FTRL, hints, unit ball"): play_leader(problem, config.rounds, True),
         }
+        return OrderedDict(rows)  # of plain dictionaries JAX sorts the keys
 
     with jax.enable_x64(True):
         key = jax.random.key(seed)
