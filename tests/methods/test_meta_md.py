@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mirrax.geometry import Diagonal, MaxOfDiagonals
-from mirrax.hypergradient import Direct, Reverse, Truncated
+from mirrax.hypergradient import Direct, Evolution, Reverse, Truncated
 from mirrax.inner import MirrorDescent, PreconditionedDescent
 from mirrax.meta import Alternating, Descent
 from mirrax.methods import meta_md
@@ -54,11 +54,15 @@ def test_the_papers_composition():
         ("direct", Direct, {}),
         ("reverse", Reverse, {"checkpoint": False}),
         ("checkpointed", Reverse, {"checkpoint": True}),
+        ("mixed", Reverse, {"mixed": True, "first_order": False}),
+        ("first-order", Reverse, {"mixed": False, "first_order": True}),
         ("truncated", Truncated, {"window": 5}),
+        ("evolution", Evolution, {"window": 5, "pairs": 3, "spread": 0.1}),
     ],
 )
 def test_estimators_by_name(name, kind, detail):
-    learner, _ = meta_md(draw, steps=10, rate=0.1, estimator=name, window=5, key=KEY)
+    options = {"estimator": name, "window": 5, "pairs": 3, "spread": 0.1}
+    learner, _ = meta_md(draw, steps=10, rate=0.1, **options, key=KEY)
     assert isinstance(learner.outer.estimator, kind) and learner.outer.estimator.steps == 10
     assert {field: getattr(learner.outer.estimator, field) for field in detail} == detail
     assert isinstance(learner.outer.objective, RegretBound)

@@ -10,6 +10,7 @@ from ._maml import anil as anil
 from ._maml import maml as maml
 from ._meta_curvature import meta_curvature as meta_curvature
 from ._meta_kfo import meta_kfo as meta_kfo
+from ._meta_md import EstimatorName as EstimatorName
 from ._meta_md import meta_md as meta_md
 from ._meta_sgd import meta_sgd as meta_sgd
 from ._mirror import block_iaf as block_iaf

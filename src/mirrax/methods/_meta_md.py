@@ -14,14 +14,23 @@ from jaxtyping import PRNGKeyArray
 
 from .._tree import Primal
 from ..geometry import AbstractGeometry, Diagonal, Kronecker, MaxOfDiagonals
-from ..hypergradient import AbstractHypergradient, Direct, Reverse, Truncated
+from ..hypergradient import AbstractHypergradient, Direct, Evolution, Reverse, Truncated
 from ..inner import AbstractObjective, PreconditionedDescent, mirror_step
 from ..meta import Alternating, Descent, ManyShot, Reference
 from ..objective import Comparator, LipschitzRegretBound, RegretBound
 
 GeometryName = Literal["diagonal", "max-of-diagonals", "kronecker"]
 ObjectiveName = Literal["tight", "eq10"]
-EstimatorName = Literal["closed-form", "direct", "reverse", "checkpointed", "truncated"]
+EstimatorName = Literal[
+    "closed-form",
+    "direct",
+    "reverse",
+    "checkpointed",
+    "mixed",
+    "first-order",
+    "truncated",
+    "evolution",
+]
 StepName = Literal["exact", "printed"]
 
 
@@ -38,6 +47,8 @@ def meta_md(
     k: float = 1.0,
     estimator: EstimatorName = "closed-form",
     window: int = 0,
+    pairs: int = 16,
+    spread: float = 0.05,
     step: StepName = "exact",
     outer_rate: float = 0.05,
     decay: float = 0.5,
@@ -58,8 +69,9 @@ def meta_md(
     - `objective`: the tight bound, or eq. 10 with weight `k`.
     - `comparator`: where `θ*` comes from: the last point of a run, or the problem's solution.
     - `reference`: makes that solution by a longer run where it is not known.
-    - `estimator`: the closed form (tight bound, not for a maximum), or a hypergradient; `window` is
-      the length of a window for `"truncated"`.
+    - `estimator`: the closed form (tight bound, not for a maximum), or a hypergradient.
+    - `window`: the length of a window for `"truncated"` and `"evolution"`; by default the run's.
+    - `pairs`, `spread`: how many pairs of runs `"evolution"` makes, and how far apart.
     - `step`: the exact mirror step, or S000's eq. 7–8.
     - `outer_rate`: the rate `ρ` of the outer optimiser (Adam on `log m`).
     - `decay`, `damping`, `pool`: the averages of the closed form, see `Alternating`.
@@ -110,14 +122,23 @@ def meta_md(
         worth = RegretBound(rate, comparator)
     else:
         worth = LipschitzRegretBound(k, comparator)
-    hypergradient = _estimator(estimator, steps, window)
+    hypergradient = _estimator(estimator, steps, window, pairs, spread)
     outer = Descent(worth, hypergradient, optax.adam(outer_rate), reference)
     return ManyShot(inner, outer, initialise, visits), initial
 
 
-def _estimator(name: EstimatorName, steps: int, window: int) -> AbstractHypergradient:
+def _estimator(
+    name: EstimatorName, steps: int, window: int, pairs: int, spread: float
+) -> AbstractHypergradient:
     if name == "direct":
         return Direct(steps)
     if name == "truncated":
         return Truncated(steps=steps, window=window or steps)
-    return Reverse(steps, checkpoint=name == "checkpointed")
+    if name == "evolution":
+        return Evolution(steps=steps, pairs=pairs, spread=spread, window=window or None)
+    return Reverse(
+        steps,
+        checkpoint=name == "checkpointed",
+        first_order=name == "first-order",
+        mixed=name == "mixed",
+    )

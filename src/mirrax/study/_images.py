@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from .._errors import ConfigError, nearest
 from ..geometry import AbstractGeometry
 from ..meta import ManyShot, Reference, classification
-from ..methods import meta_md
+from ..methods import EstimatorName, meta_md
 from ..models import Model, build
 from ..tasks import ImageTask, diverse_digits, rotated_digits, rotated_mnist
 from ._baselines import find_baseline
@@ -36,8 +36,9 @@ class ImageStudy:
     - `held_out`: the task that meta-training never sees, by the end of its name.
     - `model`: the network, by name.
     - `batch`, `steps`: examples a step, and steps a run.
-    - `geometry`, `components`, `objective`, `comparator`, `k`, `estimator`, `window`, `step`,
-      `rate`, `outer_rate`, `decay`, `damping`, `visits`: see `mirrax.methods.meta_md`.
+    - `geometry`, `components`, `objective`, `comparator`, `k`, `estimator`, `window`, `pairs`,
+      `spread`, `step`, `rate`, `outer_rate`, `decay`, `damping`, `visits`: see
+      `mirrax.methods.meta_md`.
     - `pool`: share one rate among exchangeable hidden units, see `exchangeable_axes`.
     - `reference_rate`, `reference_steps`: the Euclidean run whose end is the comparator.
     - `split`: seed of the split into training and test images, where it is ours to make.
@@ -86,10 +87,10 @@ class ImageStudy:
     reference_rate: float = 0.3
     reference_steps: int = 1600
     k: float = 1.0
-    estimator: Literal["closed-form", "direct", "reverse", "checkpointed", "truncated"] = (
-        "closed-form"
-    )
+    estimator: EstimatorName = "closed-form"
     window: int = 0
+    pairs: int = 16
+    spread: float = 0.05
     step: Literal["exact", "printed"] = "exact"
     rate: float = 0.1
     outer_rate: float = 0.05
@@ -112,7 +113,7 @@ class ImageStudy:
         """Checks every number."""
         positive(self, "batch", "steps", "rate", "outer_rate", "k", "rounds", "visits", "rows")
         positive(self, "reference_rate", "reference_steps")
-        positive(self, "seeds", "tune_seeds", "stride", "components")
+        positive(self, "seeds", "tune_seeds", "stride", "components", "pairs", "spread")
         between(self, "damping", 0, 100)
         between(self, "examples", 0, 10**9)
         between(self, "decay", 0, 0.999)
@@ -196,18 +197,19 @@ class ImageSetting:
     def cost(self) -> str:
         """One sentence: what learning the geometry costs, in steps of ordinary training runs."""
         c = self.config
-        runs, again = c.rounds * c.visits * len(self.training), c.geometry == "max-of-diagonals"
-        steps, also = c.steps, ""
+        visits = c.rounds * c.visits * len(self.training)
+        runs = visits * (2 * c.pairs if c.estimator == "evolution" else 1)
+        steps, also = runs * c.steps, ""
         if self.reference is not None:
-            steps += c.reference_steps
-            also = f", each with a reference run of {c.reference_steps:,}"
-        if again:
-            steps += c.steps
-            also += ", each once more to see which component is active"
-        forward = " forward" if c.estimator in ("reverse", "checkpointed", "truncated") else ""
+            steps += visits * c.reference_steps
+            also = f", and {visits} reference runs of {c.reference_steps:,}"
+        if c.geometry == "max-of-diagonals":
+            steps += visits * c.steps
+            also += f", and {visits} runs again to see which component is active"
+        forward = "" if c.estimator in ("closed-form", "direct", "evolution") else " forward"
         return (
             f"Learning a geometry took {runs} runs of {c.steps:,} steps{also}: as many{forward} "
-            f"steps as {runs * steps / c.steps:,.0f} ordinary runs."
+            f"steps as {steps / c.steps:,.0f} ordinary runs."
         )
 
     @property
@@ -232,6 +234,8 @@ class ImageSetting:
             k=c.k,
             estimator=c.estimator,
             window=c.window,
+            pairs=c.pairs,
+            spread=c.spread,
             step=c.step,
             outer_rate=c.outer_rate,
             decay=c.decay,
