@@ -1,5 +1,6 @@
 """Figures: written for every kind of data, the same to the byte, and robust to what runs do."""
 
+import json
 import math
 import re
 from xml.etree import ElementTree
@@ -9,6 +10,7 @@ import pytest
 from mirrax import report
 from mirrax._errors import MirraxError
 from mirrax.report import Run
+from mirrax.report._run_figures import figures_of
 from mirrax.report._style import drawing, strokes
 
 
@@ -61,6 +63,39 @@ def test_the_figures_of_a_run_lie_in_its_folder(run_folder):
         "certificate",
     }
     assert all(path.parent == run_folder / "figures" and path.exists() for path in written)
+
+
+def by_task(run_folder, change=None):
+    """The run's curves as those of two tasks, each held out in turn."""
+    path = run_folder / "curves.json"
+    curves = json.loads(path.read_text())
+    named = curves.pop("curves")
+    tasks = {"0": named, "Fashion MNIST": {"SGD": named["SGD"]}} if change is None else change
+    path.write_text(json.dumps({**curves, "tasks": tasks}))
+    return run_folder
+
+
+def test_tasks_held_out_in_turn_have_a_figure_each(run_folder):
+    run = Run.read(by_task(run_folder))
+    figures = [figure for figure in figures_of(run) if figure.stem.startswith("curves")]
+    assert [figure.stem for figure in figures] == ["curves-0", "curves-fashion-mnist"]
+    assert "Fashion MNIST" in figures[1].caption
+    with drawing():
+        lines = [len(figure.draw().axes[0].get_lines()) for figure in figures]
+    assert lines[0] > lines[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("tasks", "fault"),
+    [
+        (3, "'tasks' is not an object of curves, task by task"),
+        ({"0": []}, "'curves' is not an object of one curve an optimiser"),
+        ({"0": {"SGD": {"low": []}}}, "the curve of SGD has no 'mean'"),
+    ],
+)
+def test_damaged_curves_of_tasks_are_named(run_folder, tasks, fault):
+    with pytest.raises(MirraxError, match=fault):
+        Run.read(by_task(run_folder, tasks))
 
 
 def test_an_unfinished_run_has_the_figures_it_can_have(run_folder):

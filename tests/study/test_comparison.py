@@ -226,8 +226,8 @@ def test_neither_tuning_nor_meta_training_sees_the_held_out_task(tmp_path, monke
     )
     evolving = dataclasses.replace(config, estimator="evolution", pairs=3)
     assert dataclasses.replace(setting, config=evolving).cost == (
-        "Learning a geometry took 24 runs of 4 steps, and 4 reference runs of 4: as many steps as 28 "
-        "ordinary runs."
+        "Learning a geometry took 24 runs of 4 steps, and 4 reference runs of 4: as many steps as "
+        "28 ordinary runs."
     )
     found = []
     for number, one in enumerate((setting, spoilt)):

@@ -217,9 +217,18 @@ def _check_series(series: Mapping[str, Any], keys: Sequence[str], what: str) -> 
 
 def check_curves(curves: Mapping[str, Any]) -> str | None:
     """What is wrong with `curves.json`."""
-    steps, named = curves.get("steps"), curves.get("curves")
+    steps = curves.get("steps")
     if not numbers(steps) or not isinstance(steps, list):
         return "'steps' is not a list of numbers"
+    if "tasks" not in curves:
+        return _check_named_curves(curves.get("curves"), steps)
+    if not isinstance(curves["tasks"], Mapping):
+        return "'tasks' is not an object of curves, task by task"
+    faults = [_check_named_curves(named, steps) for named in curves["tasks"].values()]
+    return next(filter(None, faults), None)
+
+
+def _check_named_curves(named: object, steps: Sequence[Any]) -> str | None:
     if not isinstance(named, Mapping):
         return "'curves' is not an object of one curve an optimiser"
     for name, curve in named.items():

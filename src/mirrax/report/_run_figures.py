@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._checks import kind_of
 from ._few_shot_figures import draw_adaptation, draw_training, smoothing
 from ._figures import draw_learning_curves, draw_meta_progress, draw_regret_bounds
+from ._format import clean
 from ._geometry_figures import (
     draw_activation_by_round,
     draw_activation_by_step,
@@ -59,17 +60,8 @@ def figures_of(run: Run) -> list[RunFigure]:
     """
     found = []
     curves, geometry, rounds = run.curves, run.geometry, run.rounds
-    if curves and curves["curves"] and curves["steps"]:
-        banded = any(curve.get("low") for curve in curves["curves"].values())
-        band = " Bands show the spread over runs." if banded else ""
-        found.append(
-            RunFigure(
-                "curves",
-                "Loss on the held-out task against the number of updates; lower and further left "
-                f"is faster.{band}",
-                lambda: draw_learning_curves(curves),
-            )
-        )
+    if curves and curves["steps"]:
+        found += _curve_figures(curves)
     if geometry and geometry["leaves"]:
         found.append(
             RunFigure(
@@ -120,6 +112,30 @@ def figures_of(run: Run) -> list[RunFigure]:
     return found
 
 
+def _curve_figures(curves: Mapping[str, Any]) -> list[RunFigure]:
+    """One figure, or one for each task that was held out in turn."""
+
+    def one(stem: str, held_out: str, named: Mapping[str, Any]) -> RunFigure:
+        banded = any(curve.get("low") for curve in named.values())
+        band = " Bands show the spread over runs." if banded else ""
+        return RunFigure(
+            stem,
+            f"Loss on the held-out task{held_out} against the number of updates; lower and further "
+            f"left is faster.{band}",
+            lambda: draw_learning_curves({**curves, "curves": named}),
+        )
+
+    if "tasks" not in curves:
+        return [one("curves", "", curves["curves"])] if curves["curves"] else []
+    tasks = curves["tasks"].items()
+    return [one(f"curves-{_slug(task)}", f", {clean(task)},", named) for task, named in tasks]
+
+
+def _slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")
+
+
 def _few_shot_figures(summary: Mapping[str, Any]) -> list[RunFigure]:
     """How adaptation and meta-training went, where a method recorded it."""
     found = []
@@ -158,7 +174,7 @@ def _online_figures(summary: Mapping[str, Any]) -> list[RunFigure]:
 
     def one(minimiser: str) -> RunFigure:
         return RunFigure(
-            "minimiser-" + re.sub(r"[^a-z0-9]+", "-", minimiser.casefold()).strip("-"),
+            f"minimiser-{_slug(minimiser)}",
             f"Quadratics with the minimiser {minimiser}, a column each. Top: the loss of the best "
             "configuration; below: the sum of its losses by the rate of the first step, and by the "
             "meta rate, the best over the other hyper-parameters. Lower is better; where a line "

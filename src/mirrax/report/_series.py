@@ -37,7 +37,7 @@ def to_array(values: Sequence[Any]) -> "np.ndarray":
 
 
 def thin(count: int) -> "np.ndarray":
-    """Indices of at most 400 of `count` entries, evenly, with both ends.
+    """Indices of at most 800 of `count` entries, evenly, with both ends.
 
     **Arguments:**
 

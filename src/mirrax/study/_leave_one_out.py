@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .. import report
 from .._files import write_json
 from ._baselines import Hyperparameters, Method
 from ._compare import (
@@ -33,7 +34,7 @@ from ._images import ImageSetting, ImageStudy, prepare
 from ._progress import Progress
 from ._streams import EVALUATE, TUNE, stream
 from ._train import hardware, meta_train, open_folder, record_of, rivals
-from ._trials import Arena
+from ._trials import Arena, curve_steps
 
 Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
 
@@ -121,8 +122,22 @@ def leave_one_out(
                 done["notes"].append(note)
         keep()
     result = _summary(config, variants, done, time.perf_counter() - begun)
+    write_json(folder / "curves.json", _curves(config, done["cells"]))
     write_json(folder / "summary.json", result)
+    report.write_figures(report.Run.read(path))
     return result
+
+
+def _curves(config: ImageStudy, cells: Mapping[str, Any]) -> dict[str, Any]:
+    """What `curves.json` holds: mean training losses of every method, task by task."""
+    return {
+        "metric": "training loss",
+        "steps": curve_steps(config.steps, config.stride),
+        "tasks": {
+            task: {name: {"mean": cell["curve"]} for name, cell in row.items()}
+            for task, row in cells.items()
+        },
+    }
 
 
 def _scores(

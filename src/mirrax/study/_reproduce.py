@@ -232,6 +232,11 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _leave_one_out("diverse-digits", _THREE, averaging=True),
         _beside("s000-table1-lenet"),
     ),
+    "s000-fig3": Reproduction(
+        "learning curves on DiverseDigits with LeNet-5, each data set held out",
+        _leave_one_out("diverse-digits"),
+        _own_tables,
+    ),
     "s000-table2": Reproduction(
         "RotatedMNIST with a linear model, each rotation held out",
         _leave_one_out("rotated-mnist-linear"),

@@ -32,6 +32,7 @@ from ._images import ImageSetting
 from ._learn import Learned, learn
 from ._progress import Progress
 from ._streams import CERTIFY, EVALUATE, META, TUNE, stream
+from ._trials import curve_steps
 
 
 def hardware() -> dict[str, Any]:
@@ -204,7 +205,7 @@ def train_images(
         folder / "curves.json",
         {
             "metric": "training loss",
-            "steps": list(range(0, config.steps + 1, config.stride)),
+            "steps": curve_steps(config.steps, config.stride),
             "curves": curves,
         },
     )
