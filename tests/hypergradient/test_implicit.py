@@ -252,6 +252,16 @@ def test_conjugate_gradients_without_positive_curvature(name):
     assert_refused(found, flags, message)
 
 
+def test_what_conjugate_gradients_meet_is_told_without_a_tolerance():
+    """One product for the spectrum sees positive curvature only."""
+    estimator = Implicit(
+        STEPS, "cg", ("start",), linear_tolerance=None, linear_steps=9, spectrum_steps=1
+    )
+    found = outcome(estimator, "saddle")
+    assert found[2].smallest > 0
+    assert_refused(found, {"indefinite"}, "no positive curvature")
+
+
 def test_gmres_inverts_what_is_indefinite_and_not_what_is_singular():
     _, slope, report, _, flags = outcome(GMRES, "saddle")
     assert flags == set() and np.isnan(report.smallest)

@@ -233,8 +233,8 @@ class Implicit(AbstractHypergradient):
     ) -> ImplicitReport:
         """Solves `A v = b`; the fields about the inner problem are filled in by the caller."""
         dtype = vector.norm(carried).dtype
-        # An adjoint of another problem may be worse than none.
-        better = relative_residual(system, carried) < 1
+        # An adjoint of another problem may be worse than none, which is exact for `b = 0`.
+        better = (relative_residual(system, carried) < 1) & (vector.norm(system.right) > 0)
         guess = choose(better, carried, vector.zeros_like(carried))
         tolerance = None
         if self.linear_tolerance is not None:
@@ -253,9 +253,11 @@ class Implicit(AbstractHypergradient):
             radius = jnp.maximum(jnp.abs(1 - rate * smallest), jnp.abs(1 - rate * largest))
             expanding = ~(radius < 1)
             adjoint, count = neumann(system, guess, effort, rate)
+        elif self.solver == "cg":
+            adjoint, count, concave = conjugate_gradients(system, guess, effort)
+            indefinite |= concave
         else:
-            solve = gmres if self.solver == "gmres" else conjugate_gradients
-            adjoint, count = solve(system, guess, effort)
+            adjoint, count = gmres(system, guess, effort)
         residual = relative_residual(system, adjoint)
         # The solvers' own residuals are recurrences and drift; twice the tolerance forgives that.
         solved = jnp.isfinite(residual) if tolerance is None else residual <= 2 * tolerance

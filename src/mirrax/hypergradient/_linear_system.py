@@ -1,14 +1,15 @@
 r"""Solving `A v = b` by products with `A` alone: conjugate gradients, Neumann's series, GMRES.
 
-- `cg` needs `A` symmetric and positive definite. It is written here because lineax's stops at
-  residuals below `2 n` roundings as if `A` were singular, with NaN: float32 and a hundred thousand
-  parameters are enough for that.
+- `cg` needs `A` symmetric and positive definite. It is written here because lineax's (0.1) takes
+  directions of curvature below `200 n` roundings for singular ones and answers NaN: in float32 and
+  with 100,000 numbers, all below 2.4.
 - `gmres` needs `A` only invertible; it comes from lineax.
 - `neumann` is the series `A⁻¹ = c Σ_j (I − cA)^j`, summed as `v ← v + c (b − A v)`. It converges
   where the spectral radius of `I − cA` is below one, and `k` terms of it are the error
   propagation through `k` steps of gradient descent at the solution (Lorraine et al. 2020).
 
-With a preconditioner `P`, the system is `P A v = P b`. Source: spec B5, case 3.
+With a preconditioner `P` the first two solve `P A v = P b`, and GMRES `A P u = b`. Source: spec B5,
+case 3.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import lineax as lx
 import optax.tree as vector
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from .._tree import Dual, Primal, Scalar, dot
 
@@ -41,7 +42,7 @@ class LinearSystem(NamedTuple):
 class Effort(NamedTuple):
     """When to stop: at `‖b − A v‖ ≤ tolerance ‖b‖`, or after so many products, whichever is first.
 
-    Without a tolerance, after so many; GMRES completes its cycle of 20.
+    Without a tolerance, after so many. GMRES completes its cycle of 20.
     """
 
     tolerance: float | None
@@ -88,13 +89,27 @@ def neumann(
     return point, count
 
 
-def conjugate_gradients(
-    system: LinearSystem, guess: Primal, effort: Effort
-) -> tuple[Primal, Int[Array, ""]]:
+class Solved(NamedTuple):
+    """What conjugate gradients found.
+
+    **Arguments:**
+
+    - `point`: `v`.
+    - `count`: the number of steps.
+    - `concave`: whether a direction `p` with `⟨p, A p⟩ ≤ 0` ended them: `A` is not positive
+      definite, and there is no minimum to step to.
+    """
+
+    point: Primal
+    count: Int[Array, ""]
+    concave: Bool[Array, ""]
+
+
+def conjugate_gradients(system: LinearSystem, guess: Primal, effort: Effort) -> Solved:
     """Conjugate gradients, preconditioned.
 
-    They end early at a direction `p` with `⟨p, A p⟩ ≤ 0`, where `A` is not positive definite and
-    a step would not be towards a minimum; the residual tells that.
+    Their residual is a recurrence: the true one stays above some roundings times the condition
+    number. To begin again at the end lowers it by no more than a half.
 
     **Arguments:**
 
@@ -104,13 +119,15 @@ def conjugate_gradients(
 
     **Returns:**
 
-    `v`, and the number of steps.
+    `v`, the number of steps, and whether a direction without positive curvature ended them.
     """
-    enough = (effort.tolerance or 0) * vector.norm(system.right)
+    size = vector.norm(system.right)
+    # Below its rounding a residual says nothing, of curvature neither.
+    enough = max(effort.tolerance or 0, float(jnp.finfo(size.dtype).eps)) * size
 
     def goes_on(carry) -> Array:
-        _, miss, _, _, count, convex = carry
-        return (vector.norm(miss) > enough) & (count < effort.steps) & convex
+        _, miss, _, height, count, concave = carry
+        return (vector.norm(miss) > enough) & (height > 0) & (count < effort.steps) & ~concave
 
     def step(carry):
         point, miss, way, height, count, _ = carry
@@ -122,13 +139,14 @@ def conjugate_gradients(
         image = system.precondition(miss)
         next_height = dot(miss, image)
         way = vector.add(image, vector.scale(next_height / height, way))
-        return point, miss, way, next_height, count + 1, bend > 0
+        return point, miss, way, next_height, count + jnp.where(bend > 0, 1, 0), ~(bend > 0)
 
     miss = vector.sub(system.right, system.product(guess))
     way = system.precondition(miss)
-    begin = (guess, miss, way, dot(miss, way), jnp.zeros((), int), jnp.asarray(True))
-    point, *_, count, _ = lax.while_loop(goes_on, step, begin)
-    return point, count
+    nothing, unseen = jnp.zeros((), int), jnp.zeros((), bool)
+    begin = (guess, miss, way, dot(miss, way), nothing, unseen)
+    point, _, _, _, count, concave = lax.while_loop(goes_on, step, begin)
+    return Solved(point, count, concave)
 
 
 def gmres(system: LinearSystem, guess: Primal, effort: Effort) -> tuple[Primal, Int[Array, ""]]:
@@ -144,7 +162,8 @@ def gmres(system: LinearSystem, guess: Primal, effort: Effort) -> tuple[Primal, 
 
     **Returns:**
 
-    `v`, and the number of steps in all cycles; the last cycle only confirms the solution.
+    `v`, and the number of steps in the cycles begun: at least as many as were made, since a cycle
+    ends early where the solution is exact, and another begins to confirm it.
     """
     # What is missing is made one long, so that tolerances are relative to the right-hand side.
     size = vector.norm(system.right)

@@ -15,7 +15,8 @@ class ImplicitReport(eqx.Module):
 
     **Arguments:**
 
-    - `adjoint`: the solution `v` of the adjoint system; the next call starts from it.
+    - `adjoint`: the solution `v` of the adjoint system; the next call starts from it. `None` in
+      records of rounds, which have no use for it.
     - `inner_residual`: `‖F(θ)‖/‖F(θ_1)‖` at the end of the inner solver.
     - `linear_residual`: `‖b − A v‖/‖b‖`.
     - `inner_steps`, `linear_steps`: how many steps each solver made.
@@ -29,7 +30,7 @@ class ImplicitReport(eqx.Module):
     - `linear_unconverged`: the adjoint system was not solved to its tolerance.
     """
 
-    adjoint: Primal
+    adjoint: Primal | None
     inner_residual: Scalar
     linear_residual: Scalar
     inner_steps: Int[Array, ""]

@@ -52,7 +52,7 @@ def rate_at(rate: Any, count: Array) -> Array:
     return jnp.asarray(value)
 
 
-def close(first: Primal, second: Primal) -> Array:
+def _close(first: Primal, second: Primal) -> Array:
     """Whether two points are equal but for rounding, entry by entry."""
 
     def near(a: Array, b: Array) -> Array:
@@ -180,7 +180,7 @@ def held_dual(geometry: AbstractMirrorMap, held: InnerState) -> Dual:
     moving = geometry.to_dual(held.primal)
     still = jax.lax.stop_gradient(moving)
     # Where the map is set-valued, the run's own dual is more than ∇ψ(x) can say.
-    own = close(geometry.to_primal(held.dual), held.primal)
+    own = _close(geometry.to_primal(held.dual), held.primal)
     value = jax.tree.map(lambda a, b: jnp.where(own, a, b), held.dual, still)
     return vector.add(jax.lax.stop_gradient(value), vector.sub(moving, still))
 

@@ -28,7 +28,6 @@ from ._descent import (
     InnerState,
     Step,
     as_rate,
-    close,
     held_dual,
     measure,
     subtract_scaled,
@@ -52,12 +51,14 @@ class ProximalMemory(eqx.Module):
 
     - `anchor`: `∇ψ(θ_1)`.
     - `curvature`: the number `c`: how curved the loss is relative to the potential.
+    - `value`: the objective at the point reached.
     - `level`: the weighted mean of the objective at the points left so far.
     - `weight`: the sum of the weights.
     """
 
     anchor: Dual
     curvature: Scalar
+    value: Scalar
     level: Scalar
     weight: Scalar
 
@@ -67,6 +68,7 @@ class _Trial(eqx.Module):
 
     curvature: Scalar
     following: Scalar
+    value: Scalar
     rejected: Bool[Array, ""]
     count: Int[Array, ""]
 
@@ -116,7 +118,7 @@ class BregmanProximal(AbstractStationaryInner):
         """At the start and its dual."""
         anchor = _geometry(prior).to_dual(prior.start)
         nothing = jnp.zeros((), jnp.result_type(*jax.tree.leaves(anchor)))
-        memory = ProximalMemory(anchor, nothing, nothing, nothing)
+        memory = ProximalMemory(anchor, nothing, nothing, nothing, nothing)
         return InnerState(prior.start, anchor, jnp.zeros((), int), memory)
 
     def step(
@@ -130,7 +132,7 @@ class BregmanProximal(AbstractStationaryInner):
         held = _held((prior, state, record, force))
         trial, level, weight = self._search(held, problem)
         dual = subtract_scaled(state.dual, self._length(trial.curvature), force)
-        memory = ProximalMemory(state.memory.anchor, trial.following, level, weight)
+        memory = ProximalMemory(state.memory.anchor, trial.following, trial.value, level, weight)
         primal = _geometry(prior).to_primal(dual)
         return InnerState(primal, dual, state.count + 1, memory), record
 
@@ -147,12 +149,8 @@ class BregmanProximal(AbstractStationaryInner):
     def hold(self, prior: Prior, state: InnerState) -> InnerState:
         """Holds the parameters; the dual moves with the geometry, the anchor with the start too."""
         held, geometry = lax.stop_gradient(state), _geometry(prior)
-        anchor, dual = geometry.to_dual(prior.start), held_dual(geometry, held)
-        # Under another prior the objective is another function: its late values do not count.
-        same = lax.stop_gradient(close((anchor, dual), (held.memory.anchor, held.dual)))
-        level, weight = (jnp.where(same, x, 0) for x in (held.memory.level, held.memory.weight))
-        memory = ProximalMemory(anchor, held.memory.curvature, level, weight)
-        return InnerState(held.primal, dual, held.count, memory)
+        memory = eqx.tree_at(lambda m: m.anchor, held.memory, geometry.to_dual(prior.start))
+        return InnerState(held.primal, held_dual(geometry, held), held.count, memory)
 
     @property
     def _weight(self) -> Array:
@@ -177,10 +175,13 @@ class BregmanProximal(AbstractStationaryInner):
         def objective(loss: Scalar, primal: Primal) -> Scalar:
             return loss + near * geometry.divergence(primal, prior.start)
 
-        now, old = objective(record.loss, state.primal), _KEEP * state.memory.weight
-        level = (old * state.memory.level + now) / (old + 1)
+        now = objective(record.loss, state.primal)
         # Near the solution all falls are lost in rounding, and every step is accepted.
         slack = 64 * jnp.finfo(now.dtype).eps * (2 * jnp.abs(record.loss) + jnp.abs(now))
+        # Under another prior or task the objective is another one: its late values do not count.
+        same = jnp.abs(now - state.memory.value) <= slack
+        old = jnp.where(same, _KEEP * state.memory.weight, 0)
+        level = (old * state.memory.level + now) / (old + 1)
         highest = jnp.maximum(level, now) + slack
         still = (64 * jnp.finfo(now.dtype).eps) ** 2
 
@@ -195,10 +196,11 @@ class BregmanProximal(AbstractStationaryInner):
             seen = spread > still * vector.norm(primal) * vector.norm(dual)
             quotient = jnp.maximum(bent / jnp.where(seen, spread, 1), 0)
             measured = jnp.where(seen, quotient, curvature)
-            accepted = objective(loss, primal) <= highest + _ENOUGH * dot(force, moved)
+            value = objective(loss, primal)
+            accepted = value <= highest + _ENOUGH * dot(force, moved)
             # What a rejected step measured, it measured far away: it would stall the next one.
             following = jnp.where(accepted, measured, 4 * curvature + near)
-            return _Trial(curvature, following, ~accepted, count)
+            return _Trial(curvature, following, value, ~accepted, count)
 
         trial = lax.while_loop(
             lambda trial: trial.rejected & (trial.count < _MOST_TRIALS),

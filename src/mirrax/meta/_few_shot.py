@@ -165,9 +165,8 @@ class FewShot(eqx.Module):
             draw_key, run_key = jax.random.split(key)
             episode = episodes.draw(key=draw_key)
             problem = episode_problem(episode, self.model, self.statistics)
-            begin = self.estimator.init(self.inner, prior)
-            value, grad, after = self.estimator.estimate(
-                self.objective, self.inner, prior, problem, begin, key=run_key
+            value, grad, after = self.estimator.over_a_run(
+                self.objective, self.inner, prior, problem, key=run_key
             )
             return value, grad, after.summary
 

@@ -107,7 +107,7 @@ class ManyShot(eqx.Module):
         A run whose loss is not finite in the first round, or under an outer rule that does not
         recover from it, leaves the state as it was: the record's summary names the run, and
         `RoundRecord.failed` is true. Under a rule that recovers, later rounds go on. A geometry
-        that is not finite is not taken either.
+        that is not finite is not taken either, nor what flagged implicit hypergradients lead to.
 
         **Arguments:**
 

@@ -56,7 +56,8 @@ class Outcome(eqx.Module):
 
     - `value`: the objective at the geometry the runs used, averaged.
     - `summary`: summaries of the runs, leading axes (tasks, visits).
-    - `report`: what implicit hypergradients rest on, leading axes (tasks, visits); else `None`.
+    - `report`: what implicit hypergradients rest on, without the adjoints, leading axes (tasks,
+      visits); else `None`.
     """
 
     value: Scalar
@@ -152,7 +153,10 @@ class Descent(AbstractOuter):
             value, grad, after = self.estimator.over_a_run(
                 self.objective, inner, prior, problem, key=key
             )
-            return value, grad.geometry, after.summary, after.implicit
+            report = after.implicit
+            if report is not None:  # adjoints are as large as parameters, and of no use here
+                report = eqx.tree_at(lambda r: r.adjoint, report, None)
+            return value, grad.geometry, after.summary, report
 
         values, grads, summary, report = runs.map(run)
         params = eqx.filter(geometry, eqx.is_inexact_array)

@@ -84,9 +84,10 @@ def learn(
                     f"{trouble}; choose a smaller --rate and continue with --resume."
                 )
             if record.failed:
+                remedy = "larger --damping" if learner.outer.recovers else "smaller --outer-rate"
                 raise NumericalError(
                     f"round {number}: the geometry that its runs call for is not finite; choose a "
-                    "larger --damping and continue with --resume."
+                    f"{remedy} and continue with --resume."
                 )
             line = _metrics(record, number, names, time.perf_counter() - clock)
             folder.append_metrics(line)

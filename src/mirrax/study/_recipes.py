@@ -132,11 +132,11 @@ RECIPES: dict[str, Recipe] = {
             batch=128,
             steps=500,
             stride=10,
-            rows=2000,
+            rows=1000,
             rounds=6,
             tune_seeds=1,
         ),
-        {**_SMOKE, "steps": 20, "batch": 16, "rows": 200},
+        {**_SMOKE, "steps": 20, "batch": 16, "rows": 200, "examples": 500},
         needs=("mnist", "fashion-mnist", "usps", "kmnist"),
     ),
     "quadratics": Recipe(
