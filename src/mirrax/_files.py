@@ -8,6 +8,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,15 @@ def explain(error: OSError) -> str:
     """
     known = _REMEDIES.get(error.errno) if error.errno is not None else None
     return known or error.strerror or str(error) or type(error).__name__
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's name.
+
+    >>> slug("MetaMD, max of 3")
+    'metamd-max-of-3'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:

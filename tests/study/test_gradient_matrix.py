@@ -63,6 +63,14 @@ def test_without_a_potential_there_is_no_solution():
     assert "KroneckerUpdate" in row["reason"]
 
 
+def test_without_an_exact_estimator_reverse_is_what_others_are_compared_with():
+    (alone,) = entries("Diagonal", "run", columns("Direct"))
+    beside = by_name(entries("Diagonal", "run", columns("Reverse", "Direct")))["Direct"]
+    assert alone == beside
+    (other,) = entries("Diagonal", "run", columns("Direct"), seed=1)
+    assert other["error"] != alone["error"]
+
+
 class Altered(AbstractHypergradient):
     """The exact derivative, but for a hundred-thousandth of one part."""
 
@@ -99,7 +107,7 @@ def test_every_pair(geometry, inner):
     [
         ({"geometries": ("Diagonl",)}, "--geometries: no 'Diagonl'"),
         ({"estimators": ("Reverse", "Backward")}, "--estimators: no 'Backward'"),
-        ({"pairs": 0}, "--pairs: expected a positive number"),
+        ({"pairs": 1}, "--pairs: expected"),
     ],
 )
 def test_unknown_rows_and_columns_are_refused(fields, words):

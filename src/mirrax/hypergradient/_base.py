@@ -115,7 +115,7 @@ class AbstractHypergradient(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> tuple[Scalar, Prior, EstimatorState]:
-        """A whole run from its beginning: the calls that make it up, in one compiled loop.
+        """A whole run from its beginning: the calls that make it up, several in one compiled loop.
 
         **Arguments:**
 
@@ -123,7 +123,8 @@ class AbstractHypergradient(eqx.Module):
 
         **Returns:**
 
-        The sums of the values and of the derivatives, and the state after the last call.
+        The sums of the values and of the derivatives, and the state after the last call, whose
+        standard error is that call's alone.
         """
 
         def call(state: EstimatorState, _: None = None):

@@ -31,11 +31,10 @@ from ..inner import (
     InnerState,
     Prior,
     Problem,
-    Purpose,
     RunSummary,
-    aside,
     evaluate,
 )
+from ..inner._randomness import Purpose, aside
 from ._base import AbstractHypergradient, EstimatorState, Part, split
 from ._windows import finished, run_window
 

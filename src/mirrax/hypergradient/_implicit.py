@@ -32,10 +32,9 @@ from ..inner import (
     InnerState,
     Prior,
     Problem,
-    Purpose,
     RunSummary,
-    aside,
 )
+from ..inner._randomness import Purpose, aside
 from ._base import AbstractHypergradient, EstimatorState, Part, split
 from ._linear_system import (
     Effort,

@@ -22,8 +22,6 @@ from ._problem import Prior as Prior
 from ._problem import Problem as Problem
 from ._proximal import BregmanProximal as BregmanProximal
 from ._proximal import ProximalMemory as ProximalMemory
-from ._randomness import Purpose as Purpose
-from ._randomness import aside as aside
 from ._randomness import drawn as drawn
 from ._stationary import AbstractStationaryInner as AbstractStationaryInner
 from ._unroll import AbstractObjective as AbstractObjective

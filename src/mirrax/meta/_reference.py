@@ -5,7 +5,8 @@ from jaxtyping import PRNGKeyArray
 
 from .._tree import Primal
 from ..geometry import Euclidean
-from ..inner import MirrorDescent, Prior, Problem, Purpose, aside, with_reference
+from ..inner import MirrorDescent, Prior, Problem, with_reference
+from ..inner._randomness import Purpose, aside
 
 
 class Reference(eqx.Module):

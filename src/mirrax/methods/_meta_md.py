@@ -31,6 +31,7 @@ EstimatorName = Literal[
     "truncated",
     "evolution",
 ]
+"""How `meta_md` improves a geometry: the closed form, or a hypergradient by name."""
 StepName = Literal["exact", "printed"]
 
 

@@ -44,7 +44,8 @@ def learning_curves(data: Mapping[str, Any], stem: str | os.PathLike[str]) -> tu
     **Arguments:**
 
     - `data`: the content of `curves.json`: `{"metric", "steps": (T,), "curves": {name: {"mean",
-        "low", "high": (T,)}}}`; `null` where a run had diverged.
+        "low", "high": (T,)}}}`; `null` where a run had diverged. A file of tasks held out in turn
+        has such curves for each, under `"tasks"`; give those of one as `"curves"`.
     - `stem`: the path without its ending.
 
     **Returns:**

@@ -1,12 +1,12 @@
 """Which figures a run folder has the data for."""
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._files import slug
 from ._checks import kind_of
 from ._few_shot_figures import draw_adaptation, draw_training, smoothing
 from ._figures import draw_learning_curves, draw_meta_progress, draw_regret_bounds
@@ -128,12 +128,7 @@ def _curve_figures(curves: Mapping[str, Any]) -> list[RunFigure]:
     if "tasks" not in curves:
         return [one("curves", "", curves["curves"])] if curves["curves"] else []
     tasks = curves["tasks"].items()
-    return [one(f"curves-{_slug(task)}", f", {clean(task)},", named) for task, named in tasks]
-
-
-def _slug(name: str) -> str:
-    """A name as part of a file's name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")
+    return [one(f"curves-{slug(task)}", f", {clean(task)},", named) for task, named in tasks]
 
 
 def _few_shot_figures(summary: Mapping[str, Any]) -> list[RunFigure]:
@@ -174,7 +169,7 @@ def _online_figures(summary: Mapping[str, Any]) -> list[RunFigure]:
 
     def one(minimiser: str) -> RunFigure:
         return RunFigure(
-            f"minimiser-{_slug(minimiser)}",
+            f"minimiser-{slug(minimiser)}",
             f"Quadratics with the minimiser {minimiser}, a column each. Top: the loss of the best "
             "configuration; below: the sum of its losses by the rate of the first step, and by the "
             "meta rate, the best over the other hyper-parameters. Lower is better; where a line "

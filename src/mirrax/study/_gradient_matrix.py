@@ -21,7 +21,7 @@ from .. import report
 from .._errors import NumericalError
 from ..hypergradient import AbstractHypergradient, EstimatorState, Reverse
 from ..inner import evaluate
-from ._config import among, at_budget, override, positive
+from ._config import among, at_budget, between, override
 from ._gradient_cases import (
     ALL_PARTS,
     GEOMETRIES,
@@ -61,7 +61,7 @@ class GradientStudy:
 
     def __post_init__(self):
         """Checks every field."""
-        positive(self, "pairs")
+        between(self, "pairs", 2, 10**6)
         among(self, "geometries", GEOMETRIES)
         among(self, "estimators", estimators(1))
 
@@ -165,7 +165,7 @@ def entries(
     if exact and has_closed_form(plain.prior.geometry):
         references["closed_form"] = closed_form(plain, solved=solved)
         linear, unsound = _try_all({name: columns[name] for name in exact}, plain)
-        reasons |= unsound
+        reasons |= {name: (kind, f"linear model: {why}") for name, (kind, why) in unsound.items()}
     truth = next(iter(exact.values()), np.zeros(0))
     if found and not exact:
         truth = estimate(Reverse(case.steps, wrt=ALL_PARTS), case).slope

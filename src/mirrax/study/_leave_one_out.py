@@ -6,7 +6,6 @@ learned geometry is meta-trained, and its grid run, anew for each held-out task 
 """
 
 import dataclasses
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import report
-from .._files import write_json
+from .._files import slug, write_json
 from ._baselines import Hyperparameters, Method
 from ._compare import (
     AVERAGED,
@@ -104,7 +103,7 @@ def leave_one_out(
         ours = []
         for variant, changes in variants.items():
             own = dataclasses.replace(held, config=dataclasses.replace(held.config, **changes))
-            where = path / name if len(variants) == 1 else path / name / _slug(variant)
+            where = path / name if len(variants) == 1 else path / name / slug(variant)
             ours += _learned(own, where, variant, seed, budget, progress, command)
             note = f"{variant}, for each task held out: {own.cost}"
             if note not in done["notes"]:
@@ -180,10 +179,6 @@ def _cells(
             advance=phase.share,
         )
     return {name: {**row, "curve": curve["mean"]} for name, (row, curve) in found.items()}
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")
 
 
 def _learned(
