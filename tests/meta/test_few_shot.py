@@ -1,5 +1,6 @@
 """The few-shot learner: cut and continued to the bit, stopped by divergence, on two devices."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import optax
 import pytest
 
 from mirrax.geometry import ConvexPotential, Diagonal, Euclidean, RandomMask, Transformed
-from mirrax.hypergradient import Pathwise, Reverse
+from mirrax.hypergradient import Pathwise, Reverse, Truncated
 from mirrax.inner import MirrorDescent, PreconditionedDescent, Prior, unroll
 from mirrax.meta import FewShot, episode_problem
 from mirrax.models import accuracy, cross_entropy, mlp
@@ -91,6 +92,18 @@ def test_a_step_is_the_mean_over_tasks_by_hand():
         state.prior.start,
         expected,
     )
+
+
+def test_windows_of_an_estimator_make_up_a_task():
+    """What is judged is the end of the last window; the first alone would be worth nothing."""
+    sampler, found = episodes(), []
+    for estimator in (Reverse, functools.partial(Truncated, window=1)):
+        teacher = learner(estimator=estimator(STEPS, wrt=("geometry",)))
+        begin = teacher.init(Prior(Diagonal.like(prior().start), prior().start), key=KEY)
+        found.append(teacher.run(begin, sampler, 1)[1])
+    whole, cut = found
+    np.testing.assert_allclose(cut.value, whole.value, rtol=ROUNDING)
+    assert cut.gradient_norm > 0 and STEPS > 1
 
 
 def test_a_run_cut_in_two_is_the_same_run():

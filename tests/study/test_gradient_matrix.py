@@ -107,7 +107,7 @@ def test_every_pair(geometry, inner):
     [
         ({"geometries": ("Diagonl",)}, "--geometries: no 'Diagonl'"),
         ({"estimators": ("Reverse", "Backward")}, "--estimators: no 'Backward'"),
-        ({"pairs": 1}, "--pairs: expected"),
+        ({"pairs": 1}, "--pairs: expected 2 to"),
     ],
 )
 def test_unknown_rows_and_columns_are_refused(fields, words):
