@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ._optax import as_state, check_share, following
+from ._checks import check_given, check_share
+from ._state import as_state, following
 
 
 class AveragedState(NamedTuple):
@@ -76,11 +77,7 @@ def averaged(
         )
 
     def update(updates: PyTree, state: Any, params: Any = None, **extra: Any):
-        if params is None:
-            raise ValueError(
-                "averaged: update needs the parameters, got None; call "
-                "optimiser.update(gradients, state, params)."
-            )
+        check_given("averaged", params)
         gradients = jax.tree.map(lambda g, z: g.astype(z.dtype), updates, state.point)
         moves, inner = optimiser.update(gradients, state.inner, state.point, **extra)
         point = optax.apply_updates(state.point, moves)
