@@ -17,8 +17,8 @@ def set_flags() -> None:
     JAX's own default emits fusions by MLIR. A few-shot meta-step compiles and runs in 0.8 of the
     time without (`benchmarks.meta_step`), many steps of a small network take up to 1.1 times as
     long (`benchmarks.hypergradient`). XLA has threads of its own: where OpenBLAS's wait for a core
-    beside them, a triangular solve of 100 × 100 takes 8 ms instead of 0.07. What the environment
-    already says about either stands. To be called before JAX is imported.
+    beside them, small triangular solves can take many times as long. What the environment already
+    says about either stands. To be called before JAX is imported.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     flags = os.environ.get("XLA_FLAGS", "")

@@ -97,11 +97,17 @@ BLOCKS = (("dense_0/weight", "dense_0/bias"), ("mixture/0",))
 def make_by_roles():
     """Maps that mix arrays or their axes, every number of them random."""
     params, key = make_params(), jax.random.key(4)
+    dense, mixture = params["dense_0"], params["mixture"]
+    blocks = Blockwise({"dense_0": Kronecker.like(dense), "mixture": PNorm(1.7)})
+    part = Transformed.like(_max(dense), dense, ROLES["dense_0"])
     starts = {
         "convex": ConvexPotential.like(params, ROLES, units=3, key=key),
         "blockiaf": BlockIAF.like(params, ROLES, BLOCKS, key=key),
         "blockiaf-official": BlockIAF.like(params, ROLES, BLOCKS, variant="official", key=key),
         "transformed": Transformed.like(Diagonal.like(params), params, ROLES),
+        "transformed-kronecker": Transformed.like(Kronecker.like(params, 2.0), params, ROLES),
+        "transformed-blockwise": Transformed.like(blocks, params, ROLES),
+        "blockwise-transformed": Blockwise({"dense_0": part, "mixture": _diagonal(mixture)}),
         "mode-products": ModeProducts.identity(params, ROLES),
         "kronecker-update": KroneckerUpdate.identity(params, ROLES),
         "random-mask": RandomMask.like(params),
@@ -112,7 +118,32 @@ def make_by_roles():
 
 GEOMETRIES = make_geometries()
 BY_ROLES = make_by_roles()
-SINGLE = ("euclidean", "simplex", "pnorm", "diagonal", "max", "scaled", "blockwise")
+TRANSFORMED = {
+    name: BY_ROLES[name]
+    for name in (
+        "transformed",
+        "transformed-kronecker",
+        "transformed-blockwise",
+        "blockwise-transformed",
+    )
+}
+STEPPED = GEOMETRIES | TRANSFORMED
+"""Whatever `MirrorDescent` steps with: geometries, not bare maps and preconditioners."""
+
+SINGLE = (
+    "euclidean",
+    "simplex",
+    "pnorm",
+    "diagonal",
+    "max",
+    "kronecker",
+    "transformed",
+    "transformed-kronecker",
+    "scaled",
+    "blockwise",
+)
+KINDS = ("diagonal", "kronecker", "blockwise")
+"""One of each form of the step: by rates, linear, through the dual."""
 
 
 def cast(tree, dtype):

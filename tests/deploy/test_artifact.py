@@ -74,9 +74,12 @@ def test_every_geometry_comes_back_to_the_bit(name, dtype, path):
     check_fits(artifact, jax.eval_shape(lambda: params))
 
 
-@pytest.mark.parametrize("name", ["diagonal", "max", "kronecker", "scaled", "blockwise-linear"])
+@pytest.mark.parametrize(
+    "name",
+    ["diagonal", "max", "kronecker", "transformed-kronecker", "scaled", "blockwise-linear"],
+)
 def test_a_geometry_with_arrays_knows_its_table(name, path):
-    save(path, GEOMETRIES[name], rate=0.1)
+    save(path, STORED[name], rate=0.1)
     found = load(path)
     if name == "blockwise-linear":  # its Euclidean block takes anything below dense_0
         assert found.leaves is None
@@ -90,9 +93,11 @@ def test_a_geometry_with_arrays_knows_its_table(name, path):
     refused(lambda: check_fits(found, {"other": jnp.zeros(2)}), "absent")
 
 
-@pytest.mark.parametrize("name", ["convex", "blockiaf", "mode-products"])
+@pytest.mark.parametrize(
+    "name", ["kronecker", "transformed-kronecker", "convex", "blockiaf", "mode-products"]
+)
 def test_what_comes_back_acts_as_before(name, path):
-    params, stored = make_params(), BY_ROLES[name]
+    params, stored = make_params(), STORED[name]
     save(path, stored, rate=0.1, params_like=params)
     act = type(stored).apply if name == "mode-products" else type(stored).to_primal
     assert_same_bits(act(load(path).geometry, params), act(stored, params))

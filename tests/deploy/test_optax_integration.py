@@ -6,12 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from deployed import GEOMETRIES, assert_close, assert_same_bits, make_loss, make_params, run
+from deployed import GEOMETRIES, KINDS, assert_close, assert_same_bits, make_loss, make_params, run
 
 from mirrax.deploy import to_optax
 from mirrax.geometry import Diagonal, Euclidean, NegativeEntropy
-
-KINDS = ("diagonal", "blockwise")
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +133,7 @@ def test_injected_hyperparameters():
     params, loss = make_params(), make_loss()
     schedule = optax.linear_schedule(0.2, 0.05, 20)
     make = optax.inject_hyperparams(to_optax, static_args=("source", "nesterov"))
-    for name in ("diagonal", "pnorm"):
+    for name in ("diagonal", "kronecker", "pnorm"):
         injected = make(GEOMETRIES[name], learning_rate=schedule, momentum=0.9, nesterov=True)
         plain = to_optax(GEOMETRIES[name], schedule, momentum=0.9, nesterov=True)
         left, state, _ = run(injected, params, loss, 20)
@@ -165,12 +163,11 @@ def test_an_equinox_model():
     np.testing.assert_allclose(state.rates.layers[0].weight, np.exp(-0.6))
 
 
-def test_extra_arguments_pass():
+@pytest.mark.parametrize("name", KINDS)
+def test_extra_arguments_pass(name):
     params = make_params()
     for momentum in (None, 0.9):
-        chained = optax.chain(
-            to_optax(GEOMETRIES["diagonal"], 0.1, momentum=momentum), optax.scale(1.0)
-        )
+        chained = optax.chain(to_optax(GEOMETRIES[name], 0.1, momentum=momentum), optax.scale(1.0))
         chained.update(params, chained.init(params), params, value=jnp.zeros(()), anything=1)
 
 

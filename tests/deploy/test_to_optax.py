@@ -7,7 +7,9 @@ import optax
 import pytest
 from deployed import (
     GEOMETRIES,
+    KINDS,
     SINGLE,
+    STEPPED,
     assert_close,
     assert_same_bits,
     cast,
@@ -19,7 +21,15 @@ from jax.experimental import checkify
 
 from mirrax._errors import ArtifactError
 from mirrax.deploy import Artifact, load, save, to_optax
-from mirrax.geometry import Blockwise, Diagonal, Euclidean, MaxOfDiagonals, NegativeEntropy, PNorm
+from mirrax.geometry import (
+    Blockwise,
+    Diagonal,
+    Euclidean,
+    Kronecker,
+    MaxOfDiagonals,
+    NegativeEntropy,
+    PNorm,
+)
 from mirrax.inner import MirrorDescent, Prior, Problem, Repeat, unroll
 
 STEPS = 200
@@ -33,10 +43,10 @@ def reference(geometry, rate, loss, params, steps):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [(name, "float64") for name in GEOMETRIES] + [(name, "float32") for name in SINGLE],
+    [(name, "float64") for name in STEPPED] + [(name, "float32") for name in SINGLE],
 )
 def test_trajectories_are_those_of_mirror_descent(name, dtype):
-    geometry, params, loss = cast(GEOMETRIES[name], dtype), make_params(dtype), make_loss(dtype)
+    geometry, params, loss = cast(STEPPED[name], dtype), make_params(dtype), make_loss(dtype)
     points = run(to_optax(geometry, 0.1), params, loss, STEPS)[2]
     expected = reference(geometry, 0.1, loss, params, STEPS)
     tolerance = 1e-12 if dtype == "float64" else 1e-5
@@ -50,7 +60,7 @@ def test_schedules_count_steps_as_mirror_descent_does():
         return 0.2 * 0.97 ** count.astype(jnp.float64)
 
     params, loss = make_params(), make_loss()
-    for name in ("diagonal", "simplex"):
+    for name in ("diagonal", "kronecker", "simplex"):
         points = run(to_optax(GEOMETRIES[name], schedule), params, loss, 50)[2]
         expected = reference(GEOMETRIES[name], schedule, loss, params, 50)
         assert_close(points, jax.tree.map(lambda leaf: leaf[1:], expected), 1e-12)
@@ -126,7 +136,7 @@ def test_a_tie_needs_the_dual():
     np.testing.assert_allclose(points["w"], expected[1:], rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["simplex", "pnorm", "max", "scaled-blockwise"])
+@pytest.mark.parametrize("name", ["simplex", "pnorm", "max", "kronecker", "scaled-blockwise"])
 def test_moved_parameters_restart_from_where_they_are(name):
     geometry, loss = GEOMETRIES[name], make_loss()
     optimiser = to_optax(geometry, 0.1)
@@ -174,7 +184,7 @@ def test_rounding_is_not_taken_for_an_edit(dtype):
     assert params["w"].dtype == dtype and bool(jnp.isfinite(params["w"]).all())
 
 
-@pytest.mark.parametrize("name", ["diagonal", "pnorm"])
+@pytest.mark.parametrize("name", ["diagonal", "kronecker", "pnorm"])
 def test_vmap_over_runs(name):
     optimiser, loss = to_optax(GEOMETRIES[name], 0.1, momentum=0.5), make_loss()
     scales = jnp.array([1.0, 0.8, 1.3])
@@ -194,7 +204,7 @@ def test_vmap_over_runs(name):
         assert_close(jax.tree.map(lambda x, i=i: x[i], together), alone, 1e-12)
 
 
-@pytest.mark.parametrize("name", ["diagonal", "blockwise"])
+@pytest.mark.parametrize("name", KINDS)
 def test_state_is_arrays_and_survives_a_checkpoint(name):
     optimiser, loss = to_optax(GEOMETRIES[name], 0.1, momentum=0.9), make_loss()
     params, state, _ = run(optimiser, make_params(), loss, 5)
@@ -209,7 +219,7 @@ def test_state_is_arrays_and_survives_a_checkpoint(name):
     )
 
 
-@pytest.mark.parametrize("name", ["euclidean", "diagonal", "blockwise"])
+@pytest.mark.parametrize("name", ["euclidean", *KINDS])
 def test_donated_buffers_are_the_states_own(name):
     geometry = cast(GEOMETRIES[name], jnp.float32)
     optimiser, params = to_optax(geometry, 0.1, momentum=0.9), make_params(jnp.float32)
@@ -234,18 +244,31 @@ def test_a_linear_step_holds_no_dual_and_a_scalar_where_rates_are_equal():
 
 
 def test_geometry_is_not_a_constant_of_the_program():
-    """Constants would be copied into the program, folded at compile time, and never sharded."""
-    params = {"w": jnp.zeros(4096)}
-    for geometry in (Diagonal.like(params), MaxOfDiagonals({"w": jnp.zeros((2, 4096))})):
+    """Constants would be copied into the program, folded at compile time, and never sharded.
+
+    The numbers are random: one number repeated is a short constant whatever its shape.
+    """
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.zeros((64, 64))}
+    largest = MaxOfDiagonals({"w": jnp.zeros((2, 64, 64))})
+    kinds = Diagonal.like(params), Kronecker.like(params), largest
+    for kind in kinds:
+        geometry = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape), kind)
         optimiser = to_optax(geometry, 0.1)
         text = jax.jit(optimiser.update).lower(params, optimiser.init(params), params).as_text()
         assert len(text) < 60_000
 
 
-@pytest.mark.parametrize(("name", "error"), [("diagonal", 0.06), ("pnorm", 0.01)])
+@pytest.mark.parametrize(
+    ("name", "error"), [("diagonal", 0.05), ("kronecker", 0.05), ("pnorm", 0.003)]
+)
 @pytest.mark.parametrize("dtype", ["bfloat16"])
 def test_half_precision_parameters_keep_a_full_dual(name, error, dtype):
-    """The dual is kept in 32 bits, so small steps add up that the parameters cannot show."""
+    """The dual is kept in 32 bits, so small steps add up that the parameters cannot show.
+
+    A linear step keeps none, and its steps are lost where they are below half a last digit. Found:
+    0.04 for either linear one, 0.0013 for the dual.
+    """
     geometry, params = GEOMETRIES[name], make_params(dtype)
     points = run(to_optax(geometry, 0.1), params, make_loss(dtype), 100)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(points[0])} == {dtype}
@@ -260,7 +283,8 @@ def test_half_precision_parameters_keep_a_full_dual(name, error, dtype):
 
 def test_mixed_precision_geometry_follows_the_parameters():
     params = make_params(jnp.float32)
-    for name in ("scaled", "scaled-blockwise"):  # stored in 64 bits, as under jax_enable_x64
+    # Stored in 64 bits, as under jax_enable_x64.
+    for name in ("scaled", "kronecker", "scaled-blockwise"):
         updates, _ = (optimiser := to_optax(GEOMETRIES[name], 0.1)).update(
             params, optimiser.init(params), params
         )
@@ -291,7 +315,7 @@ def test_keys_with_slashes_find_their_block():
     np.testing.assert_allclose(updates["mlp"]["w"], 0, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", ["diagonal", "max", "blockwise"])
+@pytest.mark.parametrize("name", ["diagonal", "max", "kronecker", "blockwise"])
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
 def test_other_parameters_are_refused_at_init(name, wrap):
     other = make_params()
@@ -335,7 +359,7 @@ def test_other_misuse():
         to_optax("absent.safetensors")
     with pytest.raises(ValueError, match="'steps' of type int"):
         to_optax(Euclidean(), 0.1).init({"steps": jnp.arange(3)})
-    for name in ("diagonal", "max"):
+    for name in KINDS:
         optimiser = to_optax(GEOMETRIES[name], 0.1)
         with pytest.raises(ValueError, match="needs the parameters"):
             optimiser.update(make_params(), optimiser.init(make_params()))
@@ -343,8 +367,8 @@ def test_other_misuse():
 
 def test_non_finite_parameters_spread_and_do_not_hang():
     params = make_params()
-    for name in ("max", "pnorm"):
-        optimiser = to_optax(GEOMETRIES[name], 0.1)
+    for name in ("max", "pnorm", "transformed-blockwise"):
+        optimiser = to_optax(STEPPED[name], 0.1)
         broken = jax.tree.map(lambda x: x * jnp.nan, params)
         step = jax.jit(lambda x, y, o=optimiser: o.update(x, o.init(x), y)[0])
         updates = step(params, broken)

@@ -20,8 +20,10 @@ KEY = jax.random.key(0)
 ROUNDING = 1e-12
 """Sums over the steps of runs, in another order, and sixty sweeps; they agree to 2e-13."""
 
-SOLVED = 1e-8
-"""Of the Riccati residual, relative."""
+SOLVED = {1.0: 1e-14, 1e2: 2e-14, 1e5: 5e-14}
+"""Of the Riccati residual, relative, for moments of a condition: rounding of a few products of
+7 x 7 matrices, and hardly more for ill-conditioned ones. Found: 1.2e-15, 1.4e-15, 2.5e-15, and at
+most 7e-15 with other draws."""
 
 
 def spd(rng, size, condition=10.0):
@@ -60,13 +62,13 @@ def test_sweeps_end_where_they_end_wherever_they_begin(golden):
         np.testing.assert_allclose(one, other, atol=1e-12, rtol=0)  # sixty sweeps leave 1e-15
 
 
-@pytest.mark.parametrize("condition", [1.0, 1e2, 1e5])
+@pytest.mark.parametrize("condition", SOLVED)
 def test_residual_of_the_riccati_equation(condition):
     rng = np.random.default_rng(0)
     moved, sloped, rate = spd(rng, 7, condition), spd(rng, 7, condition), 0.3
     found = riccati(moved, sloped, rate)
     residual = found @ moved @ found - rate**2 * sloped
-    assert jnp.linalg.norm(residual) <= SOLVED * jnp.linalg.norm(rate**2 * sloped)
+    assert jnp.linalg.norm(residual) <= SOLVED[condition] * jnp.linalg.norm(rate**2 * sloped)
     np.testing.assert_array_equal(found, found.T)
     assert jnp.linalg.eigvalsh(found)[0] > 0
 

@@ -27,10 +27,11 @@ def test_a_finished_run_is_read_whole(run_folder):
     assert run.recipe == "rotated-digits"
     assert run.command.startswith("mirrax train rotated-digits --seed 0")
     assert [record["round"] for record in run.rounds] == list(range(12))
-    assert run.summary is not None and run.curves is not None and run.geometry is not None
+    for name in ("summary", "curves", "geometry"):
+        assert getattr(run, name) == json.loads((run_folder / f"{name}.json").read_text())
     assert run.notes == ()
     shares = run.activation_by_step
-    assert shares is not None and len(shares) == 400 and len(shares[0]) == 3
+    assert shares == run.rounds[-1]["activation_by_step"]
 
 
 def test_a_run_in_progress_has_only_some_files(run_folder):

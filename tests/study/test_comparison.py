@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from toys import MODEL, TASKS, InThisThread
 
 from mirrax.deploy import averaged, to_optax
 from mirrax.geometry import Diagonal
 from mirrax.meta import classification
-from mirrax.models import build
 from mirrax.study import _trials
 from mirrax.study._baselines import BASELINES, Method, product
 from mirrax.study._compare import (
@@ -28,29 +28,12 @@ from mirrax.study._compare import (
     steps_to,
     tune,
 )
-from mirrax.study._leave_one_out import against_best
 from mirrax.study._trials import Trials, arena, run_trials
-from mirrax.tasks import ImageTask
 
 STEPS, STRIDE, SEEDS = 6, 3, 2
 
 FLOAT32 = 1e-6
 """A few dozen roundings of float32, 6e-8 each, in a run of six steps."""
-
-
-class InThisThread:
-    """Precision is a matter of the thread, so that tests keep to theirs."""
-
-    def __init__(self, workers):
-        del workers
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-    map = staticmethod(map)
 
 
 @pytest.fixture(autouse=True)
@@ -59,20 +42,6 @@ def as_in_life(monkeypatch):
     monkeypatch.setattr(_trials, "ThreadPoolExecutor", InThisThread)
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
         yield
-
-
-def toy(number, rows=14):
-    rng = np.random.default_rng(number)
-    images = rng.uniform(0, 16, (rows + 8, 3, 3, 1)).astype(np.float32)
-    labels = rng.integers(0, 3, rows + 8).astype(np.int32)
-    return ImageTask(
-        f"toy/{number}", images[:rows], labels[:rows], images[rows:], labels[rows:], 3, 1 / 16
-    )
-
-
-# Tasks of different sizes, so that padding is tried too.
-TASKS = (toy(0), toy(1, 10), toy(2))
-MODEL = build("mlp-4", (3, 3, 1), 3)
 
 
 def place(rows=12):
@@ -273,7 +242,7 @@ def test_tuning_sees_no_test_image(monkeypatch):
 def trials(losses, accuracy=0.5):
     losses = np.asarray(losses, dtype=float)
     shape = losses.shape[:-1]
-    return Trials(losses, np.zeros(shape), np.full(shape, accuracy))
+    return Trials(losses, np.full(shape, accuracy))
 
 
 def test_the_best_configuration_is_the_best_mean_over_tasks():
@@ -316,42 +285,3 @@ def test_every_method_has_as_many_configurations_as_the_learned_one():
     assert all(len(method.grid) > 15 for method in wide[len(ours) :])
     alone = learned_methods(geometry(), 0.1, averaging=False)
     assert [method.name for method in alone] == ["MetaMD"]
-
-
-def row(accuracy, loss, steps):
-    fill = lambda values: spread(values)  # noqa: E731
-    return {
-        "test_accuracy": fill(accuracy),
-        "final_loss": fill(loss),
-        "steps_to": {"0.1": fill(steps), "0.3": fill(steps)},
-    }
-
-
-def test_standing_against_the_best_baseline_of_each_column():
-    means = {
-        "MetaMD": row([0.9, 0.8], [0.1, 0.3], [10, 20]),
-        "Euclidean": row([1.0, 1.0], [0.0, 0.0], [1, 1]),
-        "SGD": row([0.8, 0.7], [0.4, 0.4], [30, 30]),
-        "Adam": row([0.6, 0.5], [0.3, 0.2], [None, 5]),
-    }
-    found = against_best(means, "MetaMD", ["MetaMD"])
-    assert found["accuracy"]["rival"] == "SGD"
-    assert np.isclose(found["accuracy"]["gain"], 0.1)
-    assert np.isclose(found["accuracy"]["paired_se"], 0, atol=1e-12)
-    assert found["final_loss"]["rival"] == "Adam"
-    assert np.isclose(found["final_loss"]["ratio"], 0.8)
-    assert found["steps_to_0.1"]["rival"] == "SGD"
-    assert np.isclose(found["steps_to_0.1"]["ratio"], 0.5)
-
-
-def test_standing_of_what_diverged_or_never_arrived():
-    means = {
-        "MetaMD": row([0.1, 0.1], [None, 0.3], [None, 20]),
-        "SGD": row([0.8, 0.7], [0.4, 0.4], [30, 30]),
-    }
-    found = against_best(means, "MetaMD", ["MetaMD"])
-    assert found["final_loss"] is None and found["steps_to_0.1"] is None
-    means["SGD"] = row([0.8, 0.7], [None, 1.0], [None, None])
-    means["MetaMD"] = row([0.9, 0.9], [0.1, 0.1], [1, 1])
-    found = against_best(means, "MetaMD", ["MetaMD"])
-    assert found["final_loss"] is None and found["steps_to_0.1"] is None

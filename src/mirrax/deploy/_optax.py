@@ -9,22 +9,21 @@ else moved them, and `z` is derived from them anew. Momentum `v⁺ = g + μ v` a
 is in the dual, before the step. Sources: S000 eq. 1 and appendix A.1; Sutskever et al. 2013.
 """
 
-import math
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..geometry import AbstractGeometry, AbstractMirrorMap, Blockwise, Diagonal, Euclidean, Scaled
 from ._artifact import Artifact, load
-from ._fit import by_name, check_shapes, expected_shapes, flattened, fold, rebuild, unfold
+from ._checks import check_given, check_learning_rate, check_momentum, check_params
+from ._fit import by_name, expected_shapes, flattened, fold, rebuild, unfold
+from ._state import cast, following, owned, working_dtype
 
 Source: TypeAlias = str | os.PathLike[str] | Artifact | AbstractMirrorMap
 LearningRate: TypeAlias = float | Array | Callable[[Int[Array, ""]], Any]
@@ -121,8 +120,9 @@ def to_optax(
     >>> folder.cleanup()
     """
     geometry, expected, default = _opened(source)
-    rate = _checked_learning_rate(default if learning_rate is None else learning_rate)
-    _check_momentum(momentum, nesterov)
+    rate = default if learning_rate is None else learning_rate
+    check_learning_rate(rate)
+    check_momentum(momentum, nesterov)
     flat = flattened(geometry)
     step = _step_for(flat)(flat, expected, rate)
     if momentum is None:
@@ -145,102 +145,8 @@ def _opened(source: Source) -> tuple[AbstractMirrorMap, Any, float | None]:
     return found, expected_shapes(found), None
 
 
-def _checked_learning_rate(rate: Any) -> Any:
-    if callable(rate) or isinstance(rate, Tracer):
-        return rate
-    if rate is None:
-        raise ValueError(
-            "to_optax.learning_rate: a geometry has no rate of its own, got None; pass one, or "
-            "an artifact."
-        )
-    try:
-        value = float(rate)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError(
-            "to_optax.learning_rate: expected a positive finite number or a schedule, got "
-            f"{rate!r}."
-        )
-    return rate
-
-
-def _check_momentum(momentum: Any, nesterov: bool) -> None:
-    if momentum is None and nesterov:
-        raise ValueError("to_optax.nesterov: it needs a momentum, got momentum=None; try 0.9.")
-    if momentum is not None:
-        check_share("to_optax.momentum", momentum)
-
-
-def check_share(name: str, value: Any) -> None:
-    """Refuses what is not a number from 0 to below 1; traced numbers pass.
-
-    **Arguments:**
-
-    - `name`: the argument, after its function.
-    - `value`: what was given.
-
-    **Raises:**
-
-    - `ValueError`: with the name and the value.
-    """
-    if isinstance(value, Tracer):
-        return
-    if not (np.ndim(value) == 0 and 0 <= value < 1):
-        word = name.rsplit(".", 1)[-1]
-        raise ValueError(f"{name}: expected 0 <= {word} < 1, got {value!r}.")
-
-
 def _rate_at(rate: Any, count: Array, dtype: Any) -> Array:
     return jnp.asarray(rate(count) if callable(rate) else rate).astype(dtype)
-
-
-def following(count: Array) -> Array:
-    """The count after one more step; it stays where its type ends."""
-    return jnp.asarray(optax.safe_increment(count))
-
-
-def _checked_dtype(params: PyTree, expected: Any) -> Any:
-    """Checks parameters and says in which type to compute: theirs, of 32 bits at least."""
-    check_shapes(expected, params)
-    for name, leaf in by_name(params).items():
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise ValueError(
-                f"to_optax: expected floating-point parameters, got {name!r} of type "
-                f"{jnp.result_type(leaf).name}; leave it out with optax.masked."
-            )
-    return _dtype(params)
-
-
-def _dtype(params: PyTree) -> Any:
-    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
-    return jnp.dtype("float64") if jnp.dtype("float64") in dtypes else jnp.dtype("float32")
-
-
-def _cast(tree: PyTree, dtype: Any) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), tree)
-
-
-def as_state(params: PyTree) -> PyTree:
-    """Copies of parameters, of at least 32 bits, for an optimiser's state."""
-    return _owned(params, _dtype(params))
-
-
-def _owned(tree: PyTree, dtype: Any) -> PyTree:
-    """Copies for a state: donating it must not delete the geometry or the parameters.
-
-    The barrier keeps a compiled `init` from computing with megabytes of constants at compile time.
-    """
-    copies = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
-    return _cast(lax.optimization_barrier(copies), dtype)
-
-
-def _params_needed(params: Any) -> None:
-    if params is None:
-        raise ValueError(
-            "to_optax: update needs the parameters, got None; call "
-            "optimiser.update(gradients, state, params)."
-        )
 
 
 def _step_for(geometry: AbstractMirrorMap) -> Callable[..., Any]:
@@ -278,13 +184,14 @@ def _scale_by_rates(
     """`x⁺ = x − η M⁻¹ g`."""
 
     def init(params: PyTree) -> RatesState:
-        dtype = _checked_dtype(params, expected)
-        rates = _rates(_owned(geometry, dtype), fold(geometry, by_name(_cast(params, dtype))))
+        check_params(params, expected)
+        dtype = working_dtype(params)
+        rates = _rates(owned(geometry, dtype), fold(geometry, by_name(cast(params, dtype))))
         return RatesState(jnp.zeros((), jnp.int32), rebuild(unfold(geometry, rates), params))
 
     def update(updates: PyTree, state: Any, params: Any = None, **extra: Any):
         del extra
-        _params_needed(params)
+        check_given("to_optax", params)
 
         def scaled(gradient: Array, rate: Array) -> Array:
             step = _rate_at(learning_rate, state.count, rate.dtype) * gradient.astype(rate.dtype)
@@ -304,20 +211,21 @@ def _linear_step(
     structure = jax.tree.structure(geometry)
 
     def init(params: PyTree) -> LinearState:
-        dtype = _checked_dtype(params, expected)
-        leaves = jax.tree.leaves(_owned(geometry, dtype))
+        check_params(params, expected)
+        dtype = working_dtype(params)
+        leaves = jax.tree.leaves(owned(geometry, dtype))
         return LinearState(jnp.zeros((), jnp.int32), tuple(leaves))
 
     def update(updates: PyTree, state: Any, params: Any = None, **extra: Any):
         del extra
-        _params_needed(params)
+        check_given("to_optax", params)
         return step(updates, state, params)
 
     @jax.jit
     def step(updates: PyTree, state: LinearState, params: PyTree) -> tuple[PyTree, LinearState]:
         own = jax.tree.unflatten(structure, state.geometry)
-        dtype = _dtype(state.geometry)
-        direction = own.to_primal(fold(geometry, by_name(_cast(updates, dtype))))
+        dtype = working_dtype(state.geometry)
+        direction = own.to_primal(fold(geometry, by_name(cast(updates, dtype))))
         rate = _rate_at(learning_rate, state.count, dtype)
         moves = jax.tree.map(
             lambda d, gradient: -(rate * d).astype(gradient.dtype),
@@ -339,9 +247,10 @@ def _mirror_step(
         return fold(geometry, by_name(tree))
 
     def init(params: PyTree) -> MirrorState:
-        dtype = _checked_dtype(params, expected)
-        own = _owned(geometry, dtype)
-        dual = own.to_dual(folded(_owned(params, dtype)))
+        check_params(params, expected)
+        dtype = working_dtype(params)
+        own = owned(geometry, dtype)
+        dual = own.to_dual(folded(owned(params, dtype)))
         primal = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
         return MirrorState(
             jnp.zeros((), jnp.int32),
@@ -352,19 +261,19 @@ def _mirror_step(
 
     def update(updates: PyTree, state: Any, params: Any = None, **extra: Any):
         del extra
-        _params_needed(params)
+        check_given("to_optax", params)
         return step(updates, state, params)
 
     # Compiled here, so that a loop that does not compile does not trace the branches at each step.
     @jax.jit
     def step(updates: PyTree, state: MirrorState, params: PyTree) -> tuple[PyTree, MirrorState]:
-        dtype = _dtype(state.dual)
+        dtype = working_dtype(state.dual)
         own = jax.tree.unflatten(structure, state.geometry)
-        here = _cast(params, dtype)
+        here = cast(params, dtype)
         rate = _rate_at(learning_rate, state.count, dtype)
         moved = jax.tree.map(_was_moved, params, state.primal)
         dual = _current_dual(own, folded(state.dual), folded(here), folded(moved))
-        dual = jax.tree.map(lambda z, g: z - rate * g, dual, folded(_cast(updates, dtype)))
+        dual = jax.tree.map(lambda z, g: z - rate * g, dual, folded(cast(updates, dtype)))
         there = rebuild(unfold(geometry, own.to_primal(dual)), params)
         moves = jax.tree.map(
             lambda new, old, gradient: (new - old).astype(gradient.dtype), there, here, updates

@@ -1,0 +1,63 @@
+"""What an optimiser's state is made of: copies of its own, in at least 32 bits, and a count."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, PyTree
+
+
+def following(count: Array) -> Array:
+    """The count after one more step; it stays where its type ends.
+
+    >>> int(following(jnp.int32(2**31 - 1))) == 2**31 - 1
+    True
+    """
+    return jnp.asarray(optax.safe_increment(count))
+
+
+def working_dtype(params: PyTree) -> Any:
+    """The type to compute in: 64 bits where any leaf has them, and 32 bits elsewhere.
+
+    >>> working_dtype({"w": jnp.ones(2, jnp.bfloat16)}).name
+    'float32'
+    """
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
+    return jnp.dtype("float64") if jnp.dtype("float64") in dtypes else jnp.dtype("float32")
+
+
+def cast(tree: PyTree, dtype: Any) -> PyTree:
+    """A tree with every leaf of one type.
+
+    >>> cast({"w": jnp.ones(2, jnp.bfloat16)}, "float32")["w"].dtype.name
+    'float32'
+    """
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), tree)
+
+
+def owned(tree: PyTree, dtype: Any) -> PyTree:
+    """Copies for a state: donating it must not delete the geometry or the parameters.
+
+    The barrier keeps a compiled `init` from computing with megabytes of constants at compile time.
+
+    **Arguments:**
+
+    - `tree`: parameters, or a geometry.
+    - `dtype`: the type of the copies.
+
+    >>> owned({"w": jnp.ones(2)}, "float32")["w"].tolist()
+    [1.0, 1.0]
+    """
+    copies = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+    return cast(lax.optimization_barrier(copies), dtype)
+
+
+def as_state(params: PyTree) -> PyTree:
+    """Copies of parameters, of at least 32 bits, for an optimiser's state.
+
+    >>> as_state({"w": jnp.ones(2, jnp.bfloat16)})["w"].dtype.name
+    'float32'
+    """
+    return owned(params, working_dtype(params))
