@@ -205,3 +205,13 @@ def test_neither_the_control_nor_an_averaged_geometry_is_a_baseline():
         assert np.isclose(found["accuracy"]["gain"], gain)
         assert np.isclose(found["final_loss"]["ratio"], loss)
         assert np.isclose(found["steps_to_0.1"]["ratio"], steps)
+
+
+def test_learning_curves_are_kept_and_drawn_task_by_task(made):
+    path, result, _ = made
+    curves = json.loads((path / "curves.json").read_text())
+    assert curves["steps"] == [0, 2, 4]
+    assert list(curves["tasks"]) == list(result["cells"])
+    for task, row in curves["tasks"].items():
+        assert list(row) == list(result["cells"][task]) and set(row["SGD"]) == {"mean"}
+        assert (path / "figures" / f"curves-{task}.svg").exists()
