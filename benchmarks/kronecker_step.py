@@ -4,11 +4,10 @@ r"""A step in a Kronecker geometry beside a step of plain SGD, forward and backw
 
 One dense layer of `N × N` with batch 128: `sgd` computes the layer's outputs, from them as slopes
 the gradients of weights and inputs, and the update; `kronecker` is the update of `deploy.to_optax`
-alone, from a gradient. The second divided by the first
-was planned to be at most 3 at `N = 1000`; by arithmetic it is `2N³` multiplications against
-`3 · 128 N²`. `inverse` multiplies by the inverse factors, which a Kronecker step never forms, to
-see what the solves cost. The network is `784-100-100-10` at batch 128: whole training steps of each
-optimiser, in one `lax.scan`.
+alone, from a gradient. The second divided by the first was planned to be at most 3 at `N = 1000`;
+by arithmetic it is `2N³` multiplications against `3 · 128 N²`. `inverse` multiplies by the inverse
+factors, which a Kronecker step never forms, to see what the solves cost. The network is
+`784-100-100-10` at batch 128: whole training steps of each optimiser, in one `lax.scan`.
 """
 
 import sys

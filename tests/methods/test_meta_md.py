@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirrax.geometry import Diagonal, MaxOfDiagonals
+from mirrax.geometry import Diagonal, Kronecker, MaxOfDiagonals
 from mirrax.hypergradient import Direct, Evolution, Reverse, Truncated
-from mirrax.inner import MirrorDescent, PreconditionedDescent
+from mirrax.inner import MirrorDescent, PreconditionedDescent, Problem, Repeat
 from mirrax.meta import Alternating, Descent
 from mirrax.methods import meta_md
 from mirrax.objective import LipschitzRegretBound, RegretBound
@@ -26,6 +26,45 @@ def test_the_default_is_the_closed_form_from_the_identity():
     assert jax.tree.map(jnp.shape, geometry.log_diagonal) == {"w": (3,), "b": ()}
     assert learner.outer.rate == 0.1 and learner.outer.steps == learner.steps == 10
     assert isinstance(learner.inner, MirrorDescent)
+
+
+def test_factors_are_learned_by_the_closed_form():
+    """On one quadratic `½‖P(W − C)Q‖²`, always from the same weights."""
+    rng = np.random.default_rng(2)
+    goal = jnp.asarray(rng.normal(size=(3, 2)))
+    row, column = jnp.array([3.0, 1.0, 0.3]), jnp.array([2.0, 0.5])
+
+    def start(key):
+        del key
+        return {"w": jnp.zeros((3, 2)), "b": jnp.ones(2)}
+
+    def loss(params, shared, data):
+        del shared, data
+        moved = row[:, None] * (params["w"] - goal) * column
+        return (jnp.sum(moved**2) + jnp.sum(params["b"] ** 2)) / 2
+
+    learner, geometry = meta_md(
+        start, steps=8, rate=0.02, geometry="kronecker", comparator="solution", key=KEY
+    )
+    assert isinstance(learner.outer, Alternating) and learner.outer.comparator == "solution"
+    assert type(learner.inner) is PreconditionedDescent
+    assert isinstance(geometry, Kronecker)
+    for found in (*geometry.factors["w"].matrices, jnp.diag(geometry.factors["b"] + 1)):
+        np.testing.assert_array_equal(found, np.eye(len(found)))
+    solution = {"w": goal[None], "b": jnp.zeros((1, 2))}
+    problems, records = Problem(loss, Repeat(jnp.zeros(1)), solution), []
+    state = learner.init(geometry, key=KEY)
+    for _ in range(6):
+        state, record = learner.round(state, problems)
+        assert not record.failed
+        records.append(record)
+    # Runs end lower, and the bound that they are learned from falls.
+    assert records[-1].value < 0.1 * records[0].value
+    assert records[-1].summary.last_loss.max() < 0.1 * records[0].summary.last_loss.max()
+    first, last = (node.factors["w"].matrices for node in (geometry, state.geometry))
+    for before, after in zip(first, last, strict=True):
+        # Steeper directions have more curvature.
+        assert np.all(np.diff(np.diag(before)) == 0) and np.all(np.diff(np.diag(after)) < 0)
 
 
 def test_the_papers_composition():
