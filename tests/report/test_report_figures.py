@@ -12,6 +12,7 @@ from mirrax._errors import MirraxError
 from mirrax.report import Run
 from mirrax.report._run_figures import figures_of
 from mirrax.report._style import drawing, strokes
+from mirrax.study._baselines import BASELINES
 
 
 def write_each(run: Run, paths, folder):
@@ -177,6 +178,14 @@ def test_every_series_can_be_told_apart_without_colour():
     assert len({str(stroke.dashes) for stroke in found.values()}) == len(names)
     assert found["MetaMD"].width > found["SGD"].width
     assert strokes(["MetaMD", "SGD"])["SGD"] == found["SGD"]
+
+
+def test_every_method_of_a_study_can_be_told_apart():
+    """All at once: baselines, the control, and three geometries with and without averaging."""
+    learned = ["MetaMD", "MetaMD, max of 3", "MetaMD, Kronecker", "Euclidean"]
+    names = [*BASELINES, *learned, *(f"{name}, averaged" for name in learned)]
+    found = strokes(names).values()
+    assert len({(stroke.colour, str(stroke.dashes)) for stroke in found}) == len(names)
 
 
 def test_the_legend_fits_above_the_axes():

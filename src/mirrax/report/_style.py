@@ -141,7 +141,13 @@ _KNOWN = {
     "nesterov": Stroke(SLATE, _DASHES[6], 1.5, 3),
     "adam": Stroke(GREEN, _DASHES[3], 1.5, 3),
     "adamw": Stroke(ORANGE, _DASHES[5], 1.5, 3),
+    "adamw, schedule-free": Stroke(ORANGE, _DASHES[3], 1.5, 3),
     "rmsprop": Stroke(PURPLE, _DASHES[2], 1.5, 3),
+    "muon": Stroke(SLATE, _DASHES[2], 1.5, 3),
+    "euclidean": Stroke(INK, _DASHES[5], 1.7, 4),
+    "euclidean, averaged": Stroke(INK, _DASHES[2], 1.7, 4),
+    "metamd": Stroke(VERMILLION, _DASHES[0], 2.3, 5),
+    "metamd, averaged": Stroke(VERMILLION, _DASHES[1], 2.3, 5),
     # Few-shot methods: a colour and a sign a family, a dash pattern each within it.
     "maml": Stroke(BLUE, _DASHES[1], 1.5, 3),
     "anil": Stroke(BLUE, _DASHES[2], 1.5, 3),
@@ -176,6 +182,10 @@ _OTHERS = (
     Stroke(INK, _DASHES[5], 1.9, 5, "X"),
     Stroke(ORANGE, _DASHES[1], 1.9, 5, "X"),
     Stroke(SLATE, _DASHES[3], 1.9, 5, "X"),
+    Stroke(PURPLE, _DASHES[6], 1.9, 5, "X"),
+    Stroke(GREEN, _DASHES[4], 1.9, 5, "X"),
+    Stroke(BLUE, _DASHES[3], 1.9, 5, "X"),
+    Stroke(SKY, _DASHES[2], 1.9, 5, "X"),
 )
 
 
@@ -194,7 +204,8 @@ def strokes(names: Collection[str]) -> dict[str, Stroke]:
     '#d55e00'
     """
     found = {name: _KNOWN[name.casefold()] for name in names if name.casefold() in _KNOWN}
-    free = itertools.cycle([s for s in _OTHERS if s not in found.values()])
+    taken = {(stroke.colour, stroke.dashes) for stroke in found.values()}
+    free = itertools.cycle([s for s in _OTHERS if (s.colour, s.dashes) not in taken])
     return {name: found.get(name) or next(free) for name in names}
 
 

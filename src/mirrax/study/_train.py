@@ -256,7 +256,7 @@ def open_folder(
     if not resume:
         return RunFolder.create(path, record)
     folder, found = RunFolder.open(path)
-    if found["fields"] != record["fields"] or found["seed"] != seed:
+    if _completed(config, found["fields"]) != record["fields"] or found["seed"] != seed:
         raise ConfigError(f"{path} was made with other fields; choose another --out.")
     return folder
 
@@ -279,7 +279,8 @@ def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> None:
     - `ConfigError`: if meta-training has begun and a field cannot change any more.
     """
     fields = {k: _plain(v) for k, v in dataclasses.asdict(config).items()}
-    changed = {name for name, value in fields.items() if record["fields"].get(name) != value}
+    before = _completed(config, record["fields"])
+    changed = {name for name, value in fields.items() if before.get(name) != value}
     fixed = sorted(changed - config.changeable)
     if folder.begun and fixed:
         raise ConfigError(
@@ -300,6 +301,11 @@ def record_of(config: Any, *, recipe: str, seed: int, budget: str, command: str)
         "fields": {k: _plain(v) for k, v in dataclasses.asdict(config).items()},
         "command": command,
     }
+
+
+def _completed(config: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded fields, and the defaults of those that there were not when they were recorded."""
+    return {f.name: _plain(f.default) for f in dataclasses.fields(config)} | dict(fields)
 
 
 def _plain(value: Any) -> Any:
