@@ -12,7 +12,7 @@ import optax.tree as vector
 from jaxtyping import PRNGKeyArray
 
 from .._tree import Scalar
-from ..inner import AbstractInner, AbstractObjective, Prior, Problem, RunSummary, fold
+from ..inner import AbstractInner, AbstractObjective, Prior, Problem, RunSummary, drawn, fold
 from ._base import AbstractHypergradient, EstimatorState, Part, split
 
 
@@ -56,11 +56,12 @@ class Direct(AbstractHypergradient):
         """The value and its direct derivative."""
         del state
         learned, complete = split(prior, self.wrt)
-        begin = inner.init(prior)
+        held = drawn(prior, key)
+        begin = inner.init(held)
         dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
 
         def stage_cost(part: Prior, step):
-            return objective.stage(complete(part), problem, step)
+            return objective.stage(drawn(complete(part), key), problem, step)
 
         def observe(gathered, step, count):
             value, grad, summary = gathered
@@ -70,11 +71,12 @@ class Direct(AbstractHypergradient):
 
         empty = (jnp.zeros((), dtype), vector.zeros_like(learned), RunSummary.empty(dtype))
         end, (value, grad, summary) = fold(
-            inner, prior, problem, self.steps, observe, empty, key=key, state=begin
+            inner, held, problem, self.steps, observe, empty, key=key, state=begin
         )
 
         def terminal_cost(part: Prior):
-            return objective.terminal(complete(part), problem, begin.primal, end.primal)
+            whole = drawn(complete(part), key)
+            return objective.terminal(whole, problem, begin.primal, end.primal)
 
         cost, slope = jax.value_and_grad(terminal_cost)(learned)
         return value + cost, vector.add(grad, slope), EstimatorState(summary)

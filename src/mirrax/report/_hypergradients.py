@@ -105,8 +105,10 @@ def _other(entry: Mapping[str, Any] | None, reasons: dict[str, str]) -> Cell:
 def _names(
     rows: Sequence[Mapping[str, Any]], wanted: Callable[[Mapping[str, Any]], bool]
 ) -> list[str]:
-    """Estimators, in the order of the rows."""
-    return list(dict.fromkeys(e["estimator"] for row in rows for e in row["entries"] if wanted(e)))
+    """Estimators that are wanted in some row, in the order of entries."""
+    entries = [entry for row in rows for entry in row["entries"]]
+    names = {entry["estimator"] for entry in entries if wanted(entry)}
+    return [name for name in dict.fromkeys(e["estimator"] for e in entries) if name in names]
 
 
 def _columns(names: Sequence[str]) -> tuple[Column, ...]:

@@ -64,7 +64,9 @@ from ..objective import LipschitzRegretBound, ValidationLoss, WeightedSum
 
 ALL_PARTS = ("geometry", "start", "shared")
 RATE = 0.1
-RUN_STEPS, SOLVER_STEPS = 6, 200
+RUN_STEPS, SOLVER_STEPS = 6, 400
+_NEAR = 0.3
+"""The rate of the proximal problem: so near that there is one solution, which moves smoothly."""
 _SHAPES = {"dense": {"weight": (3, 2)}, "gain": {"scale": (2,)}}
 _ROLES = {"dense": {"weight": ("in", "out")}, "gain": {"scale": ("out",)}}
 
@@ -117,7 +119,10 @@ GEOMETRIES: Mapping[str, Callable[[Any], Any]] = {
 """How a geometry is made for parameters; its numbers are then drawn."""
 
 STEPWISE = {
-    "RandomMask": "a mask is a step function of its logits, differentiated as its smooth version"
+    "RandomMask": (
+        "a mask is a step function of its logits, differentiated as its smooth version; evolution "
+        "strategies, which see the steps, are compared in all other numbers"
+    )
 }
 """Geometries whose derivative is, by definition, not that of their values."""
 
@@ -158,7 +163,7 @@ def make_case(
     - `geometry`: a name in `GEOMETRIES`.
     - `solved`: the proximal problem's solution instead of a run.
     - `quadratic`: the linear model, whose objective is the validation loss alone. The network's
-      is besides a tenth of a regret bound, where the geometry has a divergence.
+      is besides a tenth of a regret bound, where the geometry has one.
     - `seed`: of data, geometry and start, and of the run.
 
     **Raises:**
@@ -174,12 +179,12 @@ def make_case(
     batches = Repeat(support) if solved or quadratic else Minibatch(support, 4)
     loss = linear if quadratic else network
     judged: AbstractObjective = ValidationLoss()
-    if isinstance(made, AbstractGeometry) and not quadratic:
+    if isinstance(made, AbstractGeometry) and made.is_strongly_convex and not quadratic:
         bound = LipschitzRegretBound(0.3, comparator="last")
         judged = WeightedSum(((1.0, judged), (0.1, bound)))
     return GradientCase(
         judged,
-        BregmanProximal(1.0) if solved else _rule(made),
+        BregmanProximal(_NEAR) if solved else _rule(made),
         Prior(made, start, {"scale": jnp.asarray(1.2)}),
         Problem(loss, batches, query=query),
         SOLVER_STEPS if solved else RUN_STEPS,

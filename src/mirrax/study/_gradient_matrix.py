@@ -177,7 +177,8 @@ def entries(
         elif column.kind == "exact":
             row |= _exact(name, exact, linear, references)
         else:
-            row |= _approximate(found[name], _select(truth, case, found[name].parts))
+            one = found[name] if geometry not in STEPWISE else _smooth(found[name], case)
+            row |= _approximate(one, _select(truth, case, one.parts))
         rows.append(row)
     return rows
 
@@ -195,6 +196,14 @@ def _try_all(
         except NumericalError as fault:
             reasons[name] = ("flagged", str(fault))
     return found, reasons
+
+
+def _smooth(found: Estimate, case: GradientCase) -> Estimate:
+    """Without the geometry's numbers where values alone are used: those see the steps in them."""
+    if found.error is None:
+        return found
+    count, parts = len(differentiated(case.prior, ("geometry",))), ("start", "shared")
+    return Estimate(found.slope[count:], found.error[count:], parts)
 
 
 def _select(slope: np.ndarray, case: GradientCase, parts: tuple[str, ...]) -> np.ndarray:
