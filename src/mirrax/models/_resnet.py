@@ -147,7 +147,8 @@ def residual(
         *((f"{n}/weight", f"{_norm(n)}/gain", f"{_norm(n)}/bias") for n in shapes),
         ("dense_0/weight", "dense_0/bias"),
     )
-    return Model(name, init, apply, roles | norms | {"dense_0": dict(DENSE_ROLES)}, blocks)
+    roles |= norms | {"dense_0": dict(DENSE_ROLES)}
+    return Model(name, init, apply, roles, blocks, normalises=True)
 
 
 def _layout(
