@@ -5,6 +5,8 @@ import json
 import pytest
 
 from mirrax import cli, report
+from mirrax.models import build
+from mirrax.study._images import exchangeable_axes
 from small_cifar10 import expect_small, write_batches
 
 TRAIN = ["train", "cifar-10", "--budget", "smoke", "--steps", "4", "--stride", "2", "--json"]
@@ -50,6 +52,20 @@ def test_online_rates(data, tmp_path, as_in_life, model):
     assert len(summary["methods"]) == 3 and summary["configurations"] == 24
     assert summary["methods"][0]["curve"]["steps"] == [0, 4]
     assert not report.Run.read(path).notes
+
+
+@pytest.mark.parametrize("name", ["resnet18-2", "conv4-2", "lenet5"])
+def test_hidden_channels_are_exchangeable_and_colours_and_classes_are_not(name):
+    """Whatever order the model lists its layers in; normalisations and shortcuts included."""
+    model = build(name, (32, 32, 3), 10)
+    axes = dict(zip(model.leaf_shapes, exchangeable_axes(model), strict=True))
+    assert axes["conv_0/weight"] == (3,) and axes["conv_1/weight"] == (2, 3)
+    *_, (head, bias) = model.blocks
+    assert axes[head] == (0,) and axes[bias] == ()
+    assert {axes[leaf] for leaf in axes if "norm" in leaf} <= {(0,)}
+    assert {axes[leaf] for leaf in axes if leaf.startswith("shortcut_") and "norm" not in leaf} <= {
+        (2, 3)
+    }
 
 
 @pytest.mark.parametrize(
