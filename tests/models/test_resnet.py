@@ -183,13 +183,6 @@ def test_bfloat16_is_what_convolutions_compute_in(monkeypatch):
 # Batch statistics
 
 
-def test_the_whole_batch_is_judged_together():
-    params, images = disturbed(tiny()), drawn(6, *SHAPE)
-    apply = jax.jit(tiny().apply)
-    apart = jnp.concatenate([apply(params, images[:3]), apply(params, images[3:])])
-    assert np.abs(apply(params, images) - apart).max() > 1e-2
-
-
 def test_with_reference_every_query_is_judged_alone():
     params, support, query = disturbed(tiny()), drawn(3, *SHAPE), drawn(4, *SHAPE, seed=2)
     apply = jax.jit(functools.partial(tiny().apply, reference=3))
