@@ -149,7 +149,7 @@ def fails(words, capsys, code=2):
         (["train", "rotated-digits", "--seed", "-1"], "--seed: expected 0 to"),
         (["train", "rotated-digits", "--seed", "99999999999"], "--seed: expected 0 to"),
         (["train", "rotated-digits", "--held-out", "46"], "--held-out: no task '46'"),
-        (["train", "rotated-digits", "--model", "lenet"], "Did you mean 'lenet5'"),
+        (["train", "rotated-digits", "--model", "lenet"], "Did you mean 'lenet5' or"),
         (["train", "rotated-digits", "--baselines", "Adma"], "Did you mean 'Adam'"),
         (["train", "rotated-digits", "--resume"], "is not a run folder"),
         (["train", "rotated-mnist", "--data", "nowhere"], "nowhere"),

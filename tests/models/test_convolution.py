@@ -28,15 +28,16 @@ def by_lax(images, kernel, padding):
     )
 
 
-def by_hand(images, kernel, pads):
+def by_hand(images, kernel, pads, stride=1):
     """The defining sum, one output pixel at a time, in numpy."""
     images = np.pad(np.asarray(images), ((0, 0), *pads, (0, 0)))
     kernel = np.asarray(kernel)
-    height = images.shape[1] - kernel.shape[0] + 1
-    width = images.shape[2] - kernel.shape[1] + 1
+    height = (images.shape[1] - kernel.shape[0]) // stride + 1
+    width = (images.shape[2] - kernel.shape[1]) // stride + 1
     out = np.zeros((len(images), height, width, kernel.shape[3]))
     for i, j in np.ndindex(height, width):
-        window = images[:, i : i + kernel.shape[0], j : j + kernel.shape[1]]
+        top, left = stride * i, stride * j
+        window = images[:, top : top + kernel.shape[0], left : left + kernel.shape[1]]
         out[:, i, j] = np.einsum("nabc,abco->no", window, kernel)
     return out
 
@@ -90,6 +91,27 @@ def test_patches_equal_the_defining_sum(shape, pads):
     run = jax.jit(functools.partial(convolve, padding=pads, method="patches"))
     actual = run(images, kernel)
     assert_close(actual, jnp.asarray(by_hand(images, kernel, pads)))
+
+
+# Patches of one row and of the whole kernel, sizes that the stride divides and that it does not.
+@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize(
+    "shape", [(2, 8, 7, 3, 3, 6, 2), (2, 9, 8, 3, 3, 1, 4), (3, 6, 7, 1, 1, 5, 3)]
+)
+def test_strides_equal_the_defining_sum(shape, stride):
+    images, kernel = make(0, *shape, np.float64)
+    expected = by_hand(images, kernel, ((1, 1), (1, 1)), stride)
+    weights = jnp.asarray(np.random.default_rng(1).standard_normal(expected.shape))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(method, images, kernel):
+        options = {"padding": 1, "stride": stride, "method": method}
+        result, pull = jax.vjp(functools.partial(convolve, **options), images, kernel)
+        return result, pull(weights)
+
+    patches, lax = (run(method, images, kernel) for method in METHODS)
+    assert_close(patches[0], jnp.asarray(expected))
+    assert_close(patches, lax)
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 4, 2, 3), (3, 7, 3, 1, 4)])
@@ -168,6 +190,8 @@ def test_an_accelerator_gets_lax_by_default(monkeypatch):
         ({"padding": -1}, "convolve.padding: .*got"),
         ({"padding": ((1, -1), (0, 0))}, "convolve.padding: .*none negative"),
         ({"padding": (1, 1, 1)}, "convolve.padding: .*got"),
+        ({"stride": 0}, "convolve.stride: expected a positive whole number, got 0"),
+        ({"stride": True}, "convolve.stride: .*got True"),
         ({"method": "winograd"}, "convolve.method: .*got 'winograd'"),
     ],
 )

@@ -21,9 +21,14 @@ COUNTS = {
     "conv4-32": 28650,
     "conv4-64": 112586,
     "conv4-128": 446346,
+    "resnet18": 11172810,
+    "resnet18-bf16": 11172810,
 }
-HE = [name for name in NAMES if not name.startswith("conv4")]
-"""Models with He's initial values and without batch statistics; test_conv4.py has the others."""
+SMALL = [*(name for name in NAMES if not name.startswith("resnet")), "resnet18-2"]
+"""Models that are quickly drawn and compiled."""
+HE = [name for name in NAMES if not name.startswith(("conv4", "resnet"))]
+"""Models with He's initial values and without batch statistics; test_conv4.py and test_resnet.py
+have the others."""
 KEY = jax.random.key(0)
 
 
@@ -38,11 +43,16 @@ def test_every_name_has_a_count():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_name_and_count(name):
+    model = build(name, SHAPE, 10)
+    assert model.name == name
+    assert model.count == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", SMALL)
 class TestEveryModel:
-    def test_name_and_count(self, name):
+    def test_all_that_is_drawn_is_counted(self, name):
         model, params = drawn(name)
-        assert model.name == name
-        assert model.count == COUNTS[name]
         assert model.count == sum(leaf.size for leaf in jax.tree.leaves(params))
 
     def test_roles_follow_the_parameters(self, name):
@@ -177,6 +187,8 @@ def test_any_widths_by_name():
         ("mlp-128-64-", "'mlp-128-64'"),
         ("mlp-0", "any other widths as mlp-W1-W2"),
         ("mlp", "any other widths as mlp-W1-W2"),
+        ("resnet-18", "'resnet18'"),
+        ("resnet18-0", "'resnet18'"),
     ],
 )
 def test_unknown_names_get_the_nearest(name, near):

@@ -159,7 +159,7 @@ def poisoned(whole, task):
         return leaf.at[task].set(jnp.nan)
 
     spoilt = jax.tree.map(spoil, (whole.problems, whole.train, whole.test))
-    return type(whole)(*spoilt, whole.numbers, whole.model, whole.scale)
+    return dataclasses.replace(whole, problems=spoilt[0], train=spoilt[1], test=spoilt[2])
 
 
 def test_neither_tuning_nor_meta_training_sees_the_held_out_task(tmp_path, monkeypatch):

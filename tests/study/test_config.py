@@ -106,6 +106,7 @@ def test_records_are_read_back(config):
 FAMILIES = {
     "rotated-digits": ((8, 8, 1), 10, {"0", "15", "30", "45", "60", "75"}),
     "rotated-mnist": ((28, 28, 1), 10, {"0", "15", "30", "45", "60", "75"}),
+    "cifar-10": ((32, 32, 3), 10, {"1", "2", "3", "4", "rest"}),
     "diverse-digits": ((28, 28, 1), 10, {"mnist", "fashion-mnist", "usps", "kmnist", "svhn"}),
 }
 

@@ -71,7 +71,7 @@ def test_resuming_a_finished_run_changes_nothing(finished, as_in_life):
     [
         (["--stride", "7"], "--stride: expected a divisor of --steps (20), got 7."),
         (["--batch", "0"], "--batch: expected a positive number, got 0."),
-        (["--model", "lenet"], "unknown model 'lenet'. Did you mean 'lenet5'?"),
+        (["--model", "lenet"], "unknown model 'lenet'. Did you mean 'lenet5' or 'resnet18'?"),
     ],
 )
 def test_bad_requests_are_one_clear_line(words, message, tmp_path, capsys):

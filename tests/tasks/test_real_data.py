@@ -71,10 +71,27 @@ def test_usps(real_data):
     assert task.train_images.min() == 0 and task.train_images.max() == 1
 
 
+def test_cifar10(real_data):
+    """Published means: .4914 .4822 .4465 of all training images, .4942 .4851 .4504 of the test."""
+    need(real_data, "cifar-10")
+    task = load_images("cifar-10", real_data)
+    assert np.bincount(task.test_labels).tolist() == [1000] * 10
+    means = task.test_images.mean(axis=(0, 1, 2)) / 255
+    assert np.abs(means - [0.4942, 0.4851, 0.4504]).max() < 1e-4
+    counts = set(np.bincount(task.train_labels))
+    assert counts == ({1000} if task.note else {5000})
+    means = task.train_images.mean(axis=(0, 1, 2)) / 255
+    # A mean of 10,000 images, whose own means have a deviation of 0.13, is known to 0.0013.
+    tolerance = 0.005 if task.note else 1e-4
+    assert np.abs(means - [0.4914, 0.4822, 0.4465]).max() < tolerance
+
+
 FEW_SHOT = ["omniglot", "cifar-100", "mini-imagenet"]
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "usps", *FEW_SHOT])
+@pytest.mark.parametrize(
+    "name", ["mnist", "fashion-mnist", "kmnist", "usps", "cifar-10", *FEW_SHOT]
+)
 def test_checksums(real_data, name):
     need(real_data, name)
     assert all("matches" in file.evidence for file in verify(name, real_data))

@@ -316,8 +316,8 @@ def test_missing_sets_are_listed(small):
     small.idx("mnist")
     small.usps(1)
     lines = missing()
-    few_shot = ["omniglot", "cifar-100", "mini-imagenet"]
-    assert list(lines) == ["qmnist", "kmnist", "fashion-mnist", "svhn", *few_shot]
+    others = ["cifar-10", "omniglot", "cifar-100", "mini-imagenet"]
+    assert list(lines) == ["qmnist", "kmnist", "fashion-mnist", "svhn", *others]
     assert "train_32x32.mat and test_32x32.mat" in lines["svhn"]
     assert "http://ufldl.stanford.edu/housenumbers/" in lines["svhn"]
     assert missing(names=["mnist", "usps"]) == {}

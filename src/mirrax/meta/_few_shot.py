@@ -23,7 +23,7 @@ from ..inner import AbstractInner, AbstractObjective, Prior, RunSummary, Step, d
 from ..models import Model, accuracy, cross_entropy
 from ..tasks import Episodes
 from ._episodic import Statistics, episode_problem, logits_of
-from ._sharding import each
+from ._sharding import check_devices, each
 
 
 class FewShotState(eqx.Module):
@@ -106,11 +106,7 @@ class FewShot(eqx.Module):
     def __check_init__(self):
         if self.tasks < 1:
             raise ValueError(f"FewShot.tasks: expected at least 1, got {self.tasks!r}.")
-        if self.devices < 1 or self.tasks % self.devices or self.devices > jax.device_count():
-            raise ValueError(
-                f"FewShot.devices: expected a divisor of the {self.tasks} tasks, at most the "
-                f"{jax.device_count()} devices there are, got {self.devices!r}."
-            )
+        check_devices("FewShot", self.devices, self.tasks)
 
     @property
     def steps(self) -> int:

@@ -18,6 +18,7 @@ from ..hypergradient import ImplicitReport
 from ..inner import AbstractInner, Prior, Problem, RunSummary, Step, fold
 from ..objective import frozen
 from ._outer import AbstractOuter, Runs
+from ._sharding import check_devices
 
 
 class MetaState(eqx.Module):
@@ -70,16 +71,27 @@ class ManyShot(eqx.Module):
     - `outer`: the rule that improves the geometry.
     - `initialise`: draws initial weights, `key -> parameters`.
     - `visits`: how many initial weights each task gets a round.
+    - `devices`: over how many devices tasks are spread; a divisor of their number.
+    - `in_turn`: whether each device takes its runs one after another instead of side by side: for
+      networks that keep it busy alone, or fill its memory.
+
+    **Raises:**
+
+    - `ValueError`: if `visits` or `devices` is not positive, there are no so many devices, or, in a
+      round, `devices` does not divide the number of tasks.
     """
 
     inner: AbstractInner
     outer: AbstractOuter
     initialise: Callable[[PRNGKeyArray], Primal] = eqx.field(static=True)
     visits: int = eqx.field(static=True, default=1)
+    devices: int = eqx.field(static=True, default=1)
+    in_turn: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         if self.visits < 1:
             raise ValueError(f"ManyShot.visits: expected at least 1, got {self.visits!r}.")
+        check_devices("ManyShot", self.devices)
 
     @property
     def steps(self) -> int:
@@ -119,10 +131,12 @@ class ManyShot(eqx.Module):
         The next state, and what the round showed.
         """
         count = len(jax.tree.leaves(problems)[0])
+        check_devices("ManyShot", self.devices, count)
         start_key, run_key = jax.random.split(jax.random.fold_in(state.key, state.round))
         shape = (count, self.visits)
         starts = jax.vmap(jax.vmap(self.initialise))(jax.random.split(start_key, shape))
-        runs = Runs(problems, starts, jax.random.split(run_key, shape))
+        keys = jax.random.split(run_key, shape)
+        runs = Runs(problems, starts, keys, self.devices, self.in_turn)
 
         geometry, outer, outcome = self.outer.update(self.inner, state.geometry, state.outer, runs)
         sound = jnp.all(outcome.summary.finite_steps >= self.steps)

@@ -18,6 +18,7 @@ from ..geometry import AbstractGeometry
 from ..hypergradient import AbstractHypergradient, ImplicitReport
 from ..inner import AbstractInner, AbstractObjective, Prior, Problem, RunSummary
 from ._reference import Reference
+from ._sharding import each
 
 
 class Runs(eqx.Module):
@@ -28,14 +29,18 @@ class Runs(eqx.Module):
     - `problems`: leading axis of tasks.
     - `starts`: initial weights, leading axes (tasks, visits).
     - `keys`: randomness of each run, shape (tasks, visits).
+    - `devices`: over how many devices tasks are spread; a divisor of their number.
+    - `in_turn`: whether each device takes its runs one after another.
     """
 
     problems: Problem
     starts: Primal
     keys: PRNGKeyArray
+    devices: int = eqx.field(static=True, default=1)
+    in_turn: bool = eqx.field(static=True, default=False)
 
     def map(self, function: Any) -> Any:
-        """Applies `function(problem, start, key)` to every run, in one vectorised program.
+        """Applies `function(problem, start, key)` to every run, in one compiled program.
 
         **Arguments:**
 
@@ -45,8 +50,14 @@ class Runs(eqx.Module):
 
         The results, with leading axes (tasks, visits).
         """
-        over_visits = jax.vmap(function, in_axes=(None, 0, 0))
-        return jax.vmap(over_visits)(self.problems, self.starts, self.keys)
+
+        def over_visits(task: tuple[Problem, Primal, PRNGKeyArray]) -> Any:
+            problem, *visits = task
+            return each(lambda visit: function(problem, *visit), tuple(visits), 1, self.in_turn)
+
+        return each(
+            over_visits, (self.problems, self.starts, self.keys), self.devices, self.in_turn
+        )
 
 
 class Outcome(eqx.Module):

@@ -56,6 +56,8 @@ def meta_md(
     damping: float = 0.1,
     pool: tuple[tuple[int, ...], ...] | None = None,
     visits: int = 1,
+    devices: int = 1,
+    in_turn: bool = False,
     key: PRNGKeyArray,
 ) -> tuple[ManyShot, AbstractGeometry]:
     r"""The many-shot learner of S000, and the geometry it starts from.
@@ -77,6 +79,7 @@ def meta_md(
     - `outer_rate`: the rate `ρ` of the outer optimiser (Adam on `log m`).
     - `decay`, `damping`, `pool`: the averages of the closed form, see `Alternating`.
     - `visits`: initial weights a task and round.
+    - `devices`, `in_turn`: where and how the runs of a round are made, see `ManyShot`.
     - `key`: randomness of the initial components.
 
     **Returns:**
@@ -117,7 +120,7 @@ def meta_md(
                 f"{objective!r} and {geometry!r}; choose 'direct' or 'reverse'."
             )
         outer = Alternating(rate, steps, comparator, reference, decay, damping, pool)
-        return ManyShot(inner, outer, initialise, visits), initial
+        return ManyShot(inner, outer, initialise, visits, devices, in_turn), initial
     worth: AbstractObjective
     if objective == "tight":
         worth = RegretBound(rate, comparator)
@@ -125,7 +128,7 @@ def meta_md(
         worth = LipschitzRegretBound(k, comparator)
     hypergradient = _estimator(estimator, steps, window, pairs, spread)
     outer = Descent(worth, hypergradient, optax.adam(outer_rate), reference)
-    return ManyShot(inner, outer, initialise, visits), initial
+    return ManyShot(inner, outer, initialise, visits, devices, in_turn), initial
 
 
 def _estimator(

@@ -16,3 +16,4 @@ from ._model import Model as Model
 from ._pooling import max_pool as max_pool
 from ._registry import NAMES as NAMES
 from ._registry import build as build
+from ._resnet import resnet18 as resnet18

@@ -134,7 +134,8 @@ def blocks_then_head(
         *((*leaves, f"norm_{i}/gain", f"norm_{i}/bias") for i, leaves in enumerate(convolutions)),
         head,
     )
-    return Model(name, init, apply, roles_of(shapes) | norms | linear, blocks)
+    roles = roles_of(shapes) | norms | linear
+    return Model(name, init, apply, roles, blocks, normalises=True)
 
 
 def _block(

@@ -1,4 +1,4 @@
-r"""The one convolution, `y[n,i,j,o] = Σ_{a,b,c} x[n,i+a,j+b,c] k[a,b,c,o]`, chosen per backend.
+r"""The one convolution, `y[n,i,j,o] = Σ_{a,b,c} x[n,si+a,sj+b,c] k[a,b,c,o]`, chosen per backend.
 
 On a CPU the convolution is a matrix product: shifted slices of the padded image are joined into
 patches, and the kernel is a matrix with as many rows as a patch has entries. This matters most
@@ -32,13 +32,14 @@ def convolve(
     kernel: Float[Array, "kernel_height kernel_width in out"],
     *,
     padding: Padding = "valid",
+    stride: int = 1,
     method: Method | None = None,
 ) -> Float[Array, "batch new_height new_width out"]:
-    r"""Slides a kernel over images with stride one (cross-correlation, as networks use it).
+    r"""Slides a kernel over images (cross-correlation, as networks use it).
 
-    `y[n,i,j,o] = Σ_{a,b,c} x[n,i+a,j+b,c] k[a,b,c,o]` over the zero-padded images `x`. Both
-    methods compute this sum, to rounding; both can be differentiated any number of times, in either
-    mode, and vectorised over images, kernels or both.
+    `y[n,i,j,o] = Σ_{a,b,c} x[n,si+a,sj+b,c] k[a,b,c,o]` over the zero-padded images `x`, with
+    stride `s`. Both methods compute this sum, to rounding; both can be differentiated any number of
+    times, in either mode, and vectorised over images, kernels or both.
 
     **Arguments:**
 
@@ -47,17 +48,19 @@ def convolve(
     - `padding`: `"same"` keeps height and width (where the kernel's size is even, the extra row
       goes below and the extra column to the right); `"valid"` pads nothing; a number pads every
       side; a pair of pairs gives each side.
+    - `stride`: how many rows and columns the kernel moves at a time.
     - `method`: `"patches"` (matrix product) or `"lax"` (`jax.lax.conv_general_dilated`); by default
       patches where the computation is traced for a CPU, else lax.
 
     **Returns:**
 
-    `(batch, height + padded − kernel_height + 1, width + padded − kernel_width + 1, out)`.
+    `(batch, (height + padded − kernel_height) // stride + 1, (width + padded − kernel_width) //
+    stride + 1, out)`.
 
     **Raises:**
 
-    - `ValueError`: if shapes or types do not fit, the padded image is smaller than the kernel, or
-      padding or method is unknown.
+    - `ValueError`: if shapes or types do not fit, the padded image is smaller than the kernel, the
+      stride is not a positive whole number, or padding or method is unknown.
 
     >>> images, kernel = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 2))
     >>> convolve(images, kernel, padding="same")[0, :2, :, 0].tolist()
@@ -67,14 +70,16 @@ def convolve(
         method = default_method()
     if method not in _METHODS:
         raise ValueError(f"convolve.method: expected one of {_METHODS} or None, got {method!r}.")
+    if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
+        raise ValueError(f"convolve.stride: expected a positive whole number, got {stride!r}.")
     _check(images, kernel)
     pads = _resolve(padding, kernel.shape[0], kernel.shape[1])
     _check_fit(images, kernel, pads)
     if method == "lax":
         return jax.lax.conv_general_dilated(
-            images, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            images, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-    return _by_patches(images, kernel, pads)
+    return _by_patches(images, kernel, pads, stride)
 
 
 def default_method() -> Method:
@@ -82,7 +87,9 @@ def default_method() -> Method:
     return "patches" if _platform() == "cpu" else "lax"
 
 
-def _by_patches(images: Array, kernel: Array, pads: tuple[tuple[int, int], ...]) -> Array:
+def _by_patches(
+    images: Array, kernel: Array, pads: tuple[tuple[int, int], ...], stride: int
+) -> Array:
     """Patches times matrices: one product for each row of the kernel, or one for all of them.
 
     A patch of one kernel row joins `kernel_width` slices. Where it is long enough to keep a matrix
@@ -91,26 +98,27 @@ def _by_patches(images: Array, kernel: Array, pads: tuple[tuple[int, int], ...])
     """
     kernel_height, kernel_width, _, out = kernel.shape
     padded = jnp.pad(images, ((0, 0), *pads, (0, 0)))
-    height = padded.shape[1] - kernel_height + 1
-    patches = _shifted(padded, kernel_width, axis=2)
+    reach = padded.shape[1] - kernel_height + 1
+    height = -(-reach // stride)
+    patches = _shifted(padded, kernel_width, stride, axis=2)
     if patches.shape[3] < _SHORT:
-        patches = _shifted(patches, kernel_height, axis=1)
+        patches, reach, stride = _shifted(patches, kernel_height, stride, axis=1), height, 1
     # The entries of a patch are ordered (row, column, channel), as the kernel's own rows are.
     length = patches.shape[3]
     matrices = kernel.reshape(-1, length, out)
     # Products of two axes: with four, a gradient under vmap is laid out anew before its product.
     parts = [
-        patches[:, row : row + height].reshape(-1, length) @ matrices[row]
+        patches[:, row : row + reach : stride].reshape(-1, length) @ matrices[row]
         for row in range(len(matrices))
     ]
     total = functools.reduce(jnp.add, parts)
     return total.reshape(len(images), height, -1, out)
 
 
-def _shifted(array: Array, size: int, axis: int) -> Array:
+def _shifted(array: Array, size: int, stride: int, axis: int) -> Array:
     """Joins `size` slices, each shifted by one more along `axis`, on the last axis."""
     length = array.shape[axis] - size + 1
-    slices = [jax.lax.slice_in_dim(array, i, i + length, axis=axis) for i in range(size)]
+    slices = [jax.lax.slice_in_dim(array, i, i + length, stride, axis=axis) for i in range(size)]
     return jnp.concatenate(slices, axis=-1)
 
 

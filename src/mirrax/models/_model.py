@@ -55,6 +55,7 @@ class Model:
       else of the whole batch. Models without batch statistics ignore it.
     - `roles`: for every leaf its axes' roles, out of `height`, `width`, `in`, `out`.
     - `blocks`: names of leaves in the order of computation, one tuple a block of layers.
+    - `normalises`: whether there are batch statistics, so that logits of an image depend on others.
 
     >>> import jax
     >>> from mirrax.models import linear
@@ -72,6 +73,7 @@ class Model:
     apply: Apply
     roles: Roles
     blocks: Blocks
+    normalises: bool = False
 
     @property
     def shapes(self) -> PyTree[jax.ShapeDtypeStruct]:

@@ -54,6 +54,20 @@ def moments(planes: Planes, size: tuple[int, int], reference: int | None = None)
     return Moments(mean, average((planes - mean) ** 2))
 
 
+def image_moments(
+    images: Float[Array, "batch height width channels"], reference: int | None = None
+) -> Moments:
+    """As `moments`, of images as they are.
+
+    >>> mean, variance = image_moments(jnp.arange(8.0).reshape(2, 2, 2, 1), reference=1)
+    >>> mean.item(), variance.item()
+    (1.5, 1.25)
+    """
+    few = images[:reference]
+    mean = jnp.mean(few, axis=(0, 1, 2))
+    return Moments(mean, jnp.mean((few - mean) ** 2, axis=(0, 1, 2)))
+
+
 def normalise(
     images: Float[Array, "batch height width channels"],
     by: Moments,

@@ -8,9 +8,16 @@ from ._lenet import lenet5
 from ._linear import linear
 from ._mlp import mlp
 from ._model import Model
+from ._resnet import RESNET18, residual
 
-NAMES = ("linear", "mlp-128-64", "mlp-256-128", "lenet5", "conv4-32", "conv4-64", "conv4-128")
-"""The models that recipes use; `build` also takes other widths: `mlp-W1-W2-…`, `conv4-W`."""
+NAMES = ("linear", "mlp-128-64", "mlp-256-128", "lenet5", "conv4-32", "conv4-64", "conv4-128") + (
+    "resnet18",
+    "resnet18-bf16",
+)
+"""The models that recipes use; `build` also takes other widths: `mlp-W1-W2-…`, `conv4-W`,
+`resnet18-W`, `resnet18-W-bf16`."""
+
+_RESNET = re.compile(r"resnet18(?:-([1-9][0-9]{0,3}))?(-bf16)?")
 
 
 def build(
@@ -25,8 +32,9 @@ def build(
 
     **Arguments:**
 
-    - `name`: `linear`, `lenet5`, `conv4-` and the number of filters, or `mlp-` and the widths of
-      the hidden layers joined with `-`.
+    - `name`: `linear`, `lenet5`, `conv4-` and the number of filters, `mlp-` and the widths of
+      the hidden layers joined with `-`, or `resnet18`, perhaps with `-` and the width of its first
+      stage, perhaps with `-bf16` at the end for computation in bfloat16.
     - `image_shape`: `(height, width, channels)` of one image.
     - `classes`: number of logits.
     - `warp`, `head_warp`: warp layers, see `conv4`; other models have none.
@@ -46,7 +54,7 @@ def build(
     >>> build("lenet", (28, 28, 1), 10)
     Traceback (most recent call last):
     ...
-    mirrax._errors.ConfigError: unknown model 'lenet'. Did you mean 'lenet5'? ...
+    mirrax._errors.ConfigError: unknown model 'lenet'. Did you mean 'lenet5' or 'resnet18'? ...
     """
     if re.fullmatch(r"conv4-[1-9][0-9]{0,3}", name):
         filters = int(name.removeprefix("conv4-"))
@@ -61,7 +69,10 @@ def build(
         return lenet5(image_shape, classes)
     if re.fullmatch(r"mlp(-[1-9][0-9]{0,6})+", name):
         return mlp(image_shape, [int(width) for width in name.split("-")[1:]], classes)
+    if found := _RESNET.fullmatch(name):
+        width, half = int(found[1] or 64), "bf16" if found[2] else "full"
+        return residual(name, image_shape, RESNET18, width, classes, half)
     raise ConfigError(
         f"unknown model {name!r}.{nearest(name, NAMES)} Models: {', '.join(NAMES)}; "
-        "any other widths as mlp-W1-W2-…"
+        "any other widths as mlp-W1-W2-…, conv4-W or resnet18-W"
     )

@@ -17,13 +17,13 @@ from ..geometry import AbstractGeometry
 from ..meta import ManyShot, Reference, classification
 from ..methods import EstimatorName, meta_md
 from ..models import Model, build
-from ..tasks import ImageTask, diverse_digits, rotated_digits, rotated_mnist
+from ..tasks import ImageTask, cifar10_subsets, diverse_digits, rotated_digits, rotated_mnist
 from ._baselines import find_baseline
 from ._compare import Criterion
 from ._config import between, divides, positive
 from ._trials import Arena, arena
 
-Family = Literal["rotated-digits", "rotated-mnist", "diverse-digits"]
+Family = Literal["rotated-digits", "rotated-mnist", "diverse-digits", "cifar-10"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ImageStudy:
 
     - `family`: which tasks.
     - `held_out`: the task that meta-training never sees, by the end of its name.
-    - `model`: the network, by name.
+    - `model`: the network, by name; `-bf16` behind a ResNet's has it compute in bfloat16.
     - `batch`, `steps`: examples a step, and steps a run.
     - `geometry`, `components`, `objective`, `comparator`, `k`, `estimator`, `window`, `pairs`,
       `spread`, `step`, `rate`, `outer_rate`, `decay`, `damping`, `visits`: see
@@ -44,6 +44,8 @@ class ImageStudy:
     - `split`: seed of the split into training and test images, where it is ours to make.
     - `examples`: of each task only the first so many training images; 0 for all.
     - `rounds`: rounds of meta-training.
+    - `devices`, `in_turn`: over how many devices the tasks of meta-training are spread, and whether
+      each takes its runs one after another, see `mirrax.meta.ManyShot`.
     - `baselines`: what the geometry is compared with.
     - `control`: compare with the identity geometry too, tuned exactly as the learned one.
     - `averaging`: compare the geometry, and the control, with averaged points too, see
@@ -69,7 +71,7 @@ class ImageStudy:
             "averaging",
             "grid",
         )
-        + ("criterion", "seeds", "tune_seeds", "stride", "rows")
+        + ("criterion", "seeds", "tune_seeds", "stride", "rows", "devices", "in_turn")
     )
     """Fields that may change while a run is under way; others would make it another run."""
 
@@ -99,6 +101,8 @@ class ImageStudy:
     decay: float = 0.3
     damping: float = 0.1
     pool: bool = True
+    devices: int = 1
+    in_turn: bool = False
     baselines: tuple[str, ...] = ("SGD", "SGD-M", "Adam", "RMSprop")
     control: bool = True
     averaging: bool = False
@@ -114,6 +118,7 @@ class ImageStudy:
         positive(self, "batch", "steps", "rate", "outer_rate", "k", "rounds", "visits", "rows")
         positive(self, "reference_rate", "reference_steps")
         positive(self, "seeds", "tune_seeds", "stride", "components", "pairs", "spread")
+        positive(self, "devices")
         between(self, "damping", 0, 100)
         between(self, "examples", 0, 10**9)
         between(self, "decay", 0, 0.999)
@@ -142,7 +147,7 @@ def exchangeable_axes(model: Model) -> tuple[tuple[int, ...], ...]:
 
     **Arguments:**
 
-    - `model`: a network; its roles name the layers in order.
+    - `model`: a network; its blocks name the layers in the order of computation.
 
     **Returns:**
 
@@ -152,8 +157,7 @@ def exchangeable_axes(model: Model) -> tuple[tuple[int, ...], ...]:
     >>> exchangeable_axes(build("mlp-4-3", (2, 2, 1), 5))
     ((0,), (1,), (0,), (0, 1), (), (0,))
     """
-    layers = list(model.roles)
-    first, last = layers[0], layers[-1]
+    first, last = (model.blocks[end][0].partition("/")[0] for end in (0, -1))
     axes = []
     for layer in sorted(model.roles):  # dicts are flattened in sorted order
         for name in sorted(model.roles[layer]):
@@ -242,6 +246,8 @@ class ImageSetting:
             damping=c.damping,
             pool=exchangeable_axes(self.model) if c.pool else None,
             visits=c.visits,
+            devices=c.devices,
+            in_turn=c.in_turn,
             key=jax.random.key(seed),
         )
 
@@ -261,6 +267,8 @@ def load_family(family: Family, data: Path | None, split: int = 0) -> tuple[Imag
     """
     if family == "rotated-digits":
         return rotated_digits(seed=split)
+    if family == "cifar-10":
+        return cifar10_subsets(data, seed=split)
     return (rotated_mnist if family == "rotated-mnist" else diverse_digits)(data)
 
 
@@ -286,6 +294,15 @@ def find_task(tasks: Sequence[ImageTask], name: str) -> int:
     )
 
 
+def _check_devices(devices: int, tasks: int) -> None:
+    there = jax.device_count()
+    if tasks % devices or devices > there:
+        raise ConfigError(
+            f"--devices: expected a divisor of the {tasks} tasks of meta-training, at most the "
+            f"{there} there {'is' if there == 1 else 'are'}, got {devices!r}."
+        )
+
+
 def prepare(config: ImageStudy, data: Path | None, *, each: bool = False) -> ImageSetting:
     """Loads a study's tasks and puts them on the device.
 
@@ -308,6 +325,7 @@ def prepare(config: ImageStudy, data: Path | None, *, each: bool = False) -> Ima
         tasks = tuple(shortened(task, config.examples) for task in tasks)
     model = build(config.model, tasks[0].image_shape, tasks[0].classes)
     held_out = 0 if each else find_task(tasks, config.held_out)
+    _check_devices(config.devices, len(tasks) - 1)
     problems = classification(tasks, model, config.batch)
     place = arena(tasks, problems, model, config.rows)
     training = tuple(i for i in range(len(tasks)) if i != held_out)

@@ -3,7 +3,8 @@ r"""A network whose rates learn themselves, beside SGD with its own tuned rate (
 One network is trained on one image task by SGD, by `online_sgd` and by its optimistic form. Each is
 tuned on as many configurations, by the accuracy on a fifth of the training images kept apart, and
 then run from several seeds on all of them. S002's task is ImageNet with a ResNet-50 and an
-unpublished protocol; here it is MNIST, or the digits that ship with scikit-learn, with a small one.
+unpublished protocol; here it is CIFAR-10 with a ResNet-18, without augmentation, or MNIST, or the
+digits that ship with scikit-learn, with a small network.
 
 The meta-rate is `β = c w_1/max G_1²` with `w_1` the first rate and `G_1` the first gradient: `c` is
 how many first rates a rate gains while the largest entry of the gradient stays as it was.
@@ -25,10 +26,11 @@ from ..inner import Problem
 from ..meta import classification
 from ..models import Model, build
 from ..online import online_sgd
-from ..tasks import ImageTask, rotated_digits, rotated_mnist
+from ..tasks import ImageTask, load_images, rotated_digits, rotated_mnist
 from ._baselines import Hyperparameters, Method, product
 from ._compare import best, edge_note, spread, tune
-from ._config import at_budget, divides, override, positive
+from ._config import at_budget, between, divides, override, positive
+from ._images import shortened
 from ._reproduction import Reproduction, Request
 from ._trials import Trials, arena, curve_steps, run_trials
 
@@ -42,8 +44,9 @@ class OnlineNetworkStudy:
 
     **Arguments:**
 
-    - `family`: `mnist`, or the embedded `digits`.
-    - `model`: the network, by name.
+    - `family`: `mnist`, `cifar-10`, or the embedded `digits`.
+    - `model`: the network, by name; `-bf16` behind a ResNet's has it compute in bfloat16.
+    - `examples`: only the first so many training images; 0 for all.
     - `batch`, `steps`: examples a step, and steps a run.
     - `stride`: curves are measured every so many steps.
     - `seeds`, `tune_seeds`: runs a method, and a configuration while tuning.
@@ -52,8 +55,9 @@ class OnlineNetworkStudy:
       the images kept apart for tuning.
     """
 
-    family: Literal["mnist", "digits"] = "mnist"
+    family: Literal["mnist", "cifar-10", "digits"] = "mnist"
     model: str = "mlp-128-64"
+    examples: int = 0
     batch: int = 64
     steps: int = 3000
     stride: int = 50
@@ -65,11 +69,26 @@ class OnlineNetworkStudy:
     def __post_init__(self):
         """Checks every number."""
         positive(self, "batch", "steps", "stride", "seeds", "tune_seeds", "rows")
+        between(self, "examples", 0, 10**9)
         divides(self, "stride", "steps")
 
 
 _SMOKE = {"family": "digits", "model": "mlp-16", "steps": 40, "stride": 10, "seeds": 2}
 _PAPER = {"steps": 20_000, "stride": 200, "seeds": 10, "tune_seeds": 3}
+
+_RESNET = OnlineNetworkStudy(
+    family="cifar-10", model="resnet18", batch=128, steps=4000, stride=400, rows=2000
+)
+_RESNET_SMOKE = {
+    "model": "resnet18-4",
+    "examples": 200,
+    "batch": 8,
+    "steps": 4,
+    "stride": 4,
+    "seeds": 1,
+    "rows": 100,
+}
+_RESNET_PAPER = {"steps": 40_000, "stride": 2000, "rows": 10_000}
 
 
 def _sgd(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
@@ -108,6 +127,8 @@ def online_methods(largest: Any) -> list[Method]:
 def _load(config: OnlineNetworkStudy, data: Path | None) -> ImageTask:
     if config.family == "digits":
         return rotated_digits(angles=(0,), seed=config.split)[0]
+    if config.family == "cifar-10":
+        return load_images("cifar-10", data)
     return rotated_mnist(data, angles=(0,))[0]
 
 
@@ -121,7 +142,7 @@ def _largest_square(problem: Problem, model: Model, key: jax.Array) -> jax.Array
 
 
 def train_online(
-    config: OnlineNetworkStudy, task: ImageTask, model: Model, request: Request
+    config: OnlineNetworkStudy, task: ImageTask, model: Model, request: Request, recipe: str
 ) -> dict[str, Any]:
     """Tunes and runs the three methods.
 
@@ -130,6 +151,7 @@ def train_online(
     - `config`: the study.
     - `task`, `model`: what is learned, by what.
     - `request`: seed and progress.
+    - `recipe`: the name of the reproduction.
 
     **Returns:**
 
@@ -163,7 +185,7 @@ def train_online(
             watch=True,
             advance=phase.share,
         )
-    return _summary(config, task, methods, chosen, trials)
+    return {"recipe": recipe, **_summary(config, task, methods, chosen, trials)}
 
 
 def _summary(
@@ -182,8 +204,8 @@ def _summary(
     ]
     pairs = zip(methods, chosen, strict=True)
     notes = [note for method, values in pairs if (note := edge_note(method, values))]
+    notes += [task.note] if task.note else []
     return {
-        "recipe": "s002-fig1",
         "kind": "online-network",
         "task": task.name,
         "model": config.model,
@@ -250,25 +272,43 @@ def student(values: Any) -> dict[str, Any]:
     return {"mean": found["mean"], "ci95": half, "values": found["values"]}
 
 
-def _figure1(request: Request) -> dict[str, Any]:
+def _figure1(
+    recipe: str, study: OnlineNetworkStudy, smoke: Mapping[str, Any], paper: Mapping[str, Any]
+) -> Callable[[Request], dict[str, Any]]:
     """Test accuracy along the run."""
-    config = at_budget(OnlineNetworkStudy(), request.budget, smoke=_SMOKE, paper=_PAPER)
-    config = override(config, request.fields)
 
-    def prepare() -> Callable[[], dict[str, Any]]:
-        task = _load(config, request.data)
-        model = build(config.model, task.image_shape, task.classes)
-        return lambda: train_online(config, task, model, request)
+    def make(request: Request) -> dict[str, Any]:
+        config = at_budget(study, request.budget, smoke=smoke, paper=paper)
+        config = override(config, request.fields)
 
-    summary = request.once(config, "s002-fig1", prepare)
-    report.write_figures(report.Run.read(request.path))
-    return summary
+        def prepare() -> Callable[[], dict[str, Any]]:
+            task = _load(config, request.data)
+            if config.examples:
+                task = shortened(task, config.examples)
+            model = build(config.model, task.image_shape, task.classes)
+            return lambda: train_online(config, task, model, request, recipe)
+
+        summary = request.once(config, recipe, prepare)
+        report.write_figures(report.Run.read(request.path))
+        return summary
+
+    return make
 
 
 def _figure1_tables(result: Mapping[str, Any]) -> list[report.Table]:
     return [report.online_network_table(result)]
 
 
-ONLINE_NETWORK = Reproduction(
-    "a network whose rates learn themselves, beside tuned SGD", _figure1, _figure1_tables
-)
+ONLINE_NETWORKS: dict[str, Reproduction] = {
+    "s002-fig1": Reproduction(
+        "a network whose rates learn themselves, beside tuned SGD",
+        _figure1("s002-fig1", OnlineNetworkStudy(), _SMOKE, _PAPER),
+        _figure1_tables,
+    ),
+    "s002-fig1-resnet": Reproduction(
+        "the same with ResNet-18 on CIFAR-10; for an accelerator",
+        _figure1("s002-fig1-resnet", _RESNET, _RESNET_SMOKE, _RESNET_PAPER),
+        _figure1_tables,
+    ),
+}
+"""Fig. 1 with a small network, and with one of the paper's kind."""

@@ -64,6 +64,17 @@ _KRONECKER = _MNIST | {
     "averaging": True,
     "baselines": ("SGD", "SGD-M", "Adam", "RMSprop", "Muon", "AdamW, schedule-free"),
 }
+_CIFAR_SMOKE = {
+    "model": "resnet18-4",
+    "examples": 100,
+    "steps": 6,
+    "stride": 3,
+    "batch": 8,
+    "rounds": 1,
+    "baselines": ("SGD",),
+    "seeds": 1,
+    "reference_steps": 12,
+}
 _MNIST_PAPER = {"steps": 2000, "rounds": 10, "tune_seeds": 3}
 
 _FEW_SHOT_SMOKE = {
@@ -138,6 +149,26 @@ RECIPES: dict[str, Recipe] = {
         ),
         {**_SMOKE, "steps": 20, "batch": 16, "rows": 200, "examples": 500},
         needs=("mnist", "fashion-mnist", "usps", "kmnist"),
+    ),
+    "cifar-10": Recipe(
+        "CIFAR-10 with ResNet-18, learned on four small parts, tried on the rest (S000 Fig. 2, 4)",
+        ImageStudy(
+            family="cifar-10",
+            held_out="rest",
+            model="resnet18",
+            batch=128,
+            steps=1000,
+            stride=100,
+            rows=2000,
+            rounds=4,
+            reference_steps=2000,
+            reference_rate=0.1,
+            tune_seeds=1,
+            in_turn=True,
+        ),
+        {**_SMOKE, **_CIFAR_SMOKE},
+        {"steps": 10_000, "rounds": 10, "reference_steps": 20_000, "stride": 500, "rows": 10_000},
+        needs=("cifar-10",),
     ),
     "quadratics": Recipe(
         "2-D quadratics with flatness means (5, 0.5) (S000 Fig. 1, top)",

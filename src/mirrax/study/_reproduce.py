@@ -17,7 +17,7 @@ from ._gradient_matrix import HYPERGRADIENTS
 from ._images import ImageStudy, prepare
 from ._leave_one_out import ONE, Variants, leave_one_out
 from ._online_bounds import ONLINE_BOUNDS
-from ._online_network import ONLINE_NETWORK
+from ._online_network import ONLINE_NETWORKS
 from ._quadratics import QuadraticStudy, train_quadratics
 from ._recipes import find_recipe
 from ._reproduce_few_shot import FEW_SHOT_REPRODUCTIONS
@@ -257,7 +257,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _leave_one_out("rotated-digits"),
         _own_tables,
     ),
-    "s002-fig1": ONLINE_NETWORK,
+    **ONLINE_NETWORKS,
     **ONLINE_REPRODUCTIONS,
     "s002-bounds": ONLINE_BOUNDS,
     "hypergradients": HYPERGRADIENTS,

@@ -227,7 +227,10 @@ def train_images(
 
 
 def _data_notes(setting: ImageSetting) -> Sequence[str]:
-    return [f"{task.name}: {task.note}" for task in setting.tasks if task.note]
+    names: dict[str, list[str]] = {}
+    for task in setting.tasks:
+        names.setdefault(task.note, []).append(task.name)
+    return [f"{', '.join(tasks)}: {note}" for note, tasks in names.items() if note]
 
 
 def open_folder(

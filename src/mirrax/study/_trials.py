@@ -24,6 +24,7 @@ from ..inner import Problem
 from ..models import Model
 from ..tasks import ImageTask
 from ._baselines import Hyperparameters, Make, Method, Read
+from ._judged import MOST, judged_logits
 
 _CHUNKS_A_WORKER = 4  # few, or padding wastes runs; several, or progress stands still
 
@@ -38,6 +39,7 @@ class Arena(eqx.Module):
     - `numbers`: the tasks' numbers in their family, which set their randomness.
     - `model`: the network.
     - `scale`: what stored pixels are multiplied by.
+    - `reference`: how many training images batch statistics are taken from, see `judged_logits`.
     """
 
     problems: Problem
@@ -46,6 +48,7 @@ class Arena(eqx.Module):
     numbers: Int[Array, " tasks"]
     model: Model = eqx.field(static=True)
     scale: float = eqx.field(static=True)
+    reference: int = eqx.field(static=True)
 
     def select(self, tasks: Sequence[int]) -> "Arena":
         """The arena of some of the tasks.
@@ -80,7 +83,9 @@ def arena(tasks: Sequence[ImageTask], problems: Problem, model: Model, rows: int
     numbers = jnp.arange(len(tasks))
     train = [(t.train_images[:rows], t.train_labels[:rows]) for t in tasks]
     test = [(t.test_images, t.test_labels) for t in tasks]
-    return Arena(problems, _padded(train), _padded(test), numbers, model, float(tasks[0].scale))
+    scale = float(tasks[0].scale)
+    reference = min(MOST, *(len(labels) for _, labels in train))
+    return Arena(problems, _padded(train), _padded(test), numbers, model, scale, reference)
 
 
 def _padded(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Array, Array, Array]:
@@ -140,17 +145,9 @@ def _run_chunk(
 ) -> Trials:
     """Runs jobs one after another on one core; threads run several chunks at once."""
 
-    def logits(params: Any, images: Array) -> Array:
-        return place.model.apply(params, images.astype(jnp.float32) * place.scale)
-
-    def train_loss(params: Any, data: tuple[Array, Array, Array]) -> Array:
-        images, labels, weights = data
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits(params, images), labels)
-        return losses @ weights
-
-    def accuracy(params: Any, data: tuple[Array, Array, Array]) -> Array:
-        images, labels, weights = data
-        return (jnp.argmax(logits(params, images), -1) == labels).astype(jnp.float32) @ weights
+    def accuracy(logits: Array, data: tuple[Array, Array, Array]) -> Array:
+        _, labels, weights = data
+        return (jnp.argmax(logits, -1) == labels).astype(jnp.float32) @ weights
 
     def run(job: dict[str, Array]) -> Trials:
         task = lambda tree: jax.tree.map(lambda leaf: leaf[job["task"]], tree)  # noqa: E731
@@ -181,9 +178,18 @@ def _run_chunk(
             params = optax.apply_updates(params, updates)
             return (params, states, count + 1), None
 
+        def logits(params: Any, images: Array) -> Array:
+            first = train[0][: place.reference]
+            return judged_logits(place.model, params, images, first, place.scale)
+
         def look(params: Any) -> tuple[Array, Array | None]:
-            shares = [accuracy(params, data) for data in (train, test)] if watch else None
-            return train_loss(params, train), None if shares is None else jnp.stack(shares)
+            (images, labels, weights) = train
+            found = logits(params, images)
+            losses = optax.softmax_cross_entropy_with_integer_labels(found, labels)
+            if not watch:
+                return losses @ weights, None
+            shares = accuracy(found, train), accuracy(logits(params, test[0]), test)
+            return losses @ weights, jnp.stack(shares)
 
         def segment(carry: Any, _: None):
             carry, _ = lax.scan(step, carry, None, length=stride)
@@ -195,7 +201,7 @@ def _run_chunk(
         curve, shares = jax.tree.map(
             lambda first, rest: jnp.concatenate([first[None], rest]), look(start), seen
         )
-        return Trials(curve, accuracy(judged(params, states), test), shares)
+        return Trials(curve, accuracy(logits(judged(params, states), test[0]), test), shares)
 
     return lax.map(run, jobs)
 

@@ -1,4 +1,4 @@
-"""Families of tasks: quadratics, rotated digits, diverse digits, and the readers of their files."""
+"""Families of tasks: quadratics, digits, photographs, and the readers of their files."""
 
 from ._catalogue import SOURCES as SOURCES
 from ._cifar import cifar_fs as cifar_fs
@@ -32,6 +32,7 @@ from ._sources import find_source as find_source
 from ._sources import locate as locate
 from ._sources import missing as missing
 from ._sources import verify as verify
+from ._subsets import cifar10_subsets as cifar10_subsets
 from ._types import ImageTask as ImageTask
 from ._types import check as check
 from ._types import check_family as check_family

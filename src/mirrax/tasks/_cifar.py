@@ -1,29 +1,18 @@
-"""CIFAR-100 for few-shot learning: CIFAR-FS and FC100, its training and test images joined.
-
-In the binary form a record has 3,074 bytes: superclass, class, and 32×32 pixels, all red, then all
-green, then all blue (Krizhevsky 2009). The form with Python pickles is not read: to unpickle is to
-run what the file says.
-"""
+"""CIFAR-100 for few-shot learning: CIFAR-FS and FC100, its training and test images joined."""
 
 import contextlib
-import os
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .._errors import DataError
-from ._bytes import ByteSource, open_bytes
 from ._cifar_classes import CIFAR_FS, CLASSES, FC100, SUPERCLASSES
+from ._cifar_records import pixels_of, read_records
 from ._classes import FewShotFamily
 from ._few_shot import Split, assemble
 from ._filed import file_by_class, open_images, read_entries
 from ._sources import Folder, Located, locate, verify_located
 
-_RECORD = 2 + 3 * 32 * 32
 _SUPERCLASS_OF = [
     next(i for i, members in enumerate(SUPERCLASSES.values()) if name in members)
     for name in CLASSES
@@ -100,48 +89,18 @@ def _open_filed(located: Located) -> Iterator[_Classes]:
 
 @contextlib.contextmanager
 def _open_binary(located: Located) -> Iterator[_Classes]:
-    edition = located.edition
-    records = []
-    for part, count in (("train", edition.train), ("test", edition.test)):
-        with _open_part(located, part) as source:
-            data = source.take(count * _RECORD)
-            source.finish()
-            records.append(np.frombuffer(data, np.uint8).reshape(count, _RECORD))
-            _check_labels(records[-1], source.name)
-    together = np.concatenate(records)
+    counts = {"train": located.edition.train, "test": located.edition.test}
+    files = [(part, f"cifar-100-binary/{part}.bin", count) for part, count in counts.items()]
+    parts = read_records(located, files, 2)
+    for records, name in parts:
+        _check_labels(records, name)
+    together = np.concatenate([records for records, _ in parts])
     members = {name: np.flatnonzero(together[:, 1] == i) for i, name in enumerate(CLASSES)}
 
     def read(name: str) -> np.ndarray:
-        planes = together[members[name], 2:].reshape(-1, 3, 32, 32)
-        return planes.transpose(0, 2, 3, 1)
+        return pixels_of(together[members[name]], 2)
 
     yield {name: len(rows) for name, rows in members.items()}, read
-
-
-@contextlib.contextmanager
-def _open_part(located: Located, part: str) -> Iterator[ByteSource]:
-    path = located.paths.get("all")
-    if path is None:
-        with open_bytes(located.paths[part]) as source:
-            yield source
-        return
-    name = f"cifar-100-binary/{part}.bin"
-    try:
-        with tarfile.open(path) as archive, _member(archive, name, path) as stream:
-            yield ByteSource(stream, f"{os.fspath(path)} ({name})")
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{os.fspath(path)} is damaged ({reason}); get it again") from error
-
-
-def _member(archive: tarfile.TarFile, name: str, path: Path) -> Any:
-    try:
-        stream = archive.extractfile(name)
-    except KeyError:
-        stream = None
-    if stream is None:
-        raise DataError(f"{os.fspath(path)} has no file {name}; get it again")
-    return stream
 
 
 def _check_labels(records: np.ndarray, name: str) -> None:

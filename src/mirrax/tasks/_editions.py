@@ -15,7 +15,8 @@ class DataFile:
     **Arguments:**
 
     - `role`: `train_images`, `train_labels`, `test_images` or `test_labels`; the part it holds
-        (`train`, `background`, …) or `all` where images and labels share a file.
+        (`train`, `background`, …), with a number where a part has several files (`train_1`), or
+        `all` where images and labels share a file.
     - `name`: the published file name; names that end in `.gz` are also looked for without it, and
         one that ends in `/` is a folder.
     - `size`: bytes, where published.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .._errors import DataError
+from ._cifar10 import read_cifar10
 from ._editions import Edition
 from ._idx import read_idx
 from ._sources import Folder, Located, find_source, locate, verify_located
@@ -23,14 +24,14 @@ def load_images(name: str, folder: Folder = None) -> ImageTask:
 
     **Arguments:**
 
-    - `name`: `mnist`, `qmnist`, `kmnist`, `fashion-mnist`, `usps` or `svhn`.
+    - `name`: `mnist`, `qmnist`, `kmnist`, `fashion-mnist`, `usps`, `svhn` or `cifar-10`.
     - `folder`: the folder of data sets; the environment variable `MIRRAX_DATA` by default.
 
     **Returns:**
 
     An `ImageTask` named `name` with the images as published: uint8 with scale 1/255, or float32
     with scale 1 (USPS). Where only a test part is there (KMNIST), it is split in a fixed way, the
-    classes in equal shares, and the task's `note` says so.
+    classes in equal shares, and the task's `note` says so, as it does of a part of CIFAR-10.
 
     **Raises:**
 
@@ -56,7 +57,7 @@ def load_images(name: str, folder: Folder = None) -> ImageTask:
         train, test = _split(test, edition.split, source.classes)
         note = _split_note(source.title, edition, source.classes)
     else:
-        train, note = _read(located, "train"), ""
+        train, note = _read(located, "train"), edition.note
         _check_part(located, "train", train, edition.train)
     scale = 1 / 255 if train[0].dtype == np.uint8 else 1.0
     return ImageTask(source.name, *train, *test, source.classes, scale, note)
@@ -70,6 +71,8 @@ def _read(located: Located, part: str) -> _Part:
         return read_usps_h5(paths["all"], part)
     if located.edition.reader == "svhn":
         return read_svhn(paths[part])
+    if located.edition.reader in ("cifar_binary", "folders"):
+        return read_cifar10(located, part)
     return _read_idx_pair(paths[f"{part}_images"], paths[f"{part}_labels"])
 
 
@@ -89,7 +92,8 @@ def _read_idx_pair(images_path: Path, labels_path: Path) -> _Part:
 def _check_part(located: Located, part: str, data: _Part, count: int) -> None:
     """Refuses what a file without a published checksum could get wrong."""
     (images, labels), source = data, located.source
-    path = located.paths.get(part) or located.paths.get("all") or located.paths[f"{part}_images"]
+    own = (path for role, path in located.paths.items() if role.startswith(part))
+    path = located.paths.get("all") or next(own)
     found, needed = (images.shape, labels.shape), ((count, *source.image_shape), (count,))
     if found != needed:
         raise DataError(

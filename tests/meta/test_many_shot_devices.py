@@ -1,0 +1,86 @@
+"""Runs of a round one after another and over several devices: the same round, in another order."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_many_shot import FLAT, KEY, PROBLEMS, RATE, STEPS, initialise
+
+from mirrax.inner import MirrorDescent
+from mirrax.meta import Alternating, ManyShot
+from repeats import slow
+
+ROUNDING = 1e-13
+"""Sums of a dozen steps, in another order."""
+
+
+def learner(**options):
+    outer = Alternating(RATE, STEPS, comparator="last")
+    return ManyShot(MirrorDescent(RATE), outer, initialise, 2, **options)
+
+
+def learned(problems, **options):
+    many = learner(**options)
+    state, record = many.round(many.init(FLAT, key=KEY), problems)
+    return [*jax.tree.leaves(state.geometry), record.value, record.summary.last_loss]
+
+
+def test_one_after_another_is_side_by_side():
+    for one, other in zip(learned(PROBLEMS), learned(PROBLEMS, in_turn=True), strict=True):
+        np.testing.assert_allclose(one, other, rtol=ROUNDING)
+
+
+SHARDED = """
+import sys
+sys.path[:0] = {folders!r}
+import jax
+jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp
+import numpy as np
+from test_many_shot import PROBLEMS
+from test_many_shot_devices import learned
+four = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:1] / 2]), PROBLEMS)
+for devices, in_turn in ((1, False), (2, {in_turn})):
+    found = learned(four, devices=devices, in_turn=in_turn)
+    print(",".join(float(x).hex() for leaf in found for x in np.ravel(leaf)))
+"""
+
+
+@pytest.mark.parametrize("in_turn", [True, slow(False)])
+def test_two_devices_make_the_round_of_one(in_turn):
+    """In a process of its own, because devices are counted once."""
+    here = Path(__file__).parent
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_PLATFORMS": "cpu",
+    }
+    script = SHARDED.format(folders=[str(here), str(here.parent)], in_turn=in_turn)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, other = (
+        [float.fromhex(word) for word in line.split(",")] for line in done.stdout.splitlines()
+    )
+    np.testing.assert_allclose(other, one, rtol=ROUNDING)
+
+
+@pytest.mark.parametrize("devices", [0, 1000])
+def test_devices_that_are_not_there(devices):
+    with pytest.raises(ValueError, match=f"ManyShot.devices: expected at least 1.*got {devices}"):
+        learner(devices=devices)
+
+
+def test_devices_that_do_not_divide_the_tasks(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    many = learner(devices=2)
+    with pytest.raises(ValueError, match="ManyShot.devices: expected a divisor of the 3 tasks"):
+        many.round(many.init(FLAT, key=KEY), PROBLEMS)
