@@ -1,0 +1,272 @@
+r"""Time and memory of hypergradient estimators, against the run's length and what is learned.
+
+    python -m benchmarks.estimators [--steps 10 ...] [--sizes 10 10x10000 ...] [--sides NAME ...]
+                                    [--rounds N] [--seconds S] [--gigabytes G] [--json FILE]
+
+Each case runs in a process of its own. A size `n` is a problem of `n` parameters with a learned
+number each; `10x10000` has ten learned numbers, each shared by 10,000 parameters. The problem is that
+of `benchmarks._estimator_problem`, in float32; `run` is the run without any derivative.
+
+`seconds` are medians of a few hypergradients after compilation, `CPU s` processor time over all
+threads. `MB` is by how much the peak of resident memory rose in the first one, above what was
+resident before; for mirrax the record also has what XLA planned, and the time to compile. XLA uses
+all cores; PyTorch one thread and all cores where it would use them, the faster counts. A case is
+left out if XLA's plan, or the growth from shorter runs, exceeds the limits on seconds and gigabytes.
+
+Sides that compute the same number must agree to 1e-3: the exact ones with `reverse`, those of the
+solution with `implicit, cg`. For the others the table of differences says how far they are from
+`reverse`. A side that disagrees is marked; the exit status is 1 if it is one of mirrax.
+"""
+
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import begin, finish, parser, table
+from benchmarks._estimator_problem import Size
+
+STEPS = (10, 100, 1_000, 10_000)
+SIZES = ("10", "1000", "100000", "1000000", "10x10000")
+EXACT = ("reverse", "reverse, checkpoints", "reverse, mixed", "forward")
+APPROXIMATE = (
+    "reverse, first order",
+    "truncated, K = 10",
+    "truncated, K = 1",
+    "direct",
+    "pathwise",
+    "evolution",
+    "evolution, windows",
+)
+SOLUTION = ("implicit, cg", "implicit, neumann", "implicit, gmres")
+UNROLLED_PEERS = ("torchopt, unroll", "higher")
+SOLUTION_PEERS = ("torchopt, cg", "torchopt, neumann", "betty, cg", "betty, neumann")
+OURS = ("run", *EXACT, *APPROXIMATE, *SOLUTION)
+SIDES = (*OURS, *UNROLLED_PEERS, *SOLUTION_PEERS)
+AGREEMENT = 1e-3
+PATIENCE = 4
+"""A process is stopped after so many times the limit on seconds: it also compiles and repeats."""
+
+Case = dict[str, Any]
+
+
+def reference(side: str) -> str | None:
+    """The side whose derivative a side's is compared with."""
+    if side in ("run", "reverse", "implicit, cg"):
+        return None
+    return "implicit, cg" if side in SOLUTION + SOLUTION_PEERS else "reverse"
+
+
+def must_agree(side: str) -> bool:
+    """Whether the side computes the same number as its reference."""
+    return side not in APPROXIMATE and reference(side) is not None
+
+
+# what is left out
+
+
+def predicted(cases: Sequence[Case], steps: int, field: str) -> float:
+    """A figure at a longer run, by the straight line through the last two shorter ones."""
+    known = [(case["steps"], case[field]) for case in cases if case.get(field) is not None]
+    if not known:
+        return 0.0
+    if len(known) == 1:
+        return known[0][1]
+    (before, low), (last, high) = known[-2:]
+    return max(high + (high - low) / (last - before) * (steps - last), high)
+
+
+def too_much(
+    side: str, steps: int, size: Size, shorter: Sequence[Case], seconds: float, memory: float
+) -> str | None:
+    """Why a case is not run, judging by shorter runs of the same side; `None` if it is."""
+    tangents = 16.0 * size.learned * size.parameters  # four arrays in float32
+    if side == "forward" and tangents > memory:
+        return f"{_bytes(tangents)} of tangents"
+    stopped = [case["skipped"] for case in shorter if case.get("skipped", "").startswith("over")]
+    if stopped:
+        return stopped[-1]
+    needed = predicted(shorter, steps, "measured_bytes")
+    if side not in OURS and needed > memory:  # XLA plans before it runs
+        return f"{_bytes(needed)} predicted"
+    expected = predicted(shorter, steps, "seconds")
+    return f"{expected:.0f} s predicted" if expected > seconds else None
+
+
+def _bytes(count: float) -> str:
+    """A number of bytes to read."""
+    return f"{count / 1e9:,.0f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+# one case
+
+
+def child(side: str, steps: int, size: Size, rounds: int, memory: float, file: Path) -> Case:
+    """Runs one case in this process; writes its derivative to a file."""
+    if side in OURS:  # imported here: a process loads one framework only
+        from benchmarks._estimator_sides import case as ours
+
+        result, record = ours(side, steps, size, rounds, memory)
+    else:
+        from benchmarks._estimator_peers import case as theirs
+
+        result, record = theirs(side, steps, size, rounds)
+    if result.slope is not None:
+        np.save(file, result.slope)
+    return record | {"value": result.value} | result.report
+
+
+def fresh(side: str, steps: int, size: Size, limits: dict[str, Any], file: Path) -> Case:
+    """Runs one case in a process of its own; says so where it fails or takes too long."""
+    given = [side, str(steps), str(size), str(limits["rounds"]), str(limits["memory"]), str(file)]
+    command = [sys.executable, "-m", "benchmarks.estimators", "--case", *given]
+    patience = PATIENCE * limits["seconds"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience)
+    except subprocess.TimeoutExpired:
+        return {"skipped": f"over {patience:.0f} s with compilation"}
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["killed"])[-1]
+        return {"skipped": f"failed: {last}"[:200]}
+    record = json.loads(done.stdout)
+    if record.get("skipped") == "memory":
+        record["skipped"] = f"{_bytes(record['planned_bytes'])} planned"
+        del record["value"]
+    return record
+
+
+def compared(case: Case, files: dict[str, Path]) -> Case:
+    """Adds how far a side's derivative is from its reference, relatively, and their cosine."""
+    other = reference(case["side"])
+    known = (case["side"], other)
+    if other is None or not all(name in files and files[name].exists() for name in known):
+        return case
+    mine, theirs = (np.load(files[name]).astype(np.float64).ravel() for name in known)
+    if not np.isfinite(theirs).all():  # flagged itself
+        return case
+    if not np.isfinite(mine).all():
+        return case | {"difference": None}
+    scale = np.linalg.norm(theirs)
+    product = np.linalg.norm(mine) * scale
+    return case | {
+        "difference": float(np.linalg.norm(mine - theirs) / scale),
+        "cosine": float(mine @ theirs / product) if product else 0.0,
+    }
+
+
+def disagrees(case: Case) -> bool:
+    """Whether a side computes another number than it should; a flagged one says so itself."""
+    if not must_agree(case["side"]) or "difference" not in case or case.get("flags"):
+        return False
+    return case["difference"] is None or case["difference"] > AGREEMENT
+
+
+# tables
+
+
+def grid(cases: Sequence[Case], sides: Sequence[str], cell: Callable[[Case], str]) -> str:
+    """A table of one figure: sides by lengths of the run."""
+    steps = sorted({case["steps"] for case in cases})
+    found = {(case["side"], case["steps"]): case for case in cases}
+    rows = []
+    for side in sides:
+        own = [found.get((side, count)) for count in steps]
+        if any(own):
+            rows.append([side, *("" if case is None else cell(case) for case in own)])
+    return table(["T =", *(f"{count:,}" for count in steps)], rows)
+
+
+def figure(field: str, scale: float, case: Case) -> str:
+    """One number, marked if the side disagrees or was flagged."""
+    if field not in case:
+        return "–"
+    mark = "*" if disagrees(case) else "†" if case.get("flags") else ""
+    return f"{case[field] * scale:,.4g}{mark}"
+
+
+def show(size: Size, cases: Sequence[Case], sides: Sequence[str]) -> None:
+    """Prints the tables of one size."""
+    print(f"## {size.learned:,} learned numbers, {size.parameters:,} parameters\n")
+    figures = {"ms": ("seconds", 1e3), "CPU ms": ("cpu", 1e3), "MB": ("measured_bytes", 1e-6)}
+    for title, (field, scale) in figures.items():
+        print(f"{title}\n{grid(cases, sides, functools.partial(figure, field, scale))}\n")
+    print(f"relative difference\n{grid(cases, sides, _difference)}\n")
+    for case in cases:
+        reason = case.get("skipped") or ("flagged: " + ", ".join(case.get("flags") or []))
+        if not reason.endswith(": "):
+            print(f"{case['side']}, T = {case['steps']:,}: {reason}")
+    print(flush=True)
+
+
+def _difference(case: Case) -> str:
+    value = case.get("difference")
+    return "–" if value is None else f"{value:.1e}"
+
+
+# everything
+
+
+def of_size(size: Size, arguments: Any, folder: Path) -> list[Case]:
+    """All cases of one size, shorter runs first."""
+    memory = arguments.gigabytes * 1e9
+    limits = {"rounds": arguments.rounds, "memory": memory, "seconds": arguments.seconds}
+    cases: list[Case] = []
+    for steps in sorted(arguments.steps):
+        files = {
+            side: folder / f"{size}-{steps}-{i}.npy" for i, side in enumerate(arguments.sides)
+        }
+        for side in arguments.sides:
+            shorter = [case for case in cases if case["side"] == side]
+            reason = too_much(side, steps, size, shorter, arguments.seconds, memory)
+            case = {"side": side, "size": str(size), "steps": steps}
+            if reason is None:
+                case |= fresh(side, steps, size, limits, files[side])
+            else:
+                case["skipped"] = reason
+            cases.append(compared(case, files))
+        for file in files.values():
+            file.unlink(missing_ok=True)
+    return cases
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs all cases; the exit status is 1 where a side of mirrax computes another number."""
+    options = parser(__doc__)
+    options.add_argument("--steps", nargs="+", type=int, default=list(STEPS))
+    options.add_argument("--sizes", nargs="+", type=Size.read, default=list(map(Size.read, SIZES)))
+    options.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="NAME")
+    options.add_argument("--rounds", type=int, default=5, help="timed runs of each case")
+    options.add_argument("--seconds", type=float, default=15.0, help="of one hypergradient")
+    options.add_argument("--gigabytes", type=float, default=4.0, help="of one hypergradient")
+    options.add_argument("--case", nargs=6, help="run one case in this process, print its record")
+    arguments = options.parse_args(argv)
+    if arguments.case:
+        side, steps, size, rounds, memory, file = arguments.case
+        record = child(
+            side, int(steps), Size.read(size), int(rounds), float(memory), Path(file)
+        )
+        print(json.dumps(record))
+        return 0
+    record = begin()
+    limits = {name: getattr(arguments, name) for name in ("rounds", "seconds", "gigabytes")}
+    record["estimators"] = limits | {"cases": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in arguments.sizes:
+            cases = of_size(size, arguments, Path(folder))
+            show(size, cases, arguments.sides)
+            record["estimators"]["cases"] += cases
+            finish(record, arguments.json)
+    wrong = [case for case in record["estimators"]["cases"] if disagrees(case)]
+    for case in wrong:
+        print(f"{case['side']}, {case['size']}, T = {case['steps']}: computes something else")
+    return int(any(case["side"] in OURS for case in wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
