@@ -9,7 +9,6 @@ as its engine calls them, with an object that has what they ask of a problem.
 
 import importlib
 import math
-import os
 import types
 import warnings
 from collections.abc import Callable
@@ -30,8 +29,6 @@ from benchmarks._estimator_problem import (
 
 CHECK_EVERY = 8
 UNSOLVED = "inner_unconverged"
-PARALLEL_FROM = 32768
-"""Entries below which PyTorch's elementwise operations have one thread anyway."""
 
 
 class Task:
@@ -224,10 +221,6 @@ SIDES: dict[str, Callable[[Task], Callable[[], Result]]] = {
 
 def case(side: str, steps: int, size: Size, rounds: int) -> tuple[Result, dict[str, Any]]:
     """Measures one side."""
+    torch.set_num_threads(1)
     SIDES[side](Task(Numbers.make(Size(2)), 2))()  # what a library loads at its first use
-    cores = {1, os.cpu_count() or 1} if size.parameters >= PARALLEL_FROM else {1}
-    settings = {
-        f"{count} thread{'s' if count > 1 else ''}": lambda n=count: torch.set_num_threads(n)
-        for count in sorted(cores, reverse=True)
-    }
-    return measure(SIDES[side](Task(Numbers.make(size), steps)), rounds, settings)
+    return measure(SIDES[side](Task(Numbers.make(size), steps)), rounds)

@@ -1,14 +1,17 @@
 r"""The problem of `benchmarks.estimators`, in numpy, and how one case is measured.
 
-Every parameter has a loss of its own, `ℓ(θ) = Σ w (√(1 + (θ − c)²) − 1)`: convex, smooth, of varying
-curvature, and so cheap that what is measured is the estimator. A run makes `T` diagonal mirror
-steps `θ ← θ − η g/m²` from zero with `η = 2/T`, so that runs of all lengths end at nearly the
-same point, well before they converge, and their hypergradients are comparable. What it is worth is
-`E = ℓ(θ_T; other c) + ½ Σ m² θ_T²`, and `log m` is learned. Implicit sides differentiate the
-solution `θ*` of `∇ℓ(θ) + m² θ/(2η) = 0` with `η = 1` instead.
+Every parameter has a loss of its own, `ℓ(θ) = Σ w (√(1 + (θ − c)²) − 1)`: convex, smooth, of
+varying curvature, and so cheap that what is measured is the estimator. A run makes `T` diagonal
+mirror steps `θ ← θ − η g/m²` from zero with `η = 2/T`, so that runs of all lengths end at nearly
+the same point, well before they converge, and their hypergradients are comparable. What a run is
+worth is `E = ℓ(θ_T; other c) + ½ Σ m² θ_T²`, and `log m` is learned. Implicit sides differentiate
+the solution `θ*` of `∇ℓ(θ) + m² θ/(2η) = 0` with `η = 1` instead.
 """
 
 import dataclasses
+import math
+import os
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -84,38 +87,44 @@ class Result(NamedTuple):
     report: dict[str, Any] = {}
 
 
-def measure(
-    run: Callable[[], Result], rounds: int, settings: dict[str, Callable[[], Any]]
-) -> tuple[Result, dict[str, Any]]:
+def one_thread() -> None:
+    """Leaves XLA one thread, so that processor time is what an idle machine's clock would say.
+
+    To be called before JAX is imported. Keeping the process on one core would do the same, but on
+    a busy machine it waits there for whoever else is on that core.
+    """
+    os.environ["NPROC"] = "1"
+
+
+def at_most(seconds: float) -> None:
+    """Ends this process after so many seconds of processor time."""
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds)))
+
+
+def measure(run: Callable[[], Result], rounds: int) -> tuple[Result, dict[str, Any]]:
     """Memory and time of a side that is ready to run; called in a fresh process.
 
     **Arguments:**
 
     - `run`: one hypergradient.
-    - `rounds`: how often each setting is timed, if that takes less than `LONG`.
-    - `settings`: what to call before the rounds of each setting, by name: a number of threads.
+    - `rounds`: how often it is timed, if that takes less than `LONG`.
 
     **Returns:**
 
-    What the first run gave, and the record: its rise of resident memory, and of the setting that
-    was fastest the median of the seconds on the clock and of those of the processor.
+    What the first run gave, and the record: its rise of resident memory, and the medians of the
+    seconds on the clock and of those of the processor.
     """
-    (first_setting, prepare), *_ = settings.items()
-    prepare()
     before = settle()
     result, *first = _timed(run)
     rise = peak() - before
-    found = {"first": first[0], "measured_bytes": max(rise, 0)}
-    times = {first_setting: [first]} if first[0] > LONG else {}
-    for name, prepare in settings.items() if not times else ():
-        prepare()
-        times[name] = _rounds(run, rounds)
-    for name, pairs in times.items():
-        median = statistics.median(clock for clock, _ in pairs)
-        if median < found.get("seconds", float("inf")):
-            cpu = statistics.median(cpu for _, cpu in pairs)
-            found |= {"seconds": median, "cpu": cpu, "setting": name, "rounds": len(pairs)}
-    return result, found
+    pairs = [first] if first[0] > LONG else _rounds(run, rounds)
+    return result, {
+        "first": first[0],
+        "measured_bytes": max(rise, 0),
+        "seconds": statistics.median(clock for clock, _ in pairs),
+        "cpu": statistics.median(cpu for _, cpu in pairs),
+        "rounds": len(pairs),
+    }
 
 
 def _rounds(run: Callable[[], Result], rounds: int) -> list[list[float]]:

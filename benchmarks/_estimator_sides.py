@@ -134,6 +134,5 @@ def case(
     if planned > memory:
         return Result(float("nan"), None), record | {"skipped": "memory"}
     jax.block_until_ready(jax.jit(lambda x: x + 1)(1.0))  # the runtime's own allocations
-    cores = {"all cores": lambda: None}
-    result, found = measure(lambda: result_of(compiled(*arguments)), rounds, cores)
+    result, found = measure(lambda: result_of(compiled(*arguments)), rounds)
     return result, record | found

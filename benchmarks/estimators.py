@@ -4,14 +4,16 @@ r"""Time and memory of hypergradient estimators, against the run's length and wh
                                     [--rounds N] [--seconds S] [--gigabytes G] [--json FILE]
 
 Each case runs in a process of its own. A size `n` is a problem of `n` parameters with a learned
-number each; `10x10000` has ten learned numbers, each shared by 10,000 parameters. The problem is that
-of `benchmarks._estimator_problem`, in float32; `run` is the run without any derivative.
+number each; `10x10000` has ten learned numbers, each shared by 10,000 parameters. The problem is
+that of `benchmarks._estimator_problem`, in float32; `run` is the run without any derivative.
 
-`seconds` are medians of a few hypergradients after compilation, `CPU s` processor time over all
-threads. `MB` is by how much the peak of resident memory rose in the first one, above what was
-resident before; for mirrax the record also has what XLA planned, and the time to compile. XLA uses
-all cores; PyTorch one thread and all cores where it would use them, the faster counts. A case is
-left out if XLA's plan, or the growth from shorter runs, exceeds the limits on seconds and gigabytes.
+`ms` are medians of a few hypergradients after compilation on the clock, `CPU ms` of processor time.
+XLA and PyTorch have one thread each, so that the second is what the first is on an idle machine.
+`MB` is by how much the peak of resident memory rose in the first one, above what was resident
+before; for mirrax the record also has what XLA planned, and the time to compile. A case is not run
+if XLA's plan, or the growth from shorter runs, exceeds the limits on processor time and memory;
+what was predicted or planned then stands in parentheses. Cases that FILE has already are kept, so
+that the whole can be measured in parts.
 
 Sides that compute the same number must agree to 1e-3: the exact ones with `reverse`, those of the
 solution with `implicit, cg`. For the others the table of differences says how far they are from
@@ -20,6 +22,7 @@ solution with `implicit, cg`. For the others the table of differences says how f
 
 import functools
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import begin, finish, parser, table
-from benchmarks._estimator_problem import Size
+from benchmarks._estimator_problem import Size, at_most, one_thread
 
 STEPS = (10, 100, 1_000, 10_000)
 SIZES = ("10", "1000", "100000", "1000000", "10x10000")
@@ -50,8 +53,8 @@ SOLUTION_PEERS = ("torchopt, cg", "torchopt, neumann", "betty, cg", "betty, neum
 OURS = ("run", *EXACT, *APPROXIMATE, *SOLUTION)
 SIDES = (*OURS, *UNROLLED_PEERS, *SOLUTION_PEERS)
 AGREEMENT = 1e-3
-PATIENCE = 4
-"""A process is stopped after so many times the limit on seconds: it also compiles and repeats."""
+PATIENCE, BEGINNING = 4, 30
+"""A process is stopped after so many times the limit on seconds, and these seconds to begin."""
 
 Case = dict[str, Any]
 
@@ -82,21 +85,15 @@ def predicted(cases: Sequence[Case], steps: int, field: str) -> float:
     return max(high + (high - low) / (last - before) * (steps - last), high)
 
 
-def too_much(
-    side: str, steps: int, size: Size, shorter: Sequence[Case], seconds: float, memory: float
-) -> str | None:
-    """Why a case is not run, judging by shorter runs of the same side; `None` if it is."""
+def too_large(side: str, steps: int, size: Size, shorter: Sequence[Case], memory: float) -> str:
+    """Why a case is not even compiled; nothing if it is."""
     tangents = 16.0 * size.learned * size.parameters  # four arrays in float32
     if side == "forward" and tangents > memory:
         return f"{_bytes(tangents)} of tangents"
-    stopped = [case["skipped"] for case in shorter if case.get("skipped", "").startswith("over")]
-    if stopped:
-        return stopped[-1]
     needed = predicted(shorter, steps, "measured_bytes")
     if side not in OURS and needed > memory:  # XLA plans before it runs
         return f"{_bytes(needed)} predicted"
-    expected = predicted(shorter, steps, "seconds")
-    return f"{expected:.0f} s predicted" if expected > seconds else None
+    return ""
 
 
 def _bytes(count: float) -> str:
@@ -107,30 +104,30 @@ def _bytes(count: float) -> str:
 # one case
 
 
-def child(side: str, steps: int, size: Size, rounds: int, memory: float, file: Path) -> Case:
+def child(side: str, steps: int, size: Size, limits: Case, file: Path) -> Case:
     """Runs one case in this process; writes its derivative to a file."""
+    one_thread()
+    at_most(limits["processor"])
     if side in OURS:  # imported here: a process loads one framework only
         from benchmarks._estimator_sides import case as ours
 
-        result, record = ours(side, steps, size, rounds, memory)
+        result, record = ours(side, steps, size, limits["rounds"], limits["memory"])
     else:
         from benchmarks._estimator_peers import case as theirs
 
-        result, record = theirs(side, steps, size, rounds)
+        result, record = theirs(side, steps, size, limits["rounds"])
     if result.slope is not None:
         np.save(file, result.slope)
     return record | {"value": result.value} | result.report
 
 
-def fresh(side: str, steps: int, size: Size, limits: dict[str, Any], file: Path) -> Case:
+def fresh(side: str, steps: int, size: Size, limits: Case, file: Path) -> Case:
     """Runs one case in a process of its own; says so where it fails or takes too long."""
-    given = [side, str(steps), str(size), str(limits["rounds"]), str(limits["memory"]), str(file)]
+    given = [side, str(steps), str(size), json.dumps(limits), str(file)]
     command = [sys.executable, "-m", "benchmarks.estimators", "--case", *given]
-    patience = PATIENCE * limits["seconds"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=patience)
-    except subprocess.TimeoutExpired:
-        return {"skipped": f"over {patience:.0f} s with compilation"}
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return {"skipped": f"stopped after {limits['processor']:.0f} s of processor time"}
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["killed"])[-1]
         return {"skipped": f"failed: {last}"[:200]}
@@ -139,6 +136,19 @@ def fresh(side: str, steps: int, size: Size, limits: dict[str, Any], file: Path)
         record["skipped"] = f"{_bytes(record['planned_bytes'])} planned"
         del record["value"]
     return record
+
+
+def one(side: str, steps: int, size: Size, limits: Case, shorter: list[Case], file: Path) -> Case:
+    """The record of one case, run, planned or predicted."""
+    reason = too_large(side, steps, size, shorter, limits["memory"])
+    cpu = predicted(shorter, steps, "cpu")
+    if cpu <= limits["seconds"]:
+        return {"skipped": reason} if reason else fresh(side, steps, size, limits, file)
+    case = {"skipped": reason or f"{cpu:.0f} s predicted", "predicted_cpu": cpu}
+    if side in OURS and not reason:
+        plan = fresh(side, steps, size, limits | {"memory": -1}, file)  # compiled only
+        case |= {key: value for key, value in plan.items() if key != "skipped"}
+    return case
 
 
 def compared(case: Case, files: dict[str, Path]) -> Case:
@@ -170,33 +180,38 @@ def disagrees(case: Case) -> bool:
 # tables
 
 
-def grid(cases: Sequence[Case], sides: Sequence[str], cell: Callable[[Case], str]) -> str:
+def grid(cases: Sequence[Case], cell: Callable[[Case], str]) -> str:
     """A table of one figure: sides by lengths of the run."""
     steps = sorted({case["steps"] for case in cases})
     found = {(case["side"], case["steps"]): case for case in cases}
     rows = []
-    for side in sides:
+    for side in SIDES:
         own = [found.get((side, count)) for count in steps]
         if any(own):
             rows.append([side, *("" if case is None else cell(case) for case in own)])
     return table(["T =", *(f"{count:,}" for count in steps)], rows)
 
 
+INSTEAD = {"cpu": "predicted_cpu", "measured_bytes": "planned_bytes"}
+"""What stands for a figure of a case that was not run."""
+
+
 def figure(field: str, scale: float, case: Case) -> str:
     """One number, marked if the side disagrees or was flagged."""
-    if field not in case:
-        return "–"
-    mark = "*" if disagrees(case) else "†" if case.get("flags") else ""
-    return f"{case[field] * scale:,.4g}{mark}"
+    if field in case:
+        mark = "*" if disagrees(case) else "†" if case.get("flags") else ""
+        return f"{case[field] * scale:,.4g}{mark}"
+    other = INSTEAD.get(field, "")
+    return f"({case[other] * scale:,.4g})" if other in case else "–"
 
 
-def show(size: Size, cases: Sequence[Case], sides: Sequence[str]) -> None:
+def show(size: Size, cases: Sequence[Case]) -> None:
     """Prints the tables of one size."""
     print(f"## {size.learned:,} learned numbers, {size.parameters:,} parameters\n")
     figures = {"ms": ("seconds", 1e3), "CPU ms": ("cpu", 1e3), "MB": ("measured_bytes", 1e-6)}
     for title, (field, scale) in figures.items():
-        print(f"{title}\n{grid(cases, sides, functools.partial(figure, field, scale))}\n")
-    print(f"relative difference\n{grid(cases, sides, _difference)}\n")
+        print(f"{title}\n{grid(cases, functools.partial(figure, field, scale))}\n")
+    print(f"relative difference\n{grid(cases, _difference)}\n")
     for case in cases:
         reason = case.get("skipped") or ("flagged: " + ", ".join(case.get("flags") or []))
         if not reason.endswith(": "):
@@ -212,26 +227,22 @@ def _difference(case: Case) -> str:
 # everything
 
 
-def of_size(size: Size, arguments: Any, folder: Path) -> list[Case]:
-    """All cases of one size, shorter runs first."""
-    memory = arguments.gigabytes * 1e9
-    limits = {"rounds": arguments.rounds, "memory": memory, "seconds": arguments.seconds}
-    cases: list[Case] = []
-    for steps in sorted(arguments.steps):
-        files = {
-            side: folder / f"{size}-{steps}-{i}.npy" for i, side in enumerate(arguments.sides)
-        }
-        for side in arguments.sides:
-            shorter = [case for case in cases if case["side"] == side]
-            reason = too_much(side, steps, size, shorter, arguments.seconds, memory)
-            case = {"side": side, "size": str(size), "steps": steps}
-            if reason is None:
-                case |= fresh(side, steps, size, limits, files[side])
-            else:
-                case["skipped"] = reason
-            cases.append(compared(case, files))
-        for file in files.values():
-            file.unlink(missing_ok=True)
+def of_size(size: Size, arguments: Any, limits: Case, known: Sequence[Case]) -> list[Case]:
+    """All cases of one size, shorter runs first; known ones are predicted from and not repeated."""
+    cases = sorted(
+        (case for case in known if case["size"] == str(size)), key=lambda case: case["steps"]
+    )
+    done = {(case["side"], case["steps"]) for case in cases}
+    with tempfile.TemporaryDirectory() as folder:
+        for steps in sorted(arguments.steps):
+            files = {side: Path(folder, f"{steps}-{i}.npy") for i, side in enumerate(SIDES)}
+            for side in arguments.sides:
+                if (side, steps) in done:
+                    continue
+                shorter = [c for c in cases if c["side"] == side and c["steps"] < steps]
+                case = {"side": side, "size": str(size), "steps": steps}
+                case |= one(side, steps, size, limits, shorter, files[side])
+                cases.append(compared(case, files))
     return cases
 
 
@@ -241,28 +252,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--steps", nargs="+", type=int, default=list(STEPS))
     options.add_argument("--sizes", nargs="+", type=Size.read, default=list(map(Size.read, SIZES)))
     options.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="NAME")
-    options.add_argument("--rounds", type=int, default=5, help="timed runs of each case")
-    options.add_argument("--seconds", type=float, default=15.0, help="of one hypergradient")
-    options.add_argument("--gigabytes", type=float, default=4.0, help="of one hypergradient")
-    options.add_argument("--case", nargs=6, help="run one case in this process, print its record")
+    options.add_argument("--rounds", type=int, default=3, help="timed runs of each case")
+    options.add_argument("--seconds", type=float, default=20.0, help="of one hypergradient")
+    options.add_argument("--gigabytes", type=float, default=6.0, help="of one hypergradient")
+    options.add_argument("--case", nargs=5, help="run one case in this process, print its record")
     arguments = options.parse_args(argv)
     if arguments.case:
-        side, steps, size, rounds, memory, file = arguments.case
-        record = child(
-            side, int(steps), Size.read(size), int(rounds), float(memory), Path(file)
-        )
+        side, steps, size, limits, file = arguments.case
+        record = child(side, int(steps), Size.read(size), json.loads(limits), Path(file))
         print(json.dumps(record))
         return 0
+    limits = {
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+        "memory": arguments.gigabytes * 1e9,
+        "processor": BEGINNING + PATIENCE * arguments.seconds,
+    }
+    file = arguments.json
+    known = json.loads(file.read_text())["estimators"]["cases"] if file and file.exists() else []
     record = begin()
-    limits = {name: getattr(arguments, name) for name in ("rounds", "seconds", "gigabytes")}
-    record["estimators"] = limits | {"cases": []}
-    with tempfile.TemporaryDirectory() as folder:
-        for size in arguments.sizes:
-            cases = of_size(size, arguments, Path(folder))
-            show(size, cases, arguments.sides)
-            record["estimators"]["cases"] += cases
-            finish(record, arguments.json)
-    wrong = [case for case in record["estimators"]["cases"] if disagrees(case)]
+    record["estimators"] = limits | {"cases": known}
+    for size in arguments.sizes:
+        cases = of_size(size, arguments, limits, known)
+        show(size, cases)
+        known = [case for case in known if case["size"] != str(size)] + cases
+        record["estimators"]["cases"] = known
+        finish(record, file)
+    wrong = [case for case in known if disagrees(case)]
     for case in wrong:
         print(f"{case['side']}, {case['size']}, T = {case['steps']}: computes something else")
     return int(any(case["side"] in OURS for case in wrong))
