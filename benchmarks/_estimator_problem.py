@@ -9,9 +9,7 @@ the solution `θ*` of `∇ℓ(θ) + m² θ/(2η) = 0` with `η = 1` instead.
 """
 
 import dataclasses
-import math
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -32,6 +30,10 @@ TOLERANCE = 256 * float(np.finfo(np.float32).eps)
 
 LONG = 3.0
 """Seconds after which a first run counts, and all that further rounds may take together."""
+
+
+SHORT = 0.05
+"""Seconds of the processor that all rounds take at least."""
 
 
 class Size(NamedTuple):
@@ -96,11 +98,6 @@ def one_thread() -> None:
     os.environ["NPROC"] = "1"
 
 
-def at_most(seconds: float) -> None:
-    """Ends this process after so many seconds of processor time."""
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds)))
-
-
 def measure(run: Callable[[], Result], rounds: int) -> tuple[Result, dict[str, Any]]:
     """Memory and time of a side that is ready to run; called in a fresh process.
 
@@ -128,11 +125,12 @@ def measure(run: Callable[[], Result], rounds: int) -> tuple[Result, dict[str, A
 
 
 def _rounds(run: Callable[[], Result], rounds: int) -> list[list[float]]:
-    """Times of up to so many runs, of fewer if they are long."""
+    """Times of so many runs, of fewer if they are long and more if they are short."""
     pairs: list[list[float]] = []
-    while len(pairs) < rounds and sum(clock for clock, _ in pairs) < LONG:
-        time.sleep(0.02)
+    clock = cpu = 0.0
+    while clock < LONG and (len(pairs) < rounds or cpu < SHORT):
         pairs.append(_timed(run)[1:])
+        clock, cpu = clock + pairs[-1][0], cpu + pairs[-1][1]
     return pairs
 
 

@@ -22,8 +22,8 @@ solution with `implicit, cg`. For the others the table of differences says how f
 
 import functools
 import json
-import signal
-import subprocess
+import multiprocessing
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import begin, finish, parser, table
-from benchmarks._estimator_problem import Size, at_most, one_thread
+from benchmarks._estimator_problem import Size, one_thread
 
 STEPS = (10, 100, 1_000, 10_000)
 SIZES = ("10", "1000", "100000", "1000000", "10x10000")
@@ -107,8 +107,7 @@ def _bytes(count: float) -> str:
 def child(side: str, steps: int, size: Size, limits: Case, file: Path) -> Case:
     """Runs one case in this process; writes its derivative to a file."""
     one_thread()
-    at_most(limits["processor"])
-    if side in OURS:  # imported here: a process loads one framework only
+    if side in OURS:  # imported here: the parent only starts processes
         from benchmarks._estimator_sides import case as ours
 
         result, record = ours(side, steps, size, limits["rounds"], limits["memory"])
@@ -121,21 +120,49 @@ def child(side: str, steps: int, size: Size, limits: Case, file: Path) -> Case:
     return record | {"value": result.value} | result.report
 
 
-def fresh(side: str, steps: int, size: Size, limits: Case, file: Path) -> Case:
-    """Runs one case in a process of its own; says so where it fails or takes too long."""
-    given = [side, str(steps), str(size), json.dumps(limits), str(file)]
-    command = [sys.executable, "-m", "benchmarks.estimators", "--case", *given]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        return {"skipped": f"stopped after {limits['processor']:.0f} s of processor time"}
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["killed"])[-1]
-        return {"skipped": f"failed: {last}"[:200]}
-    record = json.loads(done.stdout)
+def _sent(pipe: Any, *given: Any) -> None:
+    """`child`, its record or its error sent back."""
+    try:
+        pipe.send(child(*given))
+    except Exception as error:
+        pipe.send({"skipped": f"failed: {type(error).__name__}: {error}"[:200]})
+
+
+def fresh(*given: Any) -> Case:
+    """Runs one case in a process of its own; says so where it fails or takes too long.
+
+    The processes are forked from one that has imported the frameworks and not used them.
+    """
+    start, limits = multiprocessing.get_context("forkserver"), given[3]
+    start.set_forkserver_preload(["benchmarks._estimator_sides", "benchmarks._estimator_peers"])
+    receive, send = start.Pipe(duplex=False)
+    process = start.Process(target=_sent, args=(send, *given))
+    process.start()
+    send.close()
+    # A limit of the system's own would make the clock of processor time coarse.
+    while not receive.poll(0.5):
+        if _processor_time(process.pid) > limits["processor"]:
+            process.kill()
+            return {"skipped": f"stopped after {limits['processor']:.0f} s of processor time"}
+    try:
+        record = receive.recv()
+    except EOFError:
+        process.join()
+        return {"skipped": f"ended with status {process.exitcode}"}
+    process.join()
     if record.get("skipped") == "memory":
         record["skipped"] = f"{_bytes(record['planned_bytes'])} planned"
         del record["value"]
     return record
+
+
+def _processor_time(process: int | None) -> float:
+    """Seconds of the processor that a process has used; zero where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def one(side: str, steps: int, size: Size, limits: Case, shorter: list[Case], file: Path) -> Case:
@@ -255,13 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--rounds", type=int, default=3, help="timed runs of each case")
     options.add_argument("--seconds", type=float, default=20.0, help="of one hypergradient")
     options.add_argument("--gigabytes", type=float, default=6.0, help="of one hypergradient")
-    options.add_argument("--case", nargs=5, help="run one case in this process, print its record")
     arguments = options.parse_args(argv)
-    if arguments.case:
-        side, steps, size, limits, file = arguments.case
-        record = child(side, int(steps), Size.read(size), json.loads(limits), Path(file))
-        print(json.dumps(record))
-        return 0
     limits = {
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
