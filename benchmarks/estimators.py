@@ -75,12 +75,16 @@ def must_agree(side: str) -> bool:
 
 
 def predicted(cases: Sequence[Case], steps: int, field: str) -> float:
-    """A figure at a longer run, by the straight line through the last two shorter ones."""
+    """A figure at a longer run: by the line through the last two shorter ones, or from zero.
+
+    Implicit sides stop when they have converged: a single one of theirs is repeated.
+    """
     known = [(case["steps"], case[field]) for case in cases if case.get(field) is not None]
     if not known:
         return 0.0
     if len(known) == 1:
-        return known[0][1]
+        constant = cases[0]["side"] in SOLUTION + SOLUTION_PEERS
+        return known[0][1] * (1 if constant else steps / known[0][0])
     (before, low), (last, high) = known[-2:]
     return max(high + (high - low) / (last - before) * (steps - last), high)
 

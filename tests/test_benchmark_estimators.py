@@ -49,9 +49,14 @@ def test_sizes_are_read_as_they_are_written():
 def test_longer_runs_are_predicted_by_a_line():
     from benchmarks.estimators import predicted
 
-    cases = [{"steps": 10, "cpu": 2.0}, {"steps": 20}, {"steps": 100, "cpu": 11.0}]
+    cases = [
+        {"side": "higher", "steps": 10, "cpu": 2.0},
+        {"side": "higher", "steps": 20},
+        {"side": "higher", "steps": 100, "cpu": 11.0},
+    ]
     assert predicted(cases, 1000, "cpu") == pytest.approx(101.0)
-    assert predicted(cases[:1], 1000, "cpu") == 2.0
+    assert predicted(cases[:1], 1000, "cpu") == 200.0
+    assert predicted([cases[0] | {"side": "implicit, cg"}], 1000, "cpu") == 2.0
     assert predicted([], 1000, "cpu") == 0.0
 
 
