@@ -19,7 +19,18 @@ from mirrax._xla import set_flags
 
 set_flags()  # as the command line does
 
-PACKAGES = ("mirrax", "jax", "jaxlib", "equinox", "optax", "numpy", "torch", "torchopt", "higher")
+PACKAGES = (
+    "mirrax",
+    "jax",
+    "jaxlib",
+    "equinox",
+    "optax",
+    "numpy",
+    "torch",
+    "torchopt",
+    "higher",
+    "betty-ml",
+)
 
 
 def machine() -> dict[str, Any]:

@@ -127,16 +127,22 @@ class AbstractHypergradient(eqx.Module):
         standard error is that call's alone.
         """
 
-        def call(state: EstimatorState, _: None = None):
-            value, slope, state = self.estimate(objective, inner, prior, problem, state, key=key)
-            return state, (value, slope)
+        def call(state: EstimatorState) -> tuple[Scalar, Prior, EstimatorState]:
+            return self.estimate(objective, inner, prior, problem, state, key=key)
+
+        def add(carry, _: None):
+            totals, state = carry
+            *parts, state = call(state)
+            return (jax.tree.map(jnp.add, totals, tuple(parts)), state), None
 
         begin = self.init(inner, prior)
         if self.calls == 1:
-            end, (value, slope) = call(begin)
-            return value, slope, end
-        end, parts = lax.scan(call, begin, None, length=self.calls)
-        return *jax.tree.map(lambda part: jnp.sum(part, axis=0), parts), end
+            return call(begin)
+        # Summed as they come: a derivative kept for every call would be as long as the run.
+        *shapes, _ = jax.eval_shape(call, begin)
+        nothing = jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), tuple(shapes))
+        (totals, end), _ = lax.scan(add, (nothing, begin), None, length=self.calls)
+        return *totals, end
 
 
 def split(prior: Prior, wrt: tuple[Part, ...]) -> tuple[Prior, Callable[[PyTree], Prior]]:
