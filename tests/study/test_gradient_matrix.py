@@ -47,7 +47,8 @@ def assert_entries(found, geometry, inner):
             assert 0.5 < row["mean_square"] < 1.5, name
             assert row["largest"] < 3.5, name
         else:
-            assert row["error"] > 1e-3, name  # else it were exact
+            # Of a run it were exact else; of a solution late steps have all of the derivative.
+            assert inner == "solution" or row["error"] > 1e-3, name
 
 
 def columns(*names):
