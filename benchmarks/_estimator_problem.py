@@ -97,7 +97,7 @@ class Result(NamedTuple):
 def one_thread() -> None:
     """Leaves XLA one thread, so that processor time is what an idle machine's clock would say.
 
-    To be called before JAX is imported. Keeping the process on one core would do the same, but on
+    To be called before JAX has a backend. Keeping the process on one core would do the same, but on
     a busy machine it waits there for whoever else is on that core.
     """
     os.environ["NPROC"] = "1"

@@ -16,7 +16,8 @@ def set_flags() -> None:
 
     JAX's own default emits fusions by MLIR. A few-shot meta-step compiles and runs in 0.8 of the
     time without (`benchmarks.meta_step`), many steps of a small network take up to 1.1 times as
-    long (`benchmarks.hypergradient`). XLA has threads of its own: where OpenBLAS's wait for a core
+    long (`benchmarks.hypergradient`), and of a loss without a network several times
+    (`benchmarks.estimators`). XLA has threads of its own: where OpenBLAS's wait for a core
     beside them, small triangular solves can take many times as long. What the environment already
     says about either stands. To be called before JAX is imported.
     """

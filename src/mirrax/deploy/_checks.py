@@ -8,7 +8,6 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
@@ -83,7 +82,11 @@ def check_share(name: str, value: Any) -> None:
     """
     if isinstance(value, Tracer):
         return
-    if not (np.ndim(value) == 0 and 0 <= value < 1):
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number < 1:
         word = name.rsplit(".", 1)[-1]
         raise ValueError(f"{name}: expected 0 <= {word} < 1, got {value!r}.")
 

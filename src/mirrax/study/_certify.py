@@ -158,7 +158,7 @@ def certify_image_run(
     - `ConfigError`: if the geometry has no potential.
     """
     artifact = deploy.load(folder / "geometry.safetensors")
-    setting = prepare(config, data)
+    setting = prepare(config, data, learns=False)
     deploy.check_fits(artifact, setting.template)
     return certify_images(setting, _geometry(artifact, folder.path), key=stream(seed, CERTIFY))
 

@@ -303,7 +303,9 @@ def _check_devices(devices: int, tasks: int) -> None:
         )
 
 
-def prepare(config: ImageStudy, data: Path | None, *, each: bool = False) -> ImageSetting:
+def prepare(
+    config: ImageStudy, data: Path | None, *, each: bool = False, learns: bool = True
+) -> ImageSetting:
     """Loads a study's tasks and puts them on the device.
 
     **Arguments:**
@@ -311,6 +313,7 @@ def prepare(config: ImageStudy, data: Path | None, *, each: bool = False) -> Ima
     - `config`: the study.
     - `data`: the folder of data sets, or `None` for the environment's.
     - `each`: each task will be held out in turn, so that `held_out` need not be among them.
+    - `learns`: a geometry will be learned, for which `devices` must be there.
 
     **Returns:**
 
@@ -325,7 +328,8 @@ def prepare(config: ImageStudy, data: Path | None, *, each: bool = False) -> Ima
         tasks = tuple(shortened(task, config.examples) for task in tasks)
     model = build(config.model, tasks[0].image_shape, tasks[0].classes)
     held_out = 0 if each else find_task(tasks, config.held_out)
-    _check_devices(config.devices, len(tasks) - 1)
+    if learns:
+        _check_devices(config.devices, len(tasks) - 1)
     problems = classification(tasks, model, config.batch)
     place = arena(tasks, problems, model, config.rows)
     training = tuple(i for i in range(len(tasks)) if i != held_out)

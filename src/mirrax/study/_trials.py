@@ -221,8 +221,8 @@ def run_trials(
     """Trains methods with chosen configurations, on every task, from several seeds.
 
     All methods share one compiled program, in which each run selects its optimiser. Runs are dealt
-    out in chunks of equal size to one thread a core: one XLA program does not spread such small
-    networks over cores by itself.
+    out in chunks of equal size to one thread a core, on a CPU: one XLA program does not spread such
+    small networks over cores by itself.
 
     **Arguments:**
 
@@ -253,7 +253,9 @@ def run_trials(
     reads = tuple(method.read for method in methods)
     contexts = tuple(method.context for method in methods)
 
-    total, workers = math.prod(shape), os.cpu_count() or 1
+    # Programs of one accelerator would only wait for each other, each with memory of its own.
+    workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    total = math.prod(shape)
     size = max(1, -(-total // (workers * _CHUNKS_A_WORKER)))
     count = -(-total // size)
     # The last chunk repeats its first jobs, so that one program serves every chunk.

@@ -158,7 +158,7 @@ def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str
         raise ConfigError(f"{options.run}: compare needs a run of an image recipe.")
     if options.baselines:
         config = dataclasses.replace(config, baselines=tuple(options.baselines))
-    setting = prepare(config, options.data)
+    setting = prepare(config, options.data, learns=False)
     artifact = deploy.load(folder / "geometry.safetensors")
     deploy.check_fits(artifact, setting.template)
     assert isinstance(artifact.geometry, AbstractMirrorMap)  # image studies learn nothing else

@@ -30,8 +30,8 @@ def cifar10_subsets(folder: Folder = None, *, seed: int = 0) -> tuple[ImageTask,
 
     **Returns:**
 
-    `ImageTask`s named `cifar-10/1` to `cifar-10/4`, with 6,250 training images of the complete
-    set's 50,000 (or one a class fewer or more), and `cifar-10/rest` with the others.
+    `ImageTask`s named `cifar-10/1` to `cifar-10/4`, with 6,250 training images each of the complete
+    set's 50,000, and `cifar-10/rest` with the others.
 
     **Raises:**
 
