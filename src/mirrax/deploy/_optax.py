@@ -23,6 +23,7 @@ from ..geometry import AbstractGeometry, AbstractMirrorMap, Blockwise, Diagonal,
 from ._artifact import Artifact, load
 from ._checks import check_given, check_learning_rate, check_momentum, check_params
 from ._fit import by_name, expected_shapes, flattened, fold, rebuild, unfold
+from ._momentum import momentum_trace
 from ._state import cast, following, owned, working_dtype
 
 Source: TypeAlias = str | os.PathLike[str] | Artifact | AbstractMirrorMap
@@ -127,7 +128,7 @@ def to_optax(
     step = _step_for(flat)(flat, expected, rate)
     if momentum is None:
         return step
-    chained = optax.chain(optax.trace(decay=momentum, nesterov=nesterov), step)
+    chained = optax.chain(momentum_trace(momentum, nesterov), step)
     return optax.with_extra_args_support(chained)
 
 
