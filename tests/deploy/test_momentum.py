@@ -35,12 +35,14 @@ def test_half_precision_keeps_momentum_in_single(momentum, nesterov):
     state, found = after(optimiser, jnp.bfloat16)
     expected = after(optax.sgd(1.0, 0.99, nesterov), jnp.float32)[1]
     assert {leaf.dtype for leaf in jax.tree.leaves(state[0])} == {np.dtype("float32")}
-    # Each update is rounded to eight bits; a trace of eight bits would stop growing at a fifth.
-    np.testing.assert_allclose(found, expected, rtol=2**-8)
+    # Updates are rounded to eight bits, by 2⁻⁹ at most, and mostly average out. Found: 3e-5.
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_in_single_precision_it_is_that_of_optax():
     for nesterov in (False, True):
         ours = after(to_optax(Euclidean(), 0.1, momentum=0.9, nesterov=nesterov), jnp.float32)[1]
         theirs = after(optax.sgd(0.1, 0.9, nesterov), jnp.float32)[1]
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+        # Where one product is fused and the other not, half a last digit in each of the ten steps
+        # that a momentum of 0.9 remembers. Found: 0.
+        np.testing.assert_allclose(ours, theirs, rtol=6e-7)

@@ -10,6 +10,8 @@ The proximal problem is `(s H + M/(2η)) θ* = s b + M θ_1/(2η)` with `M = P�
 Source: spec B4, B5; both are differentiated by hand.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,17 @@ from jax.flatten_util import ravel_pytree
 
 from ..geometry import AbstractGeometry, AbstractPreconditioner
 from ._gradient_cases import RATE, GradientCase
+
+
+class _Linear(NamedTuple):
+    """`H` and `b` of `s q`, `P` and its derivatives along the first axis, the start, and `s`."""
+
+    matrix: np.ndarray
+    slope: np.ndarray
+    inverse: np.ndarray
+    slopes: np.ndarray
+    start: np.ndarray
+    scale: float
 
 
 def has_closed_form(geometry: object) -> bool:
@@ -38,10 +51,12 @@ def closed_form(case: GradientCase, *, solved: bool) -> np.ndarray:
     scale = float(case.prior.shared["scale"])
     inverse, slopes = _step_matrix(case)
     matrix, slope = _quadratic(case, case.problem.batches.data)  # type: ignore[attr-defined]
+    given = _Linear(scale * matrix, scale * slope, inverse, slopes, start, scale)
     if solved:
-        last, ends = _solution(case, scale * matrix, scale * slope, inverse, slopes, start, scale)
+        rate = float(case.inner.rate)  # type: ignore[attr-defined]
+        last, ends = _solution(rate, given)
     else:
-        last, ends = _run(case.steps, scale * matrix, scale * slope, inverse, slopes, start, scale)
+        last, ends = _run(case.steps, given)
     judged, tilt = _quadratic(case, case.problem.query)
     found = ends @ (scale * (judged @ last - tilt))
     found[-1] += _value(case, last)
@@ -83,16 +98,9 @@ def _value(case: GradientCase, last: np.ndarray) -> float:
     )
 
 
-def _run(
-    steps: int,
-    matrix: np.ndarray,
-    slope: np.ndarray,
-    inverse: np.ndarray,
-    slopes: np.ndarray,
-    start: np.ndarray,
-    scale: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`x_T` and its derivatives, one a row; `matrix` and `slope` are those of `s q`."""
+def _run(steps: int, given: _Linear) -> tuple[np.ndarray, np.ndarray]:
+    """`x_T` and its derivatives, one a row."""
+    matrix, slope, inverse, slopes, start, scale = given
     centre = np.linalg.solve(matrix, slope)
     whole = np.eye(len(start)) - RATE * inverse @ matrix
     powers = [np.linalg.matrix_power(whole, k) for k in range(steps + 1)]
@@ -106,17 +114,10 @@ def _run(
     return centre + powers[-1] @ away, np.stack([*moved[:-1], *powers[-1].T, moved[-1]])
 
 
-def _solution(
-    case: GradientCase,
-    matrix: np.ndarray,
-    slope: np.ndarray,
-    inverse: np.ndarray,
-    slopes: np.ndarray,
-    start: np.ndarray,
-    scale: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`θ*` and its derivatives, one a row; `matrix` and `slope` are those of `s q`."""
-    near = 1 / (2 * float(case.inner.rate))  # type: ignore[attr-defined]
+def _solution(rate: float, given: _Linear) -> tuple[np.ndarray, np.ndarray]:
+    """`θ*` and its derivatives, one a row."""
+    matrix, slope, inverse, slopes, start, scale = given
+    near = 1 / (2 * rate)
     metric = np.linalg.inv(inverse)
     system = matrix + near * metric
     last = np.linalg.solve(system, slope + near * metric @ start)
