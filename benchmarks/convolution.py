@@ -6,8 +6,10 @@ For LeNet-5's layers and for 64 channels at 28×28 (the second layer of a few-sh
 times `method="patches"` and `method="lax"` under `vmap` over kernels and images: a value, its
 gradient with respect to the kernel and (behind the first layer) the images, and the derivative of
 that gradient, which hypergradients need. Then the gradient of LeNet-5's convolutional part, with
-both methods and both poolings. A ratio above one says how many times slower lax is. On an
-accelerator the default of `convolve` should agree with what this shows.
+both methods and both poolings, and 20 steps of training a whole LeNet-5 at batch 128 in one loop,
+as the library has it, with the batch last, and with channels last. A ratio above one says how many
+times slower the other side is. On an accelerator the default of `convolve` should agree with what
+this shows.
 """
 
 import functools
@@ -20,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import begin, finish, interleave, parser, table
-from mirrax.models import convolve, max_pool
+from mirrax.models import build, convolve, max_pool
 
 METHODS = ("patches", "lax")
 # name: batch, side, channels in, channels out, kernel side, padding, gradient of images too
@@ -76,6 +78,39 @@ def by_window(images: jax.Array) -> jax.Array:
     return jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, sizes, sizes, "VALID")
 
 
+def training() -> dict[str, Callable[[], Any]]:
+    """Gradient descent on LeNet-5, as the library has it and with channels last."""
+    model = build("lenet5", (28, 28, 1), 10)
+    params, images = model.init(jax.random.key(0)), draw(128, 28, 28, 1)
+
+    def channels_last(method: str, params: Any, images: Any) -> Any:
+        for name, padding in (("conv_0", 2), ("conv_1", 0)):
+            images = convolve(images, params[name]["weight"], padding=padding, method=method)
+            images = jax.nn.relu(max_pool(images + params[name]["bias"]))
+        hidden = images.reshape(len(images), -1)
+        for name in ("dense_0", "dense_1"):
+            hidden = jax.nn.relu(hidden @ params[name]["weight"] + params[name]["bias"])
+        return hidden @ params["dense_2"]["weight"] + params["dense_2"]["bias"]
+
+    def side(logits: Callable[..., Any]) -> Callable[[], Any]:
+        slope = jax.grad(lambda p, x: jnp.mean(logits(p, x) ** 2))
+
+        def run(params: Any, images: Any) -> Any:
+            def step(params: Any, _: None) -> tuple[Any, None]:
+                move = lambda x, g: x - 1e-3 * g  # noqa: E731
+                return jax.tree.map(move, params, slope(params, images)), None
+
+            return jax.lax.scan(step, params, None, length=20)[0]
+
+        return compiled(run, params, images)
+
+    return {
+        "batch last": side(model.apply),
+        "channels last, patches": side(functools.partial(channels_last, "patches")),
+        "channels last, lax": side(functools.partial(channels_last, "lax")),
+    }
+
+
 def lenet(tasks: int) -> dict[str, Callable[[], Any]]:
     """The gradient of LeNet-5's convolutional part, as the library has it and as plain lax."""
     images = draw(tasks, 64, 28, 28, 1)
@@ -102,6 +137,21 @@ def lenet(tasks: int) -> dict[str, Callable[[], Any]]:
     }
 
 
+def against_the_first(times: dict[str, dict[str, Any]]) -> str:
+    """A table of sides, each with its ratio to the first."""
+    base = next(iter(times.values()))
+    rows = [
+        [
+            name,
+            f"{1e3 * t['median']:.1f}",
+            f"{t['median'] / base['median']:.2f}",
+            f"{t['median_cpu'] / base['median_cpu']:.2f}",
+        ]
+        for name, t in times.items()
+    ]
+    return table(["side", "ms", "ratio", "CPU ratio"], rows)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs all sizes."""
     options = parser(__doc__)
@@ -120,24 +170,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append([f"{name}: {what}", *milliseconds, *(f"{ratio:.2f}" for ratio in ratios)])
             results[name][what] = {"seconds": times, "ratio": ratios[0], "cpu_ratio": ratios[1]}
     print(table(["layer", *METHODS, "ratio", "CPU ratio"], rows))
-    network = interleave(lenet(arguments.tasks), arguments.rounds)
-    base = next(iter(network.values()))
-    print("\nLeNet-5's convolutional part: gradient with respect to kernels")
-    rows = [
-        [
-            name,
-            f"{1e3 * t['median']:.1f}",
-            f"{t['median'] / base['median']:.2f}",
-            f"{t['median_cpu'] / base['median_cpu']:.2f}",
-        ]
-        for name, t in network.items()
-    ]
-    print(table(["side", "ms", "ratio", "CPU ratio"], rows))
+    networks = {
+        "LeNet-5's convolutional part: gradient with respect to kernels": lenet(arguments.tasks),
+        "LeNet-5: 20 steps at batch 128": training(),
+    }
+    found = {title: interleave(sides, arguments.rounds) for title, sides in networks.items()}
+    for title, times in found.items():
+        print(f"\n{title}")
+        print(against_the_first(times))
     record["convolution"] = {
         "backend": jax.default_backend(),
         "tasks": arguments.tasks,
         "layers": results,
-        "lenet": network,
+        "networks": found,
     }
     finish(record, arguments.json)
     return 0

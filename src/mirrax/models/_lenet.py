@@ -7,8 +7,8 @@ the form of S000's LeNet with 61,706 parameters at 28×28×1 and 10 classes.
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._batch_last import convolve_batch_last
 from ._checks import image_shape, images_like, positive
-from ._convolution import convolve
 from ._layers import blocks_of, dense, init_layers, roles_of
 from ._model import Model, Parameters
 from ._pooling import max_pool
@@ -69,11 +69,12 @@ def lenet5(input_shape: tuple[int, ...], classes: int) -> Model:
     ) -> Float[Array, "batch classes"]:
         del reference  # no batch statistics
         hidden = images_like("lenet5", shape, images, params["conv_0"]["weight"])
+        hidden = hidden.transpose(3, 1, 2, 0)
         for name, padding in (("conv_0", 2), ("conv_1", 0)):
-            layer = params[name]
-            hidden = convolve(hidden, layer["weight"], padding=padding) + layer["bias"]
+            weight, bias = params[name]["weight"], params[name]["bias"][:, None, None, None]
+            hidden = convolve_batch_last(hidden, weight, padding) + bias
             hidden = jax.nn.relu(max_pool(hidden))
-        hidden = hidden.reshape(len(hidden), -1)
+        hidden = hidden.transpose(3, 1, 2, 0).reshape(len(images), -1)
         for name in ("dense_0", "dense_1"):
             hidden = jax.nn.relu(dense(params[name], hidden))
         return dense(params["dense_2"], hidden)

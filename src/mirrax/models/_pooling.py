@@ -26,7 +26,8 @@ def max_pool(
 
     **Returns:**
 
-    `(batch, height // w, width // w, channels)`.
+    `(batch, height // w, width // w, channels)`. The first and the last axis are not mixed: they
+    may as well be channels and batch.
 
     **Raises:**
 

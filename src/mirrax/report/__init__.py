@@ -14,6 +14,8 @@ from ._figures import regret_bounds as regret_bounds
 from ._geometry_figures import activation_by_round as activation_by_round
 from ._geometry_figures import activation_by_step as activation_by_step
 from ._geometry_figures import geometry_rates as geometry_rates
+from ._held_out import standing_table as standing_table
+from ._held_out import steps_by_task_table as steps_by_task_table
 from ._hypergradients import hypergradient_tables as hypergradient_tables
 from ._inspect import active_components as active_components
 from ._inspect import inspect_table as inspect_table

@@ -74,7 +74,7 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
         body.append(mark_best(_metric_cells(rows, key), better))
     for target in _targets(rows):
         columns.append(Column(f"steps_to_{target}", _target_label(target), numeric=True))
-        body.append(_step_cells([(row.get("steps_to") or {}).get(target) for row in rows]))
+        body.append(step_cells([(row.get("steps_to") or {}).get(target) for row in rows]))
     return Table(
         _comparison_title(summary), tuple(columns), tuple(zip(*body, strict=True)), _notes(summary)
     )
@@ -287,7 +287,7 @@ def _target_label(target: str) -> str:
         return f"Steps to {words(target)}"
 
 
-def _step_cells(entries: Sequence[Any]) -> list[Cell]:
+def step_cells(entries: Sequence[Any]) -> list[Cell]:
     """Steps to one target: only the rows that most runs reached compete for the best."""
     counts = [_reached(entry) for entry in entries]
     most = max((reached for reached, _ in counts), default=0)

@@ -23,7 +23,6 @@ LEARNED = "MetaMD"
 CONTROL = "Euclidean"
 AVERAGED = ", averaged"
 """What is added to the name of a geometry whose points are averaged."""
-TARGETS = (0.3, 0.1)
 
 Criterion = Literal["validation", "loss"]
 """What tuning goes by: accuracy on images kept apart, or the final training loss."""
@@ -166,7 +165,11 @@ def steps_to(curve: np.ndarray, steps: Sequence[int], target: float) -> int | No
 
 
 def summarise(
-    name: str, values: Hyperparameters, trials: Trials, steps: Sequence[int]
+    name: str,
+    values: Hyperparameters,
+    trials: Trials,
+    steps: Sequence[int],
+    targets: Sequence[float],
 ) -> dict[str, Any]:
     """One row of the comparison, in the form of `summary.json`.
 
@@ -176,6 +179,7 @@ def summarise(
     - `values`: the configuration chosen for it.
     - `trials`: its runs on the held-out task, one leading axis of seeds.
     - `steps`: where the curve was measured.
+    - `targets`: training losses whose first steps are looked up.
     """
     curves = np.asarray(trials.train_loss)
     return {
@@ -186,7 +190,7 @@ def summarise(
         "log_loss_area": spread(np.log(np.maximum(curves[:, 1:], _LEAST)).mean(axis=1)),
         "steps_to": {
             f"{target:g}": spread([steps_to(curve, steps, target) for curve in curves])
-            for target in TARGETS
+            for target in targets
         },
     }
 
@@ -266,6 +270,7 @@ def evaluate(
     *,
     steps: int,
     stride: int,
+    targets: Sequence[float],
     seeds: int,
     key: jax.Array,
     advance: Callable[[float], None] = lambda share: None,
@@ -276,6 +281,7 @@ def evaluate(
 
     - `methods`, `chosen`: the methods and one configuration each.
     - `place`: an arena of one task.
+    - `targets`: see `summarise`.
     - `steps`, `stride`, `seeds`, `key`, `advance`: as in `run_trials`.
 
     **Returns:**
@@ -290,5 +296,8 @@ def evaluate(
     for index, (method, values) in enumerate(zip(methods, chosen, strict=True)):
         alone = jax.tree.map(lambda leaf, i=index: leaf[i, 0], trials)
         points = curve_steps(steps, stride)
-        found[method.name] = (summarise(method.name, values, alone, points), band(alone))
+        found[method.name] = (
+            summarise(method.name, values, alone, points, targets),
+            band(alone),
+        )
     return found

@@ -56,6 +56,7 @@ class ImageStudy:
     - `seeds`, `tune_seeds`: runs a method on the held-out task, and a configuration and task while
       tuning.
     - `stride`: curves are measured every so many steps.
+    - `targets`: training losses, falling; the steps to reach each are reported.
     - `rows`: the training loss is measured on at most this many training examples.
     """
 
@@ -71,7 +72,8 @@ class ImageStudy:
             "averaging",
             "grid",
         )
-        + ("criterion", "seeds", "tune_seeds", "stride", "rows", "devices", "in_turn")
+        + ("criterion", "seeds", "tune_seeds", "stride", "targets", "rows")
+        + ("devices", "in_turn")
     )
     """Fields that may change while a run is under way; others would make it another run."""
 
@@ -111,6 +113,7 @@ class ImageStudy:
     seeds: int = 3
     tune_seeds: int = 3
     stride: int = 4
+    targets: tuple[float, ...] = (0.3, 0.1)
     rows: int = 10_000
 
     def __post_init__(self):
@@ -118,7 +121,7 @@ class ImageStudy:
         positive(self, "batch", "steps", "rate", "outer_rate", "k", "rounds", "visits", "rows")
         positive(self, "reference_rate", "reference_steps")
         positive(self, "seeds", "tune_seeds", "stride", "components", "pairs", "spread")
-        positive(self, "devices")
+        positive(self, "devices", "targets")
         between(self, "damping", 0, 100)
         between(self, "examples", 0, 10**9)
         between(self, "decay", 0, 0.999)

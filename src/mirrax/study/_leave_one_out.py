@@ -20,7 +20,6 @@ from ._compare import (
     AVERAGED,
     CONTROL,
     LEARNED,
-    TARGETS,
     best,
     edge_note,
     evaluate,
@@ -32,7 +31,7 @@ from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
 from ._progress import Progress
 from ._streams import EVALUATE, TUNE, stream
-from ._train import hardware, meta_train, open_folder, record_of, rivals
+from ._train import data_notes, hardware, meta_train, open_folder, record_of, rivals
 from ._trials import Arena, curve_steps
 
 Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -45,6 +44,7 @@ def leave_one_out(
     config: ImageStudy,
     path: Path,
     *,
+    recipe: str,
     seed: int,
     budget: str,
     data: Path | None,
@@ -60,6 +60,7 @@ def leave_one_out(
     - `config`: the study; its `held_out` is replaced by each task in turn.
     - `variants`: what is learned, by the name of its row, as changes of the study's fields.
     - `path`: the folder of the table.
+    - `recipe`: the name of what the study is a variation of.
     - `seed`, `budget`, `data`, `resume`, `progress`, `command`: as on the command line.
 
     **Returns:**
@@ -72,7 +73,7 @@ def leave_one_out(
     folder = open_folder(
         config,
         path,
-        recipe=config.family,
+        recipe=recipe,
         seed=seed,
         budget=budget,
         resume=resume,
@@ -104,7 +105,8 @@ def leave_one_out(
         for variant, changes in variants.items():
             own = dataclasses.replace(held, config=dataclasses.replace(held.config, **changes))
             where = path / name if len(variants) == 1 else path / name / slug(variant)
-            ours += _learned(own, where, variant, seed, budget, progress, command)
+            record = record_of(own.config, recipe=recipe, seed=seed, budget=budget, command=command)
+            ours += _learned(own, where, variant, record, seed, progress)
             note = f"{variant}, for each task held out: {own.cost}"
             if note not in done["notes"]:
                 done["notes"].append(note)
@@ -120,7 +122,7 @@ def leave_one_out(
             if note and note not in done["notes"]:
                 done["notes"].append(note)
         keep()
-    result = _summary(config, variants, done, time.perf_counter() - begun)
+    result = _summary(setting, recipe, variants, done, time.perf_counter() - begun)
     write_json(folder / "curves.json", _curves(config, done["cells"]))
     write_json(folder / "summary.json", result)
     report.write_figures(report.Run.read(path))
@@ -174,6 +176,7 @@ def _cells(
             held.place.select([held.held_out]),
             steps=config.steps,
             stride=config.stride,
+            targets=config.targets,
             seeds=config.seeds,
             key=stream(seed, EVALUATE),
             advance=phase.share,
@@ -185,14 +188,10 @@ def _learned(
     held: ImageSetting,
     path: Path,
     name: str,
+    record: dict[str, Any],
     seed: int,
-    budget: str,
     progress: Progress,
-    command: str,
 ) -> list[Method]:
-    record = record_of(
-        held.config, recipe=held.config.family, seed=seed, budget=budget, command=command
-    )
     known = (path / "config.json").exists()
     folder = RunFolder.open(path)[0] if known else RunFolder.create(path, record)
     learned = meta_train(held, folder, seed, progress)
@@ -200,14 +199,18 @@ def _learned(
 
 
 def _summary(
-    config: ImageStudy, variants: Variants, done: Mapping[str, Any], seconds: float
+    setting: ImageSetting,
+    recipe: str,
+    variants: Variants,
+    done: Mapping[str, Any],
+    seconds: float,
 ) -> dict[str, Any]:
-    cells = done["cells"]
+    config, cells = setting.config, done["cells"]
     methods = list(next(iter(cells.values())))
     means = {name: _mean_row(name, [cell[name] for cell in cells.values()]) for name in methods}
     ours = [name for name in methods if name.removesuffix(AVERAGED) in variants]
     return {
-        "recipe": config.family,
+        "recipe": recipe,
         "model": config.model,
         "held_out": "each task in turn",
         "seeds": config.seeds,
@@ -221,7 +224,7 @@ def _summary(
             for task, row in cells.items()
         },
         "against_best_baseline": {name: against_best(means, name, ours) for name in ours},
-        "notes": done["notes"],
+        "notes": [*done["notes"], *data_notes(setting)],
     }
 
 
@@ -238,8 +241,8 @@ def _mean_row(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "final_loss": pooled(lambda row: row["final_loss"]),
         "log_loss_area": pooled(lambda row: row["log_loss_area"]),
         "steps_to": {
-            f"{target:g}": pooled(lambda row, t=target: row["steps_to"][f"{t:g}"])
-            for target in TARGETS
+            target: pooled(lambda row, t=target: row["steps_to"][t])
+            for target in rows[0]["steps_to"]
         },
     }
 
@@ -258,7 +261,7 @@ def against_best(
     **Returns:**
 
     The difference of test accuracies with the paired standard error over runs, the ratios of
-    final losses and of steps to 0.1 (`None` where a method did not always get there).
+    final losses and of steps to each target (`None` where a method did not always get there).
     """
     ours = means[name]
     own = {*learned, CONTROL, CONTROL + AVERAGED}
@@ -274,15 +277,17 @@ def against_best(
         ours["test_accuracy"]["values"], others[rival]["test_accuracy"]["values"], strict=True
     )
     gain = spread([a - b for a, b in pairs])
-    loss, steps = lowest(lambda row: row["final_loss"]), lowest(lambda row: row["steps_to"]["0.1"])
 
-    def against(best: tuple[str, float] | None, value: float | None) -> dict[str, Any] | None:
+    def against(pick: Any) -> dict[str, Any] | None:
+        best, value = lowest(pick), pick(ours)["mean"]
         if best is None or value is None:
             return None
         return {"rival": best[0], "ratio": value / best[1]}
 
     return {
         "accuracy": {"rival": rival, "gain": gain["mean"], "paired_se": gain["se"]},
-        "final_loss": against(loss, ours["final_loss"]["mean"]),
-        "steps_to_0.1": against(steps, ours["steps_to"]["0.1"]["mean"]),
+        "final_loss": against(lambda row: row["final_loss"]),
+        "steps_to": {
+            target: against(lambda row, t=target: row["steps_to"][t]) for target in ours["steps_to"]
+        },
     }

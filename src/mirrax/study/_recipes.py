@@ -143,6 +143,7 @@ RECIPES: dict[str, Recipe] = {
             batch=128,
             steps=500,
             stride=10,
+            targets=(0.5, 0.3, 0.1),
             rows=1000,
             rounds=6,
             tune_seeds=1,

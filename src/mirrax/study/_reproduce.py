@@ -36,6 +36,7 @@ def _leave_one_out(
         return leave_one_out(
             config,
             request.path,
+            recipe=recipe,
             seed=request.seed,
             budget=request.budget,
             data=request.data,
@@ -54,33 +55,11 @@ def _plain(name: str) -> str:
 
 
 def _own_tables(result: Mapping[str, Any]) -> list[report.Table]:
-    standings = result["against_best_baseline"].items()
-    return [report.comparison_table(result), *(_standing(*one) for one in standings)]
-
-
-def _standing(name: str, found: Mapping[str, Any]) -> report.Table:
-    """A learned geometry beside the best baseline of each column."""
-    accuracy, loss, steps = (found[k] for k in ("accuracy", "final_loss", "steps_to_0.1"))
-    rows = [
-        (
-            "test accuracy",
-            accuracy["rival"],
-            f"{100 * accuracy['gain']:+.2f} points",
-            f"paired s.e. {100 * accuracy['paired_se']:.2f}",
-        ),
-    ]
-    if loss:
-        rows.append(("final training loss", loss["rival"], f"{loss['ratio']:.2f} times", ""))
-    if steps:
-        rows.append(("steps to loss 0.1", steps["rival"], f"{steps['ratio']:.2f} times", ""))
-    columns = (
-        report.Column("measure", "Measure"),
-        report.Column("rival", "Best baseline"),
-        report.Column("standing", f"{name} against it", numeric=True),
-        report.Column("spread", "Spread"),
-    )
-    cells = tuple(tuple(report.Cell(text) for text in row) for row in rows)
-    return report.Table(f"{name} against the best baseline of each measure", columns, cells)
+    found = [report.comparison_table(result)]
+    if result["against_best_baseline"]:
+        found.append(report.standing_table(result))
+    by_task = report.steps_by_task_table(result, ("SGD", "SGD-M"))
+    return found if by_task is None else [*found, by_task]
 
 
 def _beside(paper: str) -> Callable[[Mapping[str, Any]], list[report.Table]]:

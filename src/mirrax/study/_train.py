@@ -143,6 +143,7 @@ def compare_images(
                 setting.place.select([setting.held_out]),
                 steps=config.steps,
                 stride=config.stride,
+                targets=config.targets,
                 seeds=config.seeds,
                 key=stream(seed, EVALUATE),
                 advance=phase.share,
@@ -211,7 +212,7 @@ def train_images(
     )
     certificate = certify_images(setting, learned.geometry, key=stream(seed, CERTIFY))
     summary = {
-        "recipe": config.family,
+        "recipe": (folder.read_json("config.json") or {})["recipe"],
         "held_out": setting.tasks[setting.held_out].name,
         "seeds": config.seeds,
         "wall_seconds": round(time.perf_counter() - begun, 2),
@@ -219,14 +220,15 @@ def train_images(
         "hardware": hardware(),
         "comparison": rows,
         "certificate": certificate,
-        "notes": [setting.cost, *learned.notes, *notes, *_data_notes(setting)],
+        "notes": [setting.cost, *learned.notes, *notes, *data_notes(setting)],
     }
     write_json(folder / "summary.json", summary)
     report.write_figures(report.Run.read(folder.path))
     return summary
 
 
-def _data_notes(setting: ImageSetting) -> Sequence[str]:
+def data_notes(setting: ImageSetting) -> Sequence[str]:
+    """What a reader must know of the data, by the tasks that it is true of."""
     names: dict[str, list[str]] = {}
     for task in setting.tasks:
         names.setdefault(task.note, []).append(task.name)
@@ -264,7 +266,7 @@ def open_folder(
     return folder
 
 
-_DECIDING = ("criterion", "seeds", "tune_seeds", "stride", "rows", "grid", "rate")
+_DECIDING = ("criterion", "seeds", "tune_seeds", "stride", "targets", "rows", "grid", "rate")
 """Fields on which, besides the geometry, the figures of a comparison depend."""
 
 

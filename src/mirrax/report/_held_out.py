@@ -1,0 +1,117 @@
+"""Leave-one-out tables: learned geometries beside the best baselines, and steps task by task."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._format import ABSENT, clean, plus_minus
+from ._table import Cell, Column, Table
+from ._tables import step_cells
+
+_LEARNED = "Geometry"
+
+
+def standing_table(result: Mapping[str, Any]) -> Table:
+    """Learned geometries against the best baseline of each measure, means over held-out tasks.
+
+    **Arguments:**
+
+    - `result`: the content of `summary.json`; only `against_best_baseline` is needed.
+
+    **Returns:**
+
+    A `Table`: by geometry the difference of test accuracies in points with its paired standard
+    error, and the ratios of final losses and of steps to each target that both always reached.
+
+    >>> standing = {"accuracy": {"rival": "Adam", "gain": 0.01, "paired_se": 0.002},
+    ...             "final_loss": {"rival": "SGD-M", "ratio": 0.5},
+    ...             "steps_to": {"0.1": None}}
+    >>> print(standing_table({"against_best_baseline": {"MetaMD": standing}}).text())
+    Learned geometries against the best baseline of each measure
+    <BLANKLINE>
+    Geometry  Test accuracy (points)  Final training loss
+    --------  ----------------------  -------------------
+    MetaMD     +1.00 ± 0.20 to Adam       0.50 of SGD-M's
+    <BLANKLINE>
+    ± is one standard error of the paired differences over runs.
+    """
+    standings = result["against_best_baseline"]
+    columns = [Column("geometry", _LEARNED), Column("accuracy", "Test accuracy (points)", True)]
+    body = [
+        [Cell(clean(name), clean(name)) for name in standings],
+        [_gain(one["accuracy"]) for one in standings.values()],
+    ]
+    ratios = {"Final training loss": [one["final_loss"] for one in standings.values()]}
+    for target in next(iter(standings.values()))["steps_to"]:
+        title = f"Steps to loss {target}"
+        ratios[title] = [one["steps_to"][target] for one in standings.values()]
+    for title, entries in ratios.items():
+        if any(entries):
+            columns.append(Column(title.lower(), title, numeric=True))
+            body.append([_ratio(entry) for entry in entries])
+    return Table(
+        "Learned geometries against the best baseline of each measure",
+        tuple(columns),
+        tuple(zip(*body, strict=True)),
+        ("± is one standard error of the paired differences over runs.",),
+    )
+
+
+def steps_by_task_table(result: Mapping[str, Any], yardsticks: Sequence[str]) -> Table | None:
+    """Steps to a training loss on each held-out task.
+
+    Tasks differ in the losses that a run of one length reaches: on each the target is the lowest
+    that all runs of the yardsticks reached.
+
+    **Arguments:**
+
+    - `result`: the content of `summary.json`; only `cells` is needed.
+    - `yardsticks`: methods that must have reached a target.
+
+    **Returns:**
+
+    A `Table` of methods by tasks, without the tasks that have no such target; `None` if none has.
+
+    >>> steps = lambda mean: {"steps_to": {"0.1": {"mean": mean, "se": 1.0, "values": [mean]}}}
+    >>> cells = {"mnist": {"MetaMD": steps(90.0), "SGD": steps(200.0)}}
+    >>> [row[1].text for row in steps_by_task_table({"cells": cells}, ["SGD"]).rows]
+    ['90 ± 1', '200 ± 1']
+    """
+    cells = result["cells"]
+    names = list(next(iter(cells.values())))
+    columns, body = [Column("optimiser", "Optimiser")], [[Cell(clean(n), clean(n)) for n in names]]
+    for task, row in cells.items():
+        target = _common_target([row[name] for name in yardsticks if name in row])
+        if target is not None:
+            columns.append(Column(task, f"{task}, to {target}", numeric=True))
+            body.append(step_cells([row[name]["steps_to"][target] for name in names]))
+    if len(columns) == 1:
+        return None
+    note = (
+        "Of each task the lowest target that "
+        + " and ".join(yardsticks)
+        + " reached in every run. ± is one standard error of the mean over seeds."
+    )
+    rows = tuple(zip(*body, strict=True))
+    return Table("Steps to a training loss, by the task held out", tuple(columns), rows, (note,))
+
+
+def _common_target(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """The lowest target that every run of some methods reached."""
+    known = [
+        target
+        for target in (rows[0]["steps_to"] if rows else ())
+        if all(row["steps_to"][target]["mean"] is not None for row in rows)
+    ]
+    return min(known, key=float) if known else None
+
+
+def _gain(found: Mapping[str, Any]) -> Cell:
+    gain = 100 * found["gain"]
+    text = plus_minus(gain, 100 * found["paired_se"], 2)
+    return Cell(f"{'+' if gain >= 0 else ''}{text} to {clean(found['rival'])}", gain)
+
+
+def _ratio(found: Mapping[str, Any] | None) -> Cell:
+    if found is None:
+        return Cell(ABSENT)
+    return Cell(f"{found['ratio']:.2f} of {clean(found['rival'])}'s", found["ratio"])
