@@ -1,5 +1,6 @@
 """One case of `benchmarks.estimators`: predicted, planned or run in a process of its own."""
 
+import contextlib
 import math
 import multiprocessing
 import os
@@ -89,9 +90,11 @@ def child(side: str, steps: int, size: Size, limits: Case) -> Case:
 def _sent(pipe: Any, *given: Any) -> None:
     """`child`, its record or its error sent back."""
     try:
-        pipe.send(child(*given))
+        record = child(*given)
     except Exception as error:
-        pipe.send({"failed": f"{type(error).__name__}: {error}"[:200]})
+        record = {"failed": f"{type(error).__name__}: {error}"[:200]}
+    with contextlib.suppress(BrokenPipeError):  # whoever started it was interrupted
+        pipe.send(record)
 
 
 def fresh(side: str, steps: int, size: Size, limits: Case) -> Case:
