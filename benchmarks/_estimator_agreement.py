@@ -5,7 +5,7 @@ measured. A record holds a derivative of up to `PROJECTIONS` numbers itself. A l
 as so many projections: every number is added, with a random sign, to one of as many sums. Places
 and signs are the same for every side, so that the projections of a difference are a difference of
 projections. Their squared length is that of the derivative on average, and its standard deviation
-at most `√(2/PROJECTIONS)` of it: a difference is known to about 4%.
+at most `√(2/PROJECTIONS)` of it: a relative difference, the ratio of two, is known to about 6%.
 """
 
 import base64

@@ -24,7 +24,7 @@ under other limits. A file is of one code, one machine and the same versions; ot
 
 Sides that compute the same number must agree to 1e-3: the exact ones with `reverse`, those of the
 solution with `implicit, cg`; where that exceeds its limits, with the next exact side. For the
-others the table of differences says how far they are; it is known to about 4% (see
+others the table of differences says how far they are; they are known to about 6% (see
 `benchmarks._estimator_agreement`). The exit status is 1 if a side of mirrax disagrees, if a case
 failed, and if what one is to be compared with was not run.
 """
