@@ -29,8 +29,7 @@ TOLERANCE = 256 * float(np.finfo(np.float32).eps)
 """Of all solvers; mirrax takes no smaller one in float32."""
 
 LONG = 3.0
-"""Seconds after which a first run counts, and all that further rounds may take together."""
-
+"""Seconds after which a first run counts and one more is enough, as for all rounds together."""
 
 SHORT = 0.05
 """Seconds of the processor that all rounds take at least."""
@@ -113,27 +112,32 @@ def measure(run: Callable[[], Result], rounds: int) -> tuple[Result, dict[str, A
 
     **Returns:**
 
-    What the first run gave, and the record: its rise of resident memory, and the medians of the
-    seconds on the clock and of those of the processor.
+    What the first run gave, and the record: its rise of resident memory, and of the seconds on the
+    clock and of those of the processor the medians, the least and the most.
     """
     before = settle()
     result, *first = _timed(run)
     rise = peak() - before
-    pairs = [first] if first[0] > LONG else _rounds(run, rounds)
+    pairs = _rounds(run, rounds, first)
     return result, {
         "first": first[0],
         "measured_bytes": max(rise, 0),
-        "seconds": statistics.median(clock for clock, _ in pairs),
-        "cpu": statistics.median(cpu for _, cpu in pairs),
+        **_spread("seconds", [clock for clock, _ in pairs]),
+        **_spread("cpu", [cpu for _, cpu in pairs]),
         "rounds": len(pairs),
     }
 
 
-def _rounds(run: Callable[[], Result], rounds: int) -> list[list[float]]:
-    """Times of so many runs, of fewer if they are long and more if they are short."""
-    pairs: list[list[float]] = []
+def _spread(name: str, times: list[float]) -> dict[str, Any]:
+    """The median; the least and the most."""
+    return {name: statistics.median(times), f"{name}_range": [min(times), max(times)]}
+
+
+def _rounds(run: Callable[[], Result], rounds: int, first: list[float]) -> list[list[float]]:
+    """Times of so many runs, of more if they are short and of fewer if long, but of two."""
+    pairs = [first] if first[0] > LONG else []
     clock = cpu = 0.0
-    while clock < LONG and (len(pairs) < rounds or cpu < SHORT):
+    while len(pairs) < 2 or (clock < LONG and (len(pairs) < rounds or cpu < SHORT)):
         pairs.append(_timed(run)[1:])
         clock, cpu = clock + pairs[-1][0], cpu + pairs[-1][1]
     return pairs

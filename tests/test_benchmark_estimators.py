@@ -47,7 +47,7 @@ def test_sizes_are_read_as_they_are_written():
 
 
 def test_longer_runs_are_predicted_by_a_line():
-    from benchmarks.estimators import predicted
+    from benchmarks._estimator_case import predicted
 
     cases = [
         {"side": "higher", "steps": 10, "cpu": 2.0},
@@ -61,8 +61,8 @@ def test_longer_runs_are_predicted_by_a_line():
 
 
 def test_what_cannot_fit_is_not_compiled():
+    from benchmarks._estimator_case import too_large
     from benchmarks._estimator_problem import Size
-    from benchmarks.estimators import too_large
 
     grows = [{"steps": 10, "measured_bytes": 1e9}, {"steps": 20, "measured_bytes": 2e9}]
     assert too_large("forward", 10, Size(100_000), [], 6e9) == "160 GB of tangents"
@@ -71,13 +71,16 @@ def test_what_cannot_fit_is_not_compiled():
 
 
 def test_sides_that_compute_something_else_are_marked():
-    from benchmarks.estimators import disagrees, figure
+    from benchmarks._estimator_agreement import disagrees
+    from benchmarks._estimator_tables import figure
 
-    wrong = {"side": "higher", "cpu": 0.5, "difference": 0.1}
+    calm = {"load_before": 2.4, "own_load": 1.0}
+    wrong = calm | {"side": "higher", "cpu": 0.5, "difference": 0.1}
     assert disagrees(wrong) and figure("cpu", 1e3, wrong) == "500*"
     assert not disagrees(wrong | {"side": "direct"})
     assert not disagrees(wrong | {"difference": 1e-5})
     flagged = wrong | {"flags": ["inner_unconverged"]}
     assert figure("cpu", 1e3, flagged) == "500†"
+    assert figure("cpu", 1e3, wrong | {"load_before": 2.6}) == "500*‡"
     assert figure("cpu", 1e3, {"side": "forward", "predicted_cpu": 7.0}) == "(7,000)"
     assert figure("cpu", 1e3, {"side": "forward"}) == "–"
