@@ -1,6 +1,7 @@
 """Trials against plain loops; tuning, scores and tables."""
 
 import dataclasses
+import functools
 
 import equinox as eqx
 import jax
@@ -13,6 +14,7 @@ from toys import MODEL, TASKS, InThisThread
 from mirrax.deploy import averaged, to_optax
 from mirrax.geometry import Diagonal
 from mirrax.meta import classification
+from mirrax.models._conv4 import blocks_then_head
 from mirrax.study import _trials
 from mirrax.study._baselines import BASELINES, Method, product
 from mirrax.study._compare import (
@@ -31,6 +33,8 @@ from mirrax.study._compare import (
 from mirrax.study._trials import Trials, arena, run_trials
 
 STEPS, STRIDE, SEEDS = 6, 3, 2
+NORMALISED = blocks_then_head("one", (3, 3, 1), (4,), 3)
+"""A network with batch statistics."""
 
 FLOAT32 = 1e-6
 """A few dozen roundings of float32, 6e-8 each, in a run of six steps."""
@@ -44,8 +48,8 @@ def as_in_life(monkeypatch):
         yield
 
 
-def place(rows=12):
-    return arena(TASKS, classification(TASKS, MODEL, 5), MODEL, rows)
+def place(rows=12, model=MODEL):
+    return arena(TASKS, classification(TASKS, model, 5), model, rows)
 
 
 def geometry():
@@ -53,34 +57,40 @@ def geometry():
     return Diagonal(jax.tree.map(lambda leaf: 0.3 * leaf, params))
 
 
-def cross_entropy(params, images, labels):
-    logits = MODEL.apply(params, jnp.asarray(images, jnp.float32) / 16)
+def cross_entropy(params, images, labels, model=MODEL, first=None):
+    """Mean loss and logits; batch statistics are those of `first`, or else of the images."""
+    images = jnp.asarray(images, jnp.float32) / 16
+    if first is None:
+        logits = model.apply(params, images)
+    else:
+        first = jnp.asarray(first, jnp.float32) / 16
+        logits = model.apply(params, jnp.concatenate([first, images]), reference=len(first))
+        logits = logits[len(first) :]
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
 
 
-SLOPE = jax.jit(jax.value_and_grad(lambda p, x, y: cross_entropy(p, x, y)[0]))
-
-
-def plain_loop(optimiser, read, task, seed, key):
-    """One run, written out."""
+def plain_loop(optimiser, read, task, seed, key, model=MODEL, reference=None):
+    """One run, written out; `reference` training images give the statistics that judge it."""
     start_key, run_key = jax.random.split(key)
     start_key, run_key = (jax.random.fold_in(part, task) for part in (start_key, run_key))
-    params = MODEL.init(jax.random.split(start_key, SEEDS)[seed])
+    params = model.init(jax.random.split(start_key, SEEDS)[seed])
     key = jax.random.split(run_key, SEEDS)[seed]
-    problems = classification(TASKS, MODEL, 5)
+    problems = classification(TASKS, model, 5)
     batches = jax.tree.map(lambda leaf: leaf[task], problems).batches
     data, state = TASKS[task], optimiser.init(params)
+    first = None if reference is None else data.train_images[:reference]
+    judged = jax.jit(lambda p, x, y: cross_entropy(p, x, y, model, first))
     shown = (data.train_images[:12], data.train_labels[:12])
-    curve = [float(cross_entropy(params, *shown)[0])]
+    curve = [float(judged(params, *shown)[0])]
     draw, update = eqx.filter_jit(batches.draw), jax.jit(optimiser.update)
+    slope = jax.jit(jax.grad(lambda p, x, y: cross_entropy(p, x, y, model)[0]))
     for number in range(STEPS):
         images, labels = draw(jnp.asarray(number), key=jax.random.fold_in(key, number))
-        _, grads = SLOPE(params, images, labels)
-        updates, state = update(grads, state, params)
+        updates, state = update(slope(params, images, labels), state, params)
         params = optax.apply_updates(params, updates)
         if (number + 1) % STRIDE == 0:
-            curve.append(float(cross_entropy(read(state, params), *shown)[0]))
-    logits = cross_entropy(read(state, params), data.test_images, data.test_labels)[1]
+            curve.append(float(judged(read(state, params), *shown)[0]))
+    logits = judged(read(state, params), data.test_images, data.test_labels)[1]
     return curve, np.mean(np.argmax(logits, -1) == data.test_labels)
 
 
@@ -122,6 +132,28 @@ def test_trials_are_those_of_a_plain_loop():
             found.train_loss[job, task, seed], curve, rtol=FLOAT32, atol=FLOAT32
         )
         np.testing.assert_allclose(found.test_accuracy[job, task, seed], accuracy, atol=FLOAT32)
+
+
+def test_a_network_with_batch_statistics_is_judged_by_its_first_training_images():
+    """As many as the smallest task shows, 10, whatever the others have."""
+    found = run_trials(
+        [BASELINES["SGD"]],
+        [(0, {"learning_rate": 0.1, "weight_decay": 0.0})],
+        place(model=NORMALISED),
+        steps=STEPS,
+        stride=STRIDE,
+        seeds=SEEDS,
+        key=jax.random.key(11),
+    )
+    for task, seed in ((0, 1), (1, 0)):
+        run = functools.partial(
+            plain_loop, optax.sgd(0.1), BASELINES["SGD"].read, task, seed, jax.random.key(11)
+        )
+        curve, accuracy = run(NORMALISED, 10)
+        np.testing.assert_allclose(found.train_loss[0, task, seed], curve, rtol=1e-5)
+        np.testing.assert_allclose(found.test_accuracy[0, task, seed], accuracy, atol=FLOAT32)
+        other, _ = run(NORMALISED, 9)
+        assert np.abs(np.subtract(curve, other)).max() > 1e-4
 
 
 def test_every_method_meets_the_same_weights_and_batches_and_failures_are_infinite():
