@@ -1,5 +1,6 @@
 """Leave-one-out tables: what was tuned where, averaged variants, continuation, standings."""
 
+import dataclasses
 import json
 import zlib
 
@@ -9,6 +10,7 @@ import pytest
 from test_run_folder import QUIET
 from toys import MODEL, TASKS
 
+from mirrax._errors import ConfigError
 from mirrax.deploy import load
 from mirrax.study import _compare, _images, _leave_one_out
 from mirrax.study._baselines import BASELINES
@@ -60,9 +62,9 @@ def made(tmp_path_factory):
     """The folder and the result of a table of two variants, and how to continue it."""
     path = tmp_path_factory.mktemp("table") / "run"
 
-    def make(resume):
+    def make(resume, **changes):
         return leave_one_out(
-            STUDY,
+            dataclasses.replace(STUDY, **changes),
             path,
             recipe="toys",
             seed=0,
@@ -146,9 +148,11 @@ def test_a_table_cut_short_is_continued_to_the_same_numbers(made, monkeypatch):
         return meta_train(setting, *rest)
 
     monkeypatch.setattr(_leave_one_out, "meta_train", watched)
-    again = make(True)
+    again = make(True, in_turn=True)
     assert held == [("2", "diagonal"), ("2", "kronecker")]
     assert {**again, "wall_seconds": 0} == {**result, "wall_seconds": 0}
+    with pytest.raises(ConfigError, match="was made with other fields"):
+        make(True, steps=8)
 
 
 def row(accuracy, loss, steps):

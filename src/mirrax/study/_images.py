@@ -77,6 +77,9 @@ class ImageStudy:
     )
     """Fields that may change while a run is under way; others would make it another run."""
 
+    placement: ClassVar[frozenset[str]] = frozenset(("devices", "in_turn"))
+    """Fields that say where it is computed, which may even change within one table."""
+
     family: Family = "rotated-digits"
     held_out: str = "45"
     split: int = 0

@@ -261,7 +261,9 @@ def open_folder(
     if not resume:
         return RunFolder.create(path, record)
     folder, found = RunFolder.open(path)
-    if _completed(config, found["fields"]) != record["fields"] or found["seed"] != seed:
+    before, free = _completed(config, found["fields"]), getattr(config, "placement", ())
+    changed = {name for name, value in record["fields"].items() if before.get(name) != value}
+    if changed - set(free) or found["seed"] != seed:
         raise ConfigError(f"{path} was made with other fields; choose another --out.")
     return folder
 
