@@ -11,7 +11,7 @@ grain give the same order at the cost of a dependency larger than what it would 
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ClassVar, Literal
 
@@ -123,7 +123,7 @@ class StreamedTask:
         seed: Sequence[int],
         first: int = 0,
         chunk: int = 1,
-    ) -> Iterator[Part]:
+    ) -> Generator[Part, None, None]:
         """Training batches, a chunk of them at a time, the next chunk being decoded meanwhile.
 
         **Arguments:**
