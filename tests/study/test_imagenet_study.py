@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from mirrax import cli, report
+from mirrax._errors import ConfigError
 from mirrax.models import accuracy, build, cross_entropy
 from mirrax.study._baselines import Method
 from mirrax.study._folder import RunFolder
@@ -145,6 +146,19 @@ def test_a_run_that_diverges_is_recorded_and_ends(data, tmp_path, as_in_life):
         "n",
     ]
     assert summary["methods"][0]["final_loss"]["mean"] is None
+
+
+def test_lost_measurements_are_named(data, tmp_path, monkeypatch, as_in_life):
+    """A checkpoint whose curve is not there any more."""
+    task, model = imagenet(data, side=8, classes=4), build("mlp-4", (8, 8, 3), 4)
+    folder, place = RunFolder.create(tmp_path / "run", {}), sight(task, model, 8)
+    run = (Method("SGD", sgd, ()), {"rate": 0.1}, task, place, Pace(4, 4, 2, 2), folder)
+    monkeypatch.setattr(RunFolder, "drop_checkpoints", lambda folder: None)
+    run_streamed(*run, key=jax.random.key(0))
+    (folder / "result.json").unlink()
+    (folder / "metrics.jsonl").unlink()
+    with pytest.raises(ConfigError, match="metrics.jsonl lacks lines; delete .*run and pass --res"):
+        run_streamed(*run, key=jax.random.key(0))
 
 
 def test_missing_data_are_one_line_and_leave_no_folder(tmp_path, capsys):

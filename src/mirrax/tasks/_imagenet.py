@@ -56,7 +56,7 @@ def imagenet(folder: Folder = None, *, side: int = 224, classes: int | None = No
     if len(train) != needed:
         raise DataError(
             f"{located.paths['train']} holds {len(train):,} classes and {needed:,} are expected;"
-            f" get it again from {located.source.site}, or say how many there are to be"
+            f" get it again from {located.source.site}, or name another number (--classes)"
         )
     test = _test(located)
     for name in sorted(train.keys() ^ test.keys()):
