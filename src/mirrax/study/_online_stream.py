@@ -200,7 +200,6 @@ def _runs(
     advance: Callable[[float], None],
 ) -> np.ndarray:
     """One configuration from several seeds, `(seeds, points, 3)`."""
-    (folder / name).parent.mkdir(exist_ok=True)
     record = {"method": method.name, "hyperparameters": dict(values)}
     found = [
         run_streamed(

@@ -173,6 +173,7 @@ def run_streamed(
     start_key, order_key = jax.random.split(key)
     arrays = {name: jnp.asarray(value, float) for name, value in values.items()}
     optimiser = method.make, method.context, arrays
+    # Behind a damaged checkpoint is an older one; what is made again from there is the same.
     course, _ = folder.load_checkpoint(_begin(*optimiser, place.model, start_key))
     lines = folder.truncate_metrics(int(course.looks))
     if len(lines) != int(course.looks):

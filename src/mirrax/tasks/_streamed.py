@@ -42,6 +42,10 @@ class StreamedTask:
     - `classes`: number of classes.
     - `side`: height and width in pixels of what is decoded.
     - `note`: what a reader of results must know about these data; empty where nothing.
+
+    >>> none = np.zeros(0, np.int32)
+    >>> StreamedTask("toy", [], none, [], none, classes=4, side=32).image_shape
+    (32, 32, 3)
     """
 
     scale: ClassVar[float] = 1 / 255
