@@ -23,8 +23,10 @@ COUNTS = {
     "conv4-128": 446346,
     "resnet18": 11172810,
     "resnet18-bf16": 11172810,
+    "resnet50": 23522250,
+    "resnet50-bf16": 23522250,
 }
-SMALL = [*(name for name in NAMES if not name.startswith("resnet")), "resnet18-2"]
+SMALL = [*(name for name in NAMES if not name.startswith("resnet")), "resnet18-2", "resnet50-2"]
 """Models that are quickly drawn and compiled."""
 HE = [name for name in NAMES if not name.startswith(("conv4", "resnet"))]
 """Models with He's initial values and without batch statistics; test_conv4.py and test_resnet.py
@@ -189,6 +191,8 @@ def test_any_widths_by_name():
         ("mlp", "any other widths as mlp-W1-W2"),
         ("resnet-18", "'resnet18'"),
         ("resnet18-0", "'resnet18'"),
+        ("resnet50-0", "'resnet50'"),
+        ("resnet34", "'resnet50'"),
     ],
 )
 def test_unknown_names_get_the_nearest(name, near):

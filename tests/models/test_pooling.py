@@ -14,27 +14,45 @@ def draw(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
 
 
-def by_window(images, window):
-    sizes = (1, window, window, 1)
-    return jax.lax.reduce_window(images, -np.inf, jax.lax.max, sizes, sizes, "VALID")
+def by_window(images, window, stride, padding):
+    sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
+    border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return jax.lax.reduce_window(images, -np.inf, jax.lax.max, sizes, strides, border)
 
 
-@settings(max_examples=8, deadline=None)
-@given(st.integers(0, 99), st.integers(1, 4), st.integers(4, 9), st.integers(4, 9))
-def test_equals_reduce_window(seed, window, height, width):
+def check_against_reduce_window(seed, height, width, window, stride, padding):
     images = draw(seed, 2, height, width, 3)
-    weights = draw(seed + 1, 2, height // window, width // window, 3)
+    rows, columns = ((size + 2 * padding - window) // stride + 1 for size in (height, width))
+    weights = draw(seed + 1, 2, rows, columns, 3)
 
     def both(pool):
         def energy(x):
-            pooled = pool(x, window)
+            pooled = pool(x)
             return jnp.sum(weights * pooled**3), pooled
 
         return jax.jit(jax.grad(energy, has_aux=True))(images)
 
-    (slope, pooled), (expected_slope, expected) = both(max_pool), both(by_window)
+    (slope, pooled), (expected_slope, expected) = (
+        both(lambda x: max_pool(x, window, stride=stride, padding=padding)),
+        both(lambda x: by_window(x, window, stride, padding)),
+    )
     np.testing.assert_array_equal(pooled, expected)
     np.testing.assert_allclose(slope, expected_slope, rtol=1e-12)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 99), st.integers(4, 9), st.integers(4, 9), st.integers(1, 4))
+def test_equals_reduce_window(seed, height, width, window):
+    check_against_reduce_window(seed, height, width, window, window, 0)
+    images = draw(seed, 2, height, width, 3)
+    disjoint = max_pool(images, window)
+    np.testing.assert_array_equal(disjoint, max_pool(images, window, stride=window))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 9), (7, 7)])
+@pytest.mark.parametrize(("window", "stride", "padding"), [(3, 2, 1), (3, 1, 0), (2, 3, 1)])
+def test_windows_that_overlap_or_reach_over_the_border(height, width, window, stride, padding):
+    check_against_reduce_window(3, height, width, window, stride, padding)
 
 
 @pytest.mark.parametrize("size", [6, 7])
@@ -68,3 +86,16 @@ def test_a_window_larger_than_the_images_is_named():
         max_pool(jnp.zeros((1, 3, 5, 1)), 4)
     with pytest.raises(ValueError, match="got 0"):
         max_pool(jnp.zeros((1, 3, 5, 1)), 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stride": 0}, "max_pool.stride: expected a positive whole number, got 0"),
+        ({"padding": 2}, "max_pool.padding: expected 0 to 1 for a window of 3, got 2"),
+        ({"padding": -1}, "got -1"),
+    ],
+)
+def test_impossible_windows_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        max_pool(jnp.zeros((1, 5, 5, 1)), 3, **options)

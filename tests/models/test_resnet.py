@@ -1,5 +1,6 @@
-"""ResNet-18 against numpy, by its published count, in bfloat16, and by laws of batch statistics."""
+"""ResNets against numpy, by published counts, in bfloat16, and by laws of batch statistics."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from mirrax.geometry import Kronecker, ModeProducts
-from mirrax.models import build, cross_entropy, resnet18
-from mirrax.models._resnet import residual
+from mirrax.models import build, cross_entropy, resnet18, resnet50
+from mirrax.models._residual import residual
+from mirrax.models._resnet import RESNET18, RESNET50
 
 KEY = jax.random.key(0)
 SHAPE = (9, 8, 3)
@@ -31,10 +33,18 @@ def drawn(*shape, seed=1):
     return jnp.asarray(np.random.default_rng(seed).uniform(size=shape))
 
 
+def few(layout, *stages):
+    return dataclasses.replace(layout, name="tiny", stages=stages, smallest=8)
+
+
 @functools.cache
-def tiny(precision="full"):
+def tiny(precision="full", layout=RESNET18):
     """Every kind of block: without and with a shortcut, behind one with a shortcut."""
-    return residual("tiny", SHAPE, (1, 2), 3, 4, precision)
+    return residual(few(layout, 1, 2), SHAPE, 4, 3, precision)
+
+
+def tiny50():
+    return tiny(layout=RESNET50)
 
 
 # The same network in numpy: channels first, one output pixel at a time.
@@ -62,7 +72,18 @@ def np_norm(images, layer, reference):
     return gain * (images - mean) / np.sqrt(deviation + 1e-5) + bias
 
 
-def np_resnet(params, images, stages, reference=None):
+def np_pool(images):
+    """The largest of what a window of 3×3 covers, every second row and column."""
+    _, _, height, width = images.shape
+    out = np.zeros((*images.shape[:2], (height + 1) // 2, (width + 1) // 2))
+    for i in range(out.shape[2]):
+        for j in range(out.shape[3]):
+            rows, columns = (slice(max(2 * k - 1, 0), 2 * k + 2) for k in (i, j))
+            out[:, :, i, j] = images[:, :, rows, columns].max(axis=(2, 3))
+    return out
+
+
+def np_resnet(params, images, stages, reference=None, bottleneck=False):
     params = jax.tree.map(np.asarray, params)
 
     def layer(number, x, stride=1, kind=""):
@@ -70,34 +91,48 @@ def np_resnet(params, images, stages, reference=None):
         norm = params[f"{kind}_norm_{number}" if kind else f"norm_{number}"]
         return np_norm(np_conv(x, kernel, stride), norm, reference)
 
-    x = np.maximum(layer(0, np.asarray(images).transpose(0, 3, 1, 2)), 0)
+    x = np.asarray(images).transpose(0, 3, 1, 2)
+    x = np_pool(np.maximum(layer(0, x, 2), 0)) if bottleneck else np.maximum(layer(0, x), 0)
     number = 1
     for stage, blocks in enumerate(stages):
         for block in range(blocks):
-            changes = stage > 0 and block == 0
-            stride = 2 if changes else 1
-            y = layer(number + 1, np.maximum(layer(number, x, stride), 0))
-            x = np.maximum(y + (layer(number + 1, x, stride, "shortcut") if changes else x), 0)
-            number += 2
+            stride = 2 if stage > 0 and block == 0 else 1
+            if bottleneck:
+                y = np.maximum(layer(number, x), 0)
+                y = np.maximum(layer(number + 1, y, stride), 0)
+                number += 2
+            else:
+                y = np.maximum(layer(number, x, stride), 0)
+                number += 1
+            changes = block == 0 and (stage > 0 or bottleneck)
+            x = layer(number, x, stride, "shortcut") if changes else x
+            x = np.maximum(layer(number, y) + x, 0)
+            number += 1
     return x.mean(axis=(2, 3)) @ params["dense_0"]["weight"] + params["dense_0"]["bias"]
 
 
 @pytest.mark.parametrize("reference", [None, 2])
-def test_small_network_in_numpy(reference):
-    params, images = disturbed(tiny()), drawn(5, *SHAPE)
-    logits = jax.jit(tiny().apply, static_argnames="reference")(params, images, reference=reference)
-    expected = np_resnet(params, images, (1, 2), reference)
-    np.testing.assert_allclose(logits, expected, rtol=1e-10, atol=1e-12)
+@pytest.mark.parametrize("layout", [RESNET18, RESNET50], ids=lambda layout: layout.name)
+def test_small_network_in_numpy(layout, reference):
+    model, images = tiny(layout=layout), drawn(5, *SHAPE)
+    params = disturbed(model)
+    logits = jax.jit(model.apply, static_argnames="reference")(params, images, reference=reference)
+    expected = np_resnet(params, images, (1, 2), reference, layout is RESNET50)
+    np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reference", [3, None])
-def test_resnet18_in_numpy(reference):
-    model = build("resnet18-2", (17, 16, 1), 3)
-    params, images = disturbed(model), drawn(4, 17, 16, 1)
+@pytest.mark.parametrize(
+    ("name", "stages"), [("resnet18-2", (2, 2, 2, 2)), ("resnet50-1", (3, 4, 6, 3))]
+)
+def test_whole_network_in_numpy(name, stages, reference):
+    shape = (33, 40, 1)
+    model = build(name, shape, 3)
+    params, images = disturbed(model), drawn(4, *shape)
     logits = jax.jit(model.apply, static_argnames="reference")(params, images, reference=reference)
-    expected = np_resnet(params, images, (2, 2, 2, 2), reference)
-    np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-11)
+    expected = np_resnet(params, images, stages, reference, name.startswith("resnet50"))
+    np.testing.assert_allclose(logits, expected, rtol=1e-8, atol=1e-10)
 
 
 def test_the_published_network():
@@ -119,9 +154,30 @@ def test_the_published_network():
     assert shapes["dense_0/weight"] == (512, 10)
 
 
-def test_gradient_by_central_differences():
+def test_the_published_network_for_photographs():
+    """25,557,032 parameters for ImageNet; 53 convolutions, a bottleneck's stride in its 3×3."""
+    model = resnet50((224, 224, 3), 1000)
+    assert (model.name, model.count) == ("resnet50", 25_557_032)
+    shapes = model.leaf_shapes
+    kernels = {name: shape for name, shape in shapes.items() if len(shape) == 4}
+    assert len(kernels) == 53 and not any(f"{name[:-7]}/bias" in shapes for name in kernels)
+    assert shapes["conv_0/weight"] == (7, 7, 3, 64)
+    assert [shapes[f"conv_{i}/weight"] for i in (46, 47, 48)] == [
+        *((1, 1, 2048, 512), (3, 3, 512, 512), (1, 1, 512, 2048)),
+    ]
+    assert {name: shape for name, shape in kernels.items() if "shortcut" in name} == {
+        "shortcut_3/weight": (1, 1, 64, 256),
+        "shortcut_12/weight": (1, 1, 256, 512),
+        "shortcut_24/weight": (1, 1, 512, 1024),
+        "shortcut_42/weight": (1, 1, 1024, 2048),
+    }
+    assert shapes["dense_0/weight"] == (2048, 1000)
+
+
+@pytest.mark.parametrize("make", [tiny, tiny50])
+def test_gradient_by_central_differences(make):
     """Of a whole training loss along a random direction; rounding is 1e-16/1e-6."""
-    model, labels = tiny(), jnp.arange(5) % 4
+    model, labels = make(), jnp.arange(5) % 4
     params, direction, images = disturbed(model), disturbed(model, 2), drawn(5, *SHAPE)
 
     @jax.jit
@@ -138,7 +194,7 @@ def test_gradient_by_central_differences():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18-4", "resnet18-4-bf16"])
+@pytest.mark.parametrize("name", ["resnet18-4", "resnet18-4-bf16", "resnet50-4-bf16"])
 def test_gradient_of_the_whole_network_is_finite_in_float32(name):
     model = build(name, (32, 32, 3), 10)
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), start(model))
@@ -154,7 +210,7 @@ def test_gradient_of_the_whole_network_is_finite_in_float32(name):
 def test_bfloat16_keeps_parameters_logits_and_gradients_exact_in_type():
     """Logits within a few of its eight-bit roundings, a gradient that points the same way."""
     labels, images = jnp.arange(5) % 4, drawn(5, *SHAPE).astype(np.float32)
-    models = [residual("small", SHAPE, (1, 1), 3, 4, kind) for kind in ("full", "bf16")]
+    models = [residual(few(RESNET18, 1, 1), SHAPE, 4, 3, kind) for kind in ("full", "bf16")]
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), disturbed(models[0]))
 
     def run(model):
@@ -248,11 +304,12 @@ def test_blocks_name_every_leaf_in_the_order_of_computation():
         (lambda: resnet18((32, 7, 3), 10), "resnet18.input_shape: needs .* 8 by 8 .* 32 by 7"),
         (lambda: resnet18((32, 32), 10), "resnet18.input_shape: expected"),
         (lambda: resnet18((32, 32, 3), 0), "resnet18.classes: .*got 0"),
+        (lambda: resnet50((16, 32, 3), 10), "resnet50.input_shape: needs .* 17 by 17 .* 16 by 32"),
         (lambda: resnet18((32, 32, 3), 10, width=0), "resnet18.width: .*got 0"),
         (lambda: resnet18((32, 32, 3), 10, precision="half"), "resnet18.precision: .*got 'half'"),
         (
             lambda: tiny().apply(tiny().init(KEY), drawn(2, *SHAPE), reference=3),
-            "tiny.apply.reference: .*1 to 2.*got 3",
+            "tiny-3.apply.reference: .*1 to 2.*got 3",
         ),
     ],
 )

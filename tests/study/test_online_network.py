@@ -13,7 +13,7 @@ from mirrax._errors import MirraxError
 from mirrax.meta import classification
 from mirrax.models import build
 from mirrax.study._baselines import Method
-from mirrax.study._online_network import online_methods, reached
+from mirrax.study._online_protocol import online_methods, reached
 from mirrax.study._trials import arena, run_trials
 from mirrax.tasks import rotated_digits
 

@@ -316,7 +316,7 @@ def test_missing_sets_are_listed(small):
     small.idx("mnist")
     small.usps(1)
     lines = missing()
-    others = ["cifar-10", "omniglot", "cifar-100", "mini-imagenet"]
+    others = ["cifar-10", "imagenet", "omniglot", "cifar-100", "mini-imagenet"]
     assert list(lines) == ["qmnist", "kmnist", "fashion-mnist", "svhn", *others]
     assert "train_32x32.mat and test_32x32.mat" in lines["svhn"]
     assert "http://ufldl.stanford.edu/housenumbers/" in lines["svhn"]

@@ -17,3 +17,4 @@ from ._pooling import max_pool as max_pool
 from ._registry import NAMES as NAMES
 from ._registry import build as build
 from ._resnet import resnet18 as resnet18
+from ._resnet import resnet50 as resnet50

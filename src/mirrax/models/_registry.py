@@ -8,16 +8,20 @@ from ._lenet import lenet5
 from ._linear import linear
 from ._mlp import mlp
 from ._model import Model
-from ._resnet import RESNET18, residual
+from ._residual import residual
+from ._resnet import RESNET18, RESNET50
 
 NAMES = ("linear", "mlp-128-64", "mlp-256-128", "lenet5", "conv4-32", "conv4-64", "conv4-128") + (
     "resnet18",
     "resnet18-bf16",
+    "resnet50",
+    "resnet50-bf16",
 )
 """The models that recipes use; `build` also takes other widths: `mlp-W1-W2-…`, `conv4-W`,
-`resnet18-W`, `resnet18-W-bf16`."""
+`resnet18-W`, `resnet18-W-bf16`, and so for `resnet50`."""
 
-_RESNET = re.compile(r"resnet18(?:-([1-9][0-9]{0,3}))?(-bf16)?")
+_RESNETS = {layout.name: layout for layout in (RESNET18, RESNET50)}
+_RESNET = re.compile(rf"({'|'.join(_RESNETS)})(?:-([1-9][0-9]{{0,3}}))?(-bf16)?")
 
 
 def build(
@@ -33,8 +37,8 @@ def build(
     **Arguments:**
 
     - `name`: `linear`, `lenet5`, `conv4-` and the number of filters, `mlp-` and the widths of
-      the hidden layers joined with `-`, or `resnet18`, perhaps with `-` and the width of its first
-      stage, perhaps with `-bf16` at the end for computation in bfloat16.
+      the hidden layers joined with `-`, or `resnet18` or `resnet50`, perhaps with `-` and the width
+      of its first stage, perhaps with `-bf16` at the end for computation in bfloat16.
     - `image_shape`: `(height, width, channels)` of one image.
     - `classes`: number of logits.
     - `warp`, `head_warp`: warp layers, see `conv4`; other models have none.
@@ -70,9 +74,9 @@ def build(
     if re.fullmatch(r"mlp(-[1-9][0-9]{0,6})+", name):
         return mlp(image_shape, [int(width) for width in name.split("-")[1:]], classes)
     if found := _RESNET.fullmatch(name):
-        width, half = int(found[1] or 64), "bf16" if found[2] else "full"
-        return residual(name, image_shape, RESNET18, width, classes, half)
+        width, half = int(found[2] or 64), "bf16" if found[3] else "full"
+        return residual(_RESNETS[found[1]], image_shape, classes, width, half)
     raise ConfigError(
         f"unknown model {name!r}.{nearest(name, NAMES)} Models: {', '.join(NAMES)}; "
-        "any other widths as mlp-W1-W2-…, conv4-W or resnet18-W"
+        "any other widths as mlp-W1-W2-…, conv4-W, resnet18-W or resnet50-W"
     )

@@ -237,6 +237,11 @@ class RunFolder:
         for _, path in self._checkpoints()[:-_KEPT]:
             path.unlink(missing_ok=True)
 
+    def drop_checkpoints(self) -> None:
+        """Removes all checkpoints, of a run that is finished."""
+        for _, path in self._checkpoints():
+            path.unlink(missing_ok=True)
+
     def load_checkpoint(self, like: PyTree, **owner: Any) -> tuple[PyTree, list[str]]:
         """The newest sound checkpoint.
 

@@ -18,6 +18,7 @@ from ._images import ImageStudy, prepare
 from ._leave_one_out import ONE, Variants, leave_one_out
 from ._online_bounds import ONLINE_BOUNDS
 from ._online_network import ONLINE_NETWORKS
+from ._online_stream import ONLINE_STREAMS
 from ._quadratics import QuadraticStudy, train_quadratics
 from ._recipes import find_recipe
 from ._reproduce_few_shot import FEW_SHOT_REPRODUCTIONS
@@ -237,6 +238,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _own_tables,
     ),
     **ONLINE_NETWORKS,
+    **ONLINE_STREAMS,
     **ONLINE_REPRODUCTIONS,
     "s002-bounds": ONLINE_BOUNDS,
     "hypergradients": HYPERGRADIENTS,

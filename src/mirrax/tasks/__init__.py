@@ -16,6 +16,7 @@ from ._fetch import fetch as fetch
 from ._glyphs import FACES as FACES
 from ._glyphs import glyphs as glyphs
 from ._idx import read_idx as read_idx
+from ._imagenet import imagenet as imagenet
 from ._load import load_images as load_images
 from ._mini_imagenet import mini_imagenet as mini_imagenet
 from ._omniglot import omniglot as omniglot
@@ -32,6 +33,7 @@ from ._sources import find_source as find_source
 from ._sources import locate as locate
 from ._sources import missing as missing
 from ._sources import verify as verify
+from ._streamed import StreamedTask as StreamedTask
 from ._subsets import cifar10_subsets as cifar10_subsets
 from ._types import ImageTask as ImageTask
 from ._types import check as check

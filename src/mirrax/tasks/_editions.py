@@ -67,11 +67,12 @@ class Source:
     - `title`: the name in print.
     - `folders`: where files are looked for below the data folder; new files go to the first.
     - `editions`: any one of them is enough.
-    - `image_shape`, `classes`: of every edition.
+    - `image_shape`, `classes`: of every edition; of photographs of all sizes, the usual crop's.
     - `licence`: as stated by the publisher.
     - `site`: the publisher's page.
     - `base`: the address that, followed by a file name of the first edition, is the file; empty
         where nobody may or does serve it.
+    - `streamed`: whether it is too large for memory, and read batch by batch.
     """
 
     name: str
@@ -83,3 +84,4 @@ class Source:
     licence: str
     site: str
     base: str
+    streamed: bool = False

@@ -7,16 +7,22 @@ import contextlib
 import io
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from .._errors import DataError
 from ._bytes import unreadable
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _MOST_BYTES = 1 << 20  # of one file; a noisy 84×84 image has 20 kB
+
+Found = TypeVar("Found")
 
 
 class FiledImages:
@@ -60,31 +66,58 @@ class FiledImages:
 
         - `DataError`: unreadable, damaged, or of another size.
         """
+
+        def fit(image: "Picture") -> tuple[tuple[int, int], np.ndarray | None]:
+            size = image.height, image.width
+            if size != shape[:2]:
+                return size, None
+            return size, np.asarray(image.convert("L" if shape[2] == 1 else "RGB")).reshape(shape)
+
+        size, pixels = self.convert(path, fit)
+        if pixels is None:
+            raise DataError(
+                f"{self.name}: {path} is of {size[0]} × {size[1]} pixels; all images must be of"
+                f" {shape[0]} × {shape[1]}, as published"
+            )
+        return pixels
+
+    def convert(
+        self, path: str, use: Callable[["Picture"], Found], most: int = _MOST_BYTES
+    ) -> Found:
+        """Opens one image, of any size.
+
+        **Arguments:**
+
+        - `path`: one of `paths`.
+        - `use`: decodes it, and makes of it what is wanted.
+        - `most`: bytes that the file may have.
+
+        **Returns:**
+
+        What `use` gives.
+
+        **Raises:**
+
+        - `DataError`: unreadable, damaged, or too large.
+        """
         from PIL import Image
 
-        data = self._bytes(path)
+        data = self._bytes(path, most)
         try:
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-                size = image.height, image.width
-                if size == shape[:2]:
-                    grey_or_colour = image.convert("L" if shape[2] == 1 else "RGB")
-                    return np.asarray(grey_or_colour).reshape(shape)
+                return use(image)
         except Exception as error:  # a damaged file makes the decoders fail in a dozen ways
             raise DataError(
                 f"{self.name}: {path} is no image or is damaged; get it again"
             ) from error
-        raise DataError(
-            f"{self.name}: {path} is of {size[0]} × {size[1]} pixels; all images must be of"
-            f" {shape[0]} × {shape[1]}, as published"
-        )
 
-    def _bytes(self, path: str) -> bytes:
+    def _bytes(self, path: str, most: int) -> bytes:
         try:
             with self._open(path) as stream:
-                data = stream.read(_MOST_BYTES + 1)
+                data = stream.read(most + 1)
         except Exception as error:  # zipfile and its decompressors fail in many ways as well
             raise DataError(f"{self.name}: cannot read {path} ({error}); get it again") from error
-        if len(data) > _MOST_BYTES:
+        if len(data) > most:
             raise DataError(f"{self.name}: {path} is too large for an image of the set")
         return data
 

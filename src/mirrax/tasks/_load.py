@@ -35,8 +35,9 @@ def load_images(name: str, folder: Folder = None) -> ImageTask:
 
     **Raises:**
 
-    - `DataError`: one line for an unknown name, a set of episodes, missing or unreadable files,
-        another checksum, another format, or counts, shapes and labels other than published.
+    - `DataError`: one line for an unknown name, a set of episodes or one that is streamed, missing
+        or unreadable files, another checksum, another format, or counts, shapes and labels other
+        than published.
 
     >>> load_images("mnist", "nowhere")
     Traceback (most recent call last):
@@ -47,6 +48,11 @@ def load_images(name: str, folder: Folder = None) -> ImageTask:
         raise DataError(
             f"{find_source(name).title} is read in episodes, not as one task; use"
             " mirrax.tasks.omniglot, cifar_fs, fc100 or mini_imagenet"
+        )
+    if find_source(name).streamed:
+        raise DataError(
+            f"{find_source(name).title} is too large to be loaded; use mirrax.tasks.imagenet, which"
+            " reads it batch by batch"
         )
     located = locate(name, folder)
     source, edition = located.source, located.edition

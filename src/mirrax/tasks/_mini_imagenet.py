@@ -6,20 +6,16 @@ images; nobody may publish the images.
 """
 
 import contextlib
-import csv
-from pathlib import Path, PurePosixPath
 
-from .._errors import DataError
-from ._bytes import open_bytes
 from ._classes import FewShotFamily
 from ._few_shot import assemble
-from ._filed import Entry, FiledImages, file_by_class, open_images, read_entries
+from ._filed import file_by_class, open_images, read_entries
+from ._listed import file_by_list, read_list
 from ._sources import Folder, locate, verify_located
 
 _CLASSES = {"train": 64, "validation": 16, "test": 20}
 _PARTS = tuple(_CLASSES)
-_MOST_BYTES = 1 << 24  # of a csv; the largest has 1.2 MB
-_HEADER = ["filename", "label"]
+_HEADER = ("filename", "label")
 
 
 def mini_imagenet(folder: Folder = None) -> FewShotFamily:
@@ -50,10 +46,10 @@ def mini_imagenet(folder: Folder = None) -> FewShotFamily:
     paths = located.paths
     with contextlib.ExitStack() as stack:
         if located.edition.reader == "listed":
-            listed = {part: _read_csv(paths[part]) for part in _PARTS}
+            listed = {part: read_list(paths[part], _HEADER) for part in _PARTS}
             split = {part: sorted(set(rows.values())) for part, rows in listed.items()}
             images = stack.enter_context(open_images(paths["images"]))
-            entries = _file_by_list(images, listed)
+            entries = file_by_list(images, listed)
         else:
             filed = {part: stack.enter_context(open_images(paths[part])) for part in _PARTS}
             split = {part: list(file_by_class([images])) for part, images in filed.items()}
@@ -65,32 +61,3 @@ def mini_imagenet(folder: Folder = None) -> FewShotFamily:
             lambda name: read_entries(entries[name], shape),
             sizes=_CLASSES,
         )
-
-
-def _read_csv(path: Path) -> dict[str, str]:
-    """File name to class."""
-    with open_bytes(path) as source:
-        data = source.take_at_most(_MOST_BYTES)
-    try:
-        header, *rows = csv.reader(data.decode("utf-8-sig").splitlines())
-        if header != _HEADER or not rows or any(len(row) != len(_HEADER) for row in rows):
-            raise ValueError(f"the header is {','.join(header)!r}, or a line has not two fields")
-    except (ValueError, csv.Error) as error:
-        needed = f"{','.join(_HEADER)} and a line an image"
-        raise DataError(f"{path} is not a list of images ({needed}): {error}") from error
-    return {name: label for name, label in rows}
-
-
-def _file_by_list(images: FiledImages, listed: dict[str, dict[str, str]]) -> dict[str, list[Entry]]:
-    """Gathers images by the class their name is listed with; folders, where any, must agree."""
-    label_of = {name: label for rows in listed.values() for name, label in rows.items()}
-    entries: dict[str, list[Entry]] = {}
-    for path in images.paths:
-        *folders, name = PurePosixPath(path).parts
-        label = label_of.get(name)
-        if label is None:
-            raise DataError(f"{images.name}: image {path} is not listed in the csv; remove it")
-        if len(folders) > 1 and folders[-1] != label:
-            raise DataError(f"{images.name}: {path} is of class {label} by the csv; get it again")
-        entries.setdefault(label, []).append((images, path))
-    return entries

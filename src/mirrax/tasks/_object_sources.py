@@ -1,4 +1,4 @@
-"""The row of the table of data sets with photographs of things, read as one task: CIFAR-10."""
+"""The rows of the table of data sets with photographs of things: CIFAR-10, ImageNet."""
 
 from ._editions import DataFile, Edition, Source
 
@@ -73,5 +73,28 @@ _CIFAR_10 = Source(
     base="https://www.cs.toronto.edu/~kriz/",
 )
 
-OBJECT_SOURCES = (_CIFAR_10,)
+_IMAGES = (DataFile("train", "train/"), DataFile("test", "val/"))
+
+_IMAGENET = Source(
+    name="imagenet",
+    title="ImageNet",
+    folders=("imagenet", "imagenet/ILSVRC/Data/CLS-LOC", "ILSVRC/Data/CLS-LOC", "ILSVRC2012"),
+    editions=(
+        Edition(
+            "listed",
+            (*_IMAGES, DataFile("test_labels", "LOC_val_solution.csv")),
+            train=1_281_167,
+            test=50_000,
+        ),
+        Edition("folders", _IMAGES, train=1_281_167, test=50_000),
+    ),
+    image_shape=(224, 224, 3),
+    classes=1000,
+    licence="ImageNet terms, non-commercial research and education",
+    site="https://image-net.org/download-images (an account is needed)",
+    base="",
+    streamed=True,
+)
+
+OBJECT_SOURCES = (_CIFAR_10, _IMAGENET)
 """Sets of photographs that are one task each."""

@@ -86,15 +86,7 @@ class ImageTask:
         >>> len(part.train_labels), len(part.test_labels)
         (8, 2)
         """
-        count = len(self.train_labels)
-        kept = round(count * share) if 0 < share < 1 else 0
-        if not 0 < kept < count:
-            raise ValueError(
-                f"ImageTask.validation.share: expected a share that leaves both parts of {count} "
-                f"images some, got {share!r}."
-            )
-        order = np.random.default_rng(seed).permutation(count)
-        test, train = np.sort(order[:kept]), np.sort(order[kept:])
+        train, test = kept_apart("ImageTask", len(self.train_labels), share, seed)
         images, labels = self.train_images, self.train_labels
         return dataclasses.replace(
             self,
@@ -103,6 +95,27 @@ class ImageTask:
             test_images=images[test],
             test_labels=labels[test],
         )
+
+
+def kept_apart(owner: str, count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the images that stay, and of a share drawn at random, each in order.
+
+    **Arguments:**
+
+    - `owner`: what errors call whoever asks.
+    - `count`, `share`, `seed`: how many images there are, and as `ImageTask.validation`.
+
+    >>> kept_apart("ImageTask", 5, 0.4, 0)
+    (array([0, 1, 3]), array([2, 4]))
+    """
+    kept = round(count * share) if 0 < share < 1 else 0
+    if not 0 < kept < count:
+        raise ValueError(
+            f"{owner}.validation.share: expected a share that leaves both parts of {count} "
+            f"images some, got {share!r}."
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[kept:]), np.sort(order[:kept])
 
 
 def check(task: ImageTask) -> None:
