@@ -1,7 +1,11 @@
 r"""The step of a diagonal geometry, `x⁺ = (1 − η λ) x − η r ⊙ d`, in place.
 
-Many arrays go at once: one pass over the parameters for each term of the direction `d`, one more where weights decay.
+Many arrays go at once: one pass over the parameters for each term of the direction `d`, and one
+more where weights decay.
 """
+
+# pyright: reportPrivateImportUsage=false
+# PyTorch's operations on lists of tensors have no public names.
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -4,6 +4,9 @@ Momentum acts on gradients, that is in the dual, before the step, and is kept in
 Source: Sutskever et al. 2013.
 """
 
+# pyright: reportPrivateImportUsage=false
+# PyTorch's operations on lists of tensors have no public names.
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

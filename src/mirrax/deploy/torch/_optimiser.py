@@ -55,7 +55,7 @@ class MirrorDescent(torch.optim.Optimizer):
         `(out, in)` and `(out, in, height, width)`.
     - `flatten`: the channels of the images that a dense layer sees flattened,
         `{"dense_0/weight": 16}`, 1 for one that does not; by default those of the convolution in
-        front.
+        front. A network without convolutions does not tell: say 3 where it flattens colour images.
     - `verbose`: print `report` if anything was matched by other than names.
 
     **Raises:**
@@ -182,7 +182,7 @@ class MirrorDescent(torch.optim.Optimizer):
         for group, rates in zip(self.param_groups, self._rates, strict=True):
             step_by_rates(group, rates, self.state)
         for part in parts:
-            step_by_map(part, self.param_groups, self.state)
+            step_by_map(part, self.param_groups, self.state)  # pyright: ignore[reportCallIssue]
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

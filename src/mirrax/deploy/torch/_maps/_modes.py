@@ -6,7 +6,6 @@ r"""Views and mode products of tensors, `vec(X ×_1 W_1 … ×_r W_r) = (W_1 ⊗
 import dataclasses
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ...._views import Roles, view_order, view_shape
@@ -40,7 +39,7 @@ def mode_product(array: Tensor, factors: Sequence[Tensor]) -> Tensor:
     [[4.0, 6.0]]
     """
     for axis, factor in enumerate(factors):
-        array = torch.tensordot(array, factor, dims=([axis], [1])).movedim(-1, axis)
+        array = (array.movedim(axis, -1) @ factor.mT).movedim(-1, axis)
     return array
 
 
