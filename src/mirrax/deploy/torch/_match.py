@@ -13,7 +13,7 @@ from ..._errors import ArtifactError, nearest
 from .._layout import Leaf, columns
 from ._flatten import inferred_channels
 from ._pairs import Pairs, pairs_of
-from ._reorder import Reorder, found_axes, with_channels
+from ._reorder import Reorder, found_axes, torch_shape, with_channels
 
 Given = Mapping[str, Any]
 
@@ -27,13 +27,19 @@ class Row:
     - `leaf`: the artifact's parameter.
     - `name`: the model's name of it.
     - `reorder`: how the two hold the same numbers.
-    - `how`: `given`, `name`, `order`, `shape`, or `any` for a geometry that fits everything.
+    - `how`: `given`, `name`, `order`, `shape`, or `any` for a geometry that fits everything;
+        with what was inferred of its axes behind it.
     """
 
     leaf: Leaf
     name: str
     reorder: Reorder
     how: str
+
+    @property
+    def is_inferred(self) -> bool:
+        """Whether more than names and roles was needed."""
+        return self.how not in ("given", "name", "any")
 
     def cells(self) -> tuple[str, ...]:
         """What the report says of it."""
@@ -92,7 +98,7 @@ def matched(
     if len(pairs) < max(len(leaves), len(params)) or None in orders.values():
         raise ArtifactError(_difference(leaves, params, pairs, orders))
     rows = [
-        Row(leaf, pairs[leaf.name][0], order, pairs[leaf.name][1])
+        Row(leaf, pairs[leaf.name][0], order, pairs[leaf.name][1] + _guessed(leaf, axes))
         for leaf in leaves
         if (order := orders[leaf.name]) is not None
     ]
@@ -149,11 +155,20 @@ def _order(leaf: Leaf, param: Tensor, axes: Mapping[str, Sequence[int]]) -> Reor
     return reorder if reorder.shape == leaf.shape else None
 
 
+def _guessed(leaf: Leaf, axes: Mapping[str, Sequence[int]]) -> str:
+    """A remark where only shapes told which axis is which."""
+    return ", axes by shape" if torch_shape(leaf) is None and leaf.name not in axes else ""
+
+
 def _flattened(rows: list[Row], given: Mapping[str, int]) -> list[Row]:
     found = inferred_channels([(row.leaf.name, row.reorder) for row in rows], given)
     channels = {**found, **given}
     return [
-        dataclasses.replace(row, reorder=with_channels(name, row.reorder, channels[name]))
+        dataclasses.replace(
+            row,
+            reorder=with_channels(name, row.reorder, channels[name]),
+            how=row.how + (", channels in front" if name in found else ""),
+        )
         if (name := row.leaf.name) in channels
         else row
         for row in rows

@@ -56,7 +56,7 @@ class MirrorDescent(torch.optim.Optimizer):
     - `flatten`: the channels of the images that a dense layer sees flattened,
         `{"dense_0/weight": 16}`, 1 for one that does not; by default those of the convolution in
         front. A network without convolutions does not tell: say 3 where it flattens colour images.
-    - `verbose`: print `report` if anything was matched by other than names.
+    - `verbose`: print `report` if more was needed to match than names and roles.
 
     **Raises:**
 
@@ -124,7 +124,7 @@ class MirrorDescent(torch.optim.Optimizer):
         self._parts: list[PlacedPart] = []
         self._place(found, named)
         self._complete = True
-        if verbose and any(row.how in ("order", "shape") for row in found.rows):
+        if verbose and any(row.is_inferred for row in found.rows):
             print(self.report)
 
     @property
