@@ -8,8 +8,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
 
+from mirrax._views import view_shape
 from mirrax.geometry import AbstractPreconditioner, KroneckerUpdate, ModeProducts
-from mirrax.geometry._modes import unview, view, view_shape
+from mirrax.geometry._modes import unview, view
 
 ROLES = {
     "conv_0": {"weight": ("height", "width", "in", "out"), "bias": ("out",)},

@@ -3,6 +3,7 @@
 `save` and `load` write and read the artifact, `to_optax` makes it an optax optimiser, `averaged`
 averages the points of one, `check_fits` compares an artifact with parameters. Each is imported
 when it is first touched, so that readers of the file format alone need not load JAX.
+`mirrax.deploy.torch` is the way into PyTorch.
 """
 
 import importlib
@@ -48,6 +49,8 @@ def __getattr__(name: str) -> Any:
     """Imports a public name at its first use."""
     if name in _HOME:
         return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    if name == "torch":
+        return importlib.import_module(".torch", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

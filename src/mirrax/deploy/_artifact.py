@@ -1,11 +1,8 @@
 r"""The artifact: a learned geometry with its rate and the table of parameters it belongs to.
 
-The record of the file (see `_archive`) is `{"kind": "geometry", "version": 1, "mirrax": …,
-"geometry": …, "rate": η, "parameters": [{"name", "shape", "dtype", "roles"}, …] | null,
-"record": {…}}`; `_encoding` says how the geometry is described.
+`_record` says what the file (see `_archive`) holds, `_encoding` how the geometry is described.
 """
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,14 +13,12 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .. import __version__
-from .._errors import ArtifactError, NumericalError, nearest
-from ._archive import read_archive, write_archive
+from .._errors import NumericalError, nearest
+from ._archive import write_archive
 from ._encoding import Stored, decode, encode
 from ._fit import by_name, check_shapes, expected_leaves, expected_shapes, leaves_of
 from ._layout import Expected, Leaf, Shape
-
-VERSION = 1
-"""The version of the record that is written, and the newest that is read."""
+from ._record import VERSION, cannot_rebuild, checked_rate, read_record
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +111,7 @@ def save(
         "version": VERSION,
         "mirrax": __version__,
         "geometry": description,
-        "rate": _checked_rate(rate),
+        "rate": checked_rate(rate),
         "parameters": None if leaves is None else [leaf.to_json() for leaf in leaves],
         "record": dict(record or {}),
     }
@@ -144,26 +139,12 @@ def load(path: str | os.PathLike[str]) -> Artifact:
     Traceback (most recent call last):
     mirrax._errors.ArtifactError: cannot read no-such.safetensors: there is no such file; check...
     """
-    arrays, metadata = read_archive(path)
-    kind, version = metadata.get("kind"), metadata.get("version")
-    if kind != "geometry":
-        what = f"a {kind}" if isinstance(kind, str) else "something else"
-        raise ArtifactError(f"{path} holds {what}, not a geometry; give a geometry.safetensors")
-    if not isinstance(version, int) or version > VERSION:
-        raise ArtifactError(
-            f"{path} holds a geometry of version {version}, written by mirrax "
-            f"{metadata.get('mirrax')}, and this one reads up to {VERSION}; upgrade mirrax"
-        )
+    read = read_record(path)
     try:
-        rows = metadata["parameters"]
-        leaves = None if rows is None else tuple(Leaf.from_json(row) for row in rows)
-        geometry = decode(metadata["geometry"], arrays)
-        return Artifact(geometry, _checked_rate(metadata["rate"]), leaves, metadata["record"])
+        geometry = decode(read.geometry, read.arrays)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(
-            f"{path} holds a geometry that this mirrax cannot rebuild ({error}); upgrade mirrax, "
-            "or save the geometry again"
-        ) from error
+        raise cannot_rebuild(path, error) from error
+    return Artifact(geometry, read.rate, read.leaves, read.record)
 
 
 def check_fits(artifact: Artifact, params: PyTree) -> None:
@@ -187,16 +168,6 @@ def check_fits(artifact: Artifact, params: PyTree) -> None:
       ! w          (2,)      (3,)
     """
     check_shapes(artifact.expected, params)
-
-
-def _checked_rate(rate: Any) -> float:
-    try:
-        value = float(rate)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError(f"save.rate: expected a positive finite number, got {rate!r}.")
-    return value
 
 
 def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:

@@ -4,7 +4,7 @@ Two tables are compared row by row; where they differ, both are shown. Nothing b
 library is imported here, so that an adapter to another framework says the same thing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,12 +85,19 @@ def mismatch(expected: Expected, received: Mapping[str, Shape]) -> str | None:
     if all(left == right for _, left, right in rows):
         return None
     marks = ["!" if left != right else " " for _, left, right in rows]
-    lines = [("parameter", "geometry", "here"), *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(2)]
-    return "\n".join(
-        f"  {mark} {name:<{widths[0]}}  {left:<{widths[1]}}  {right}"
-        for mark, (name, left, right) in zip([" ", *marks], lines, strict=True)
-    )
+    lines = columns([("parameter", "geometry", "here"), *rows])
+    return "\n".join(f"  {mark} {line}" for mark, line in zip([" ", *marks], lines, strict=True))
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a table as lines, their columns aligned.
+
+    >>> columns([("parameter", "shape"), ("w", "(2,)")])
+    ['parameter  shape', 'w          (2,)']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return ["  ".join(row).rstrip() for row in padded]
 
 
 def _shown(name: str) -> str:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._tree import Dual, Primal
+from .._views import Axes, as_axes, view_shape
 from ._autoregressive import (
     HALVINGS,
     Decoder,
@@ -34,16 +35,7 @@ from ._autoregressive import (
 )
 from ._base import AbstractMirrorMap
 from ._draws import Draw, drawn
-from ._modes import (
-    Axes,
-    ModeLinear,
-    as_axes,
-    axes_of,
-    by_name,
-    unviewed,
-    view_shape,
-    viewed,
-)
+from ._modes import ModeLinear, axes_of, by_name, unviewed, viewed
 
 Variant = Literal["paper", "official"]
 Blocks = tuple[tuple[str, ...], ...]

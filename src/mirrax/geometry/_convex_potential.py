@@ -20,21 +20,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._tree import Dual, Primal, Scalar, dot, total
+from .._views import Axes, as_axes, view_shape
 from ._base import AbstractGeometry
 from ._draws import Draw, drawn
 from ._dual_system import balance
-from ._modes import (
-    Axes,
-    as_axes,
-    axes_of,
-    by_name,
-    check_names,
-    mode_product,
-    rebuilt,
-    unview,
-    view,
-    view_shape,
-)
+from ._modes import axes_of, by_name, check_names, mode_product, rebuilt, unview, view
 
 Named = dict[str, Array]
 Units = Float[Array, " units"]

@@ -2,15 +2,14 @@ r"""Mode products: one small matrix for each axis of an array.
 
 `(X ×_d W)[.., a, ..] = Σ_j W[a, j] X[.., j, ..]` acts on axis `d` alone, so
 `vec(X ×_1 W_1 … ×_r W_r) = (W_1 ⊗ … ⊗ W_r) vec(X)` in C order. Which axes an array has is said by
-the *view* that papers take: convolutional weights `(O, I, F)` with `F = height·width` in C order,
-dense weights `(O, I)`, vectors `(n,)`. The library keeps `(height, width, in, out)` and
+the *view* that papers take (`_views`): convolutional weights `(O, I, F)` with `F = height·width` in
+C order, dense weights `(O, I)`, vectors `(n,)`. The library keeps `(height, width, in, out)` and
 `(in, out)`; the roles of a model's axes lead from one to the other. Sources: S004 §4.1 (blockIAF
 and MetaCurvature); spec A5 and A8, untransposed factors.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,26 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._tree import leaf_names
-
-Roles: TypeAlias = tuple[str, ...]
-"""What each axis of one array means."""
-
-Axes: TypeAlias = tuple[tuple[str, Roles], ...]
-"""Names of arrays with their roles; the order is that in which arrays are taken together."""
-
-_MODES = (("out",), ("in",), ("height", "width"))
-"""The modes of a view, in order; the axes of one mode are merged."""
-
-_ORDER = tuple(role for mode in _MODES for role in mode)
-
-
-def as_axes(pairs: Iterable[Any]) -> Axes:
-    """Makes pairs of name and roles hashable, from whatever sequences a file held.
-
-    >>> as_axes([["dense_0/weight", ["in", "out"]]])
-    (('dense_0/weight', ('in', 'out')),)
-    """
-    return tuple((str(name), tuple(map(str, roles))) for name, roles in pairs)
+from .._views import ORDER, Axes, Roles, as_axes, view_order, view_shape
 
 
 def axes_of(template: PyTree, roles: Mapping[str, Any], owner: str) -> Axes:
@@ -58,11 +38,11 @@ def axes_of(template: PyTree, roles: Mapping[str, Any], owner: str) -> Axes:
     named = by_name(roles, is_role)
     for name, leaf in by_name(template).items():
         found = named.get(name)
-        distinct = set(found or ()) & set(_ORDER)
+        distinct = set(found or ()) & set(ORDER)
         if found is None or not len(distinct) == len(found) == len(leaf.shape):
             raise ValueError(
                 f"{owner}.roles: expected {len(leaf.shape)} distinct roles out of "
-                f"{', '.join(_ORDER)} for {name!r} of shape {leaf.shape}, got {found!r}."
+                f"{', '.join(ORDER)} for {name!r} of shape {leaf.shape}, got {found!r}."
             )
     return as_axes((name, named[name]) for name in by_name(template))
 
@@ -77,20 +57,6 @@ def rebuilt(named: Mapping[str, Any], like: PyTree) -> PyTree:
     """The tree with the structure of `like` and the named leaves."""
     leaves = [named[name] for name in leaf_names(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def view_shape(shape: Sequence[int], roles: Roles) -> tuple[int, ...]:
-    """The shape of an array's view.
-
-    >>> view_shape((3, 3, 16, 64), ("height", "width", "in", "out"))
-    (64, 16, 9)
-    """
-    present = [[shape[roles.index(r)] for r in mode if r in roles] for mode in _MODES]
-    return tuple(math.prod(sizes) for sizes in present if sizes)
-
-
-def _permutation(roles: Roles) -> list[int]:
-    return sorted(range(len(roles)), key=lambda axis: _ORDER.index(roles[axis]))
 
 
 def view(array: Array, roles: Roles) -> Array:
@@ -108,7 +74,7 @@ def view(array: Array, roles: Roles) -> Array:
     >>> view(jnp.arange(6).reshape(2, 3), ("in", "out")).tolist()
     [[0, 3], [1, 4], [2, 5]]
     """
-    ordered = jnp.transpose(array, _permutation(roles))
+    ordered = jnp.transpose(array, view_order(roles))
     return ordered.reshape(view_shape(array.shape, roles))
 
 
@@ -118,7 +84,7 @@ def unview(viewed: Array, roles: Roles, shape: Sequence[int]) -> Array:
     >>> unview(jnp.arange(6).reshape(3, 2), ("in", "out"), (2, 3)).tolist()
     [[0, 2, 4], [1, 3, 5]]
     """
-    order = _permutation(roles)
+    order = view_order(roles)
     split = viewed.reshape([shape[axis] for axis in order])
     return jnp.transpose(split, [order.index(axis) for axis in range(len(order))])
 

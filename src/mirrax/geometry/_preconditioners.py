@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._tree import Dual, Primal
+from .._views import Axes, as_axes, view_shape
 from ._base import AbstractPreconditioner
-from ._modes import Axes, as_axes, axes_of, by_name, mode_product, unviewed, view_shape, viewed
+from ._modes import axes_of, by_name, mode_product, unviewed, viewed
 
 
 class ModeProducts(AbstractPreconditioner):

@@ -20,19 +20,10 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, PyTree
 
 from .._tree import Dual, Primal, Scalar
+from .._views import Axes, as_axes, view_shape
 from ._base import AbstractGeometry
 from ._kronecker import cholesky_of
-from ._modes import (
-    Axes,
-    as_axes,
-    axes_of,
-    by_name,
-    check_names,
-    mode_product,
-    unviewed,
-    view_shape,
-    viewed,
-)
+from ._modes import axes_of, by_name, check_names, mode_product, unviewed, viewed
 
 
 class Transformed(AbstractGeometry):

@@ -1,0 +1,110 @@
+r"""The record of an artifact, read without JAX: what the geometry is, its rate, its parameters.
+
+It is `{"kind": "geometry", "version": 1, "mirrax": …, "geometry": …, "rate": η,
+"parameters": [{"name", "shape", "dtype", "roles"}, …] | null, "record": {…}}`; the geometry is
+described as `_encoding` says. Only numpy and safetensors are imported here.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._errors import ArtifactError
+from ._archive import read_archive
+from ._layout import Leaf
+
+VERSION = 1
+"""The version of the record that is written, and the newest that is read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a file says of a geometry.
+
+    **Arguments:**
+
+    - `geometry`: the description of the geometry, plain data.
+    - `arrays`: the arrays that the description names.
+    - `rate`: the step size `η` it was learned for.
+    - `leaves`: the table of parameters; `None` for a geometry that fits any.
+    - `record`: how it was learned.
+    """
+
+    geometry: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    rate: float
+    leaves: tuple[Leaf, ...] | None
+    record: dict[str, Any]
+
+
+def read_record(path: str | os.PathLike[str]) -> Record:
+    """Reads the record and the arrays of an artifact.
+
+    **Arguments:**
+
+    - `path`: the file.
+
+    **Returns:**
+
+    The record; nothing of the geometry's description has been looked at.
+
+    **Raises:**
+
+    - `ArtifactError`: the file is missing, cut short, changed in any byte, of another kind, or of
+        a newer version. The line names the file and what to do.
+
+    >>> read_record("no-such.safetensors")
+    Traceback (most recent call last):
+    mirrax._errors.ArtifactError: cannot read no-such.safetensors: there is no such file; check...
+    """
+    arrays, metadata = read_archive(path)
+    kind, version = metadata.get("kind"), metadata.get("version")
+    if kind != "geometry":
+        what = f"a {kind}" if isinstance(kind, str) else "something else"
+        raise ArtifactError(f"{path} holds {what}, not a geometry; give a geometry.safetensors")
+    if not isinstance(version, int) or version > VERSION:
+        raise ArtifactError(
+            f"{path} holds a geometry of version {version}, written by mirrax "
+            f"{metadata.get('mirrax')}, and this one reads up to {VERSION}; upgrade mirrax"
+        )
+    try:
+        rows = metadata["parameters"]
+        leaves = None if rows is None else tuple(Leaf.from_json(row) for row in rows)
+        rate = checked_rate(metadata["rate"])
+        return Record(metadata["geometry"], arrays, rate, leaves, metadata["record"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise cannot_rebuild(path, error) from error
+
+
+def checked_rate(rate: Any) -> float:
+    """A step size as a number.
+
+    **Raises:**
+
+    - `ValueError`: if it is not positive and finite.
+
+    >>> checked_rate("0.1")
+    0.1
+    """
+    try:
+        value = float(rate)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError(f"save.rate: expected a positive finite number, got {rate!r}.")
+    return value
+
+
+def cannot_rebuild(path: str | os.PathLike[str], error: Exception) -> ArtifactError:
+    """The error of a record whose content makes no geometry.
+
+    >>> str(cannot_rebuild("a.safetensors", ValueError("no rate"))).split(";")[0]
+    'a.safetensors holds a geometry that this mirrax cannot rebuild (no rate)'
+    """
+    return ArtifactError(
+        f"{path} holds a geometry that this mirrax cannot rebuild ({error}); upgrade mirrax, "
+        "or save the geometry again"
+    )

@@ -1,0 +1,64 @@
+r"""Dense layers behind flattened images: whose inputs are channels, rows and columns in one.
+
+PyTorch flattens `(channels, height, width)`, the library `(height, width, channels)`. Only the
+number of channels matters, for rows and columns follow each other alike. It is that of the
+convolution in front, where the model's order leaves no doubt; else it has to be said.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from ._reorder import Reorder
+
+Layers = Sequence[tuple[str, Reorder]]
+"""The artifact's names with their layouts, in the order of the model."""
+
+
+def inferred_channels(layers: Layers, given: Mapping[str, int]) -> dict[str, int]:
+    """The channels of the images that dense layers see flattened.
+
+    **Arguments:**
+
+    - `layers`: all parameters, in the order of the model.
+    - `given`: channels of layers by name, which are not looked for.
+
+    **Returns:**
+
+    Channels by name, for those layers that need them.
+
+    **Raises:**
+
+    - `ValueError`: a layer that may stand behind images or not.
+
+    >>> kernel, dense = Reorder((6, 1, 5, 5), (2, 3, 1, 0)), Reorder((10, 24), (1, 0))
+    >>> inferred_channels([("conv_0/weight", kernel), ("dense_0/weight", dense)], {})
+    {'dense_0/weight': 6}
+    """
+    found: dict[str, int] = {}
+    channels: list[int] = []
+    last, behind_images = None, False
+    for name, reorder in layers:
+        if reorder.channels_last:
+            channels.append(reorder.own[0])
+            last, behind_images = reorder.own[0], True
+        elif len(reorder.own) == 2 and channels:
+            if name not in given:
+                seen = _seen(name, reorder.own[1], last, behind_images, channels)
+                found |= {name: seen} if seen > 1 else {}
+            last, behind_images = reorder.own[0], False
+    return found
+
+
+def _seen(
+    name: str, inputs: int, last: int | None, behind_images: bool, channels: list[int]
+) -> int:
+    """The channels that one dense layer sees; 1 where its inputs are no images."""
+    if inputs == last:  # one pixel a channel, or the outputs of a dense layer
+        return 1
+    if behind_images and last and inputs % last == 0 and inputs not in channels:
+        return last
+    if not behind_images and not any(inputs % count == 0 for count in channels):
+        return 1
+    raise ValueError(
+        f"MirrorDescent.flatten: it cannot be told whether the {inputs} inputs of {name!r} are "
+        f"flattened images; pass flatten={{{name!r}: channels}}, 1 for inputs that are not."
+    )
