@@ -7,25 +7,36 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 from test_many_shot import FLAT, KEY, PROBLEMS, RATE, STEPS, initialise
 
+from mirrax.hypergradient import Direct
 from mirrax.inner import MirrorDescent
-from mirrax.meta import Alternating, ManyShot
+from mirrax.meta import Alternating, Descent, ManyShot
+from mirrax.objective import RegretBound
 from repeats import slow
 
 ROUNDING = 1e-13
 """Sums of a dozen steps, in another order."""
 
 
-def learner(**options):
-    outer = Alternating(RATE, STEPS, comparator="last")
-    return ManyShot(MirrorDescent(RATE), outer, initialise, 2, **options)
+OUTER = {
+    "alternating": Alternating(RATE, STEPS, comparator="last"),
+    "direct": Descent(RegretBound(RATE, "last"), Direct(STEPS), optax.sgd(0.05)),
+}
+
+
+def learner(outer="alternating", **options):
+    return ManyShot(MirrorDescent(RATE), OUTER[outer], initialise, 2, **options)
 
 
 def learned(problems, **options):
+    """Two rounds, for what the first leaves on several devices goes into the second."""
     many = learner(**options)
-    state, record = many.round(many.init(FLAT, key=KEY), problems)
+    state = many.init(FLAT, key=KEY)
+    for _ in range(2):
+        state, record = many.round(state, problems)
     return [*jax.tree.leaves(state.geometry), record.value, record.summary.last_loss]
 
 
@@ -45,20 +56,22 @@ from test_many_shot import PROBLEMS
 from test_many_shot_devices import learned
 four = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:1] / 2]), PROBLEMS)
 for devices, in_turn in ((1, False), (2, {in_turn})):
-    found = learned(four, devices=devices, in_turn=in_turn)
+    with jax.numpy_dtype_promotion("standard"):
+        found = learned(four, outer={outer!r}, devices=devices, in_turn=in_turn)
     print(",".join(float(x).hex() for leaf in found for x in np.ravel(leaf)))
 """
 
 
+@pytest.mark.parametrize("outer", ["alternating", "direct"])
 @pytest.mark.parametrize("in_turn", [True, slow(False)])
-def test_two_devices_make_the_round_of_one(in_turn):
+def test_two_devices_make_the_round_of_one(in_turn, outer):
     """In a process of its own, because devices are counted once."""
     here = Path(__file__).parent
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_PLATFORMS": "cpu",
     }
-    script = SHARDED.format(folders=[str(here), str(here.parent)], in_turn=in_turn)
+    script = SHARDED.format(folders=[str(here), str(here.parent)], in_turn=in_turn, outer=outer)
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=environment,

@@ -92,7 +92,7 @@ class Alternating(AbstractOuter):
         """Gathers moments and moves towards the geometry they call for."""
         form = closed_form(geometry)
 
-        def run(problem: Problem, start: Primal, key: PRNGKeyArray):
+        def run(problem: Problem, start: Primal, key: PRNGKeyArray, geometry: AbstractGeometry):
             prior = Prior(geometry, start)
             if self.reference is not None:
                 problem = self.reference.solve(problem, start, key=key)
@@ -100,7 +100,7 @@ class Alternating(AbstractOuter):
                 inner, prior, problem, self.steps, comparator=self.comparator, key=key
             )
 
-        moments, summary = runs.map(run)
+        moments, summary = runs.map(run, geometry)
         moments = mean_over_runs(moments)
         moved = form.moved(
             geometry,

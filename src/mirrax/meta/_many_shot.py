@@ -164,11 +164,13 @@ class ManyShot(eqx.Module):
 
         blank = jnp.zeros((self.steps, geometry.components))
 
-        def mark(table: Array, step: Step, count: Array) -> Array:
-            return table.at[count, geometry.active(step.primal)].set(1)
+        def active(
+            problem: Problem, start: Primal, key: PRNGKeyArray, geometry: MaxOfDiagonals
+        ) -> Array:
+            def mark(table: Array, step: Step, count: Array) -> Array:
+                return table.at[count, geometry.active(step.primal)].set(1)
 
-        def active(problem: Problem, start: Primal, key: PRNGKeyArray) -> Array:
             prior = Prior(geometry, start)
             return fold(self.inner, prior, problem, self.steps, mark, blank, key=key)[1]
 
-        return jnp.mean(runs.map(active), axis=(0, 1))
+        return jnp.mean(runs.map(active, geometry), axis=(0, 1))

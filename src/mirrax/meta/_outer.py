@@ -39,25 +39,26 @@ class Runs(eqx.Module):
     devices: int = eqx.field(static=True, default=1)
     in_turn: bool = eqx.field(static=True, default=False)
 
-    def map(self, function: Any) -> Any:
-        """Applies `function(problem, start, key)` to every run, in one compiled program.
+    def map(self, function: Any, *shared: Any) -> Any:
+        """Applies `function(problem, start, key, *shared)` to every run, in one compiled program.
 
         **Arguments:**
 
         - `function`: from one run to a pytree of arrays.
+        - `shared`: what runs have in common and earlier rounds have computed.
 
         **Returns:**
 
         The results, with leading axes (tasks, visits).
         """
 
-        def over_visits(task: tuple[Problem, Primal, PRNGKeyArray]) -> Any:
+        def over_visits(task: tuple[Problem, Primal, PRNGKeyArray], *shared: Any) -> Any:
             problem, *visits = task
-            return each(lambda visit: function(problem, *visit), tuple(visits), 1, self.in_turn)
+            one = lambda visit: function(problem, *visit, *shared)  # noqa: E731
+            return each(one, tuple(visits), 1, self.in_turn)
 
-        return each(
-            over_visits, (self.problems, self.starts, self.keys), self.devices, self.in_turn
-        )
+        tasks = self.problems, self.starts, self.keys
+        return each(over_visits, tasks, self.devices, self.in_turn, shared)
 
 
 class Outcome(eqx.Module):
@@ -156,7 +157,7 @@ class Descent(AbstractOuter):
     ) -> tuple[AbstractGeometry, PyTree[Array], Outcome]:
         """Averages hypergradients and makes one outer step."""
 
-        def run(problem: Problem, start: Primal, key: PRNGKeyArray):
+        def run(problem: Problem, start: Primal, key: PRNGKeyArray, geometry: AbstractGeometry):
             prior = Prior(geometry, start)
             if self.reference is not None:
                 problem = self.reference.solve(problem, start, key=key)
@@ -169,7 +170,7 @@ class Descent(AbstractOuter):
                 report = eqx.tree_at(lambda r: r.adjoint, report, None)
             return value, grad.geometry, after.summary, report
 
-        values, grads, summary, report = runs.map(run)
+        values, grads, summary, report = runs.map(run, geometry)
         params = eqx.filter(geometry, eqx.is_inexact_array)
         updates, state = self.optimiser.update(mean_over_runs(grads), state, params)
         outcome = Outcome(jnp.mean(values), summary, report)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -10,10 +11,11 @@ from jaxtyping import Array, PyTree
 
 
 def each(
-    function: Callable[[Any], PyTree[Any]],
+    function: Callable[..., PyTree[Any]],
     tasks: PyTree[Array],
     devices: int,
     in_turn: bool | None = None,
+    shared: tuple[Any, ...] = (),
 ) -> PyTree[Any]:
     """Applies a function to every entry of a leading axis, within a compiled program.
 
@@ -23,10 +25,12 @@ def each(
 
     **Arguments:**
 
-    - `function`: from one entry to a pytree of arrays.
+    - `function`: from one entry, and `shared` behind it, to a pytree of arrays.
     - `tasks`: a pytree of arrays whose leading axis is a multiple of `devices`.
     - `devices`: over how many the entries are spread.
     - `in_turn`: whether each device takes its entries one after another; by default a single CPU.
+    - `shared`: what all entries have in common and has been computed, such as a geometry. Between
+      rounds it lies on all devices, and inside a loop of one device it may not be closed over.
 
     **Returns:**
 
@@ -34,16 +38,24 @@ def each(
     """
     if in_turn is None:
         in_turn = devices == 1 and jax.default_backend() == "cpu"
-    run = (lambda some: jax.lax.map(function, some)) if in_turn else jax.vmap(function)
+
+    def run(some: PyTree[Array], arrays: PyTree[Array]) -> PyTree[Any]:
+        own = eqx.combine(arrays, static)
+        one = lambda entry: function(entry, *own)  # noqa: E731
+        return jax.lax.map(one, some) if in_turn else jax.vmap(one)(some)
+
+    arrays, static = eqx.partition(shared, eqx.is_array)
     if devices == 1:
-        return run(tasks)
+        return run(tasks, arrays)
     mesh = Mesh(np.asarray(jax.devices()[:devices]), ("tasks",))
     if in_turn:
         # A loop over entries that lie on several devices would visit them one after another.
-        spec = PartitionSpec("tasks")
-        return jax.shard_map(run, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(tasks)
+        spread, whole = PartitionSpec("tasks"), PartitionSpec()
+        return jax.shard_map(
+            run, mesh=mesh, in_specs=(spread, whole), out_specs=spread, check_vma=False
+        )(tasks, arrays)
     spread = NamedSharding(mesh, PartitionSpec("tasks"))
-    return run(jax.lax.with_sharding_constraint(tasks, spread))
+    return run(jax.lax.with_sharding_constraint(tasks, spread), arrays)
 
 
 def check_devices(owner: str, devices: int, tasks: int | None = None) -> None:
