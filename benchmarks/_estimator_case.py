@@ -120,11 +120,17 @@ def fresh(side: str, steps: int, size: Size, limits: Case) -> Case:
 
 
 def _received(receive: Any, process: Any, most: float) -> Case:
-    """What a process sends, unless it takes more than so many seconds of the processor."""
+    """What a process sends, unless it takes more than so many seconds of the processor.
+
+    One that waits for ever uses none, so ten times as many on the clock are the end too.
+    """
     # A limit of the system's own would make the clock of processor time coarse.
+    begun = time.monotonic()
     while not receive.poll(0.5):
         if _processor_time(process.pid) > most:
             return {"skipped": f"stopped after {most:.0f} s of processor time"}
+        if time.monotonic() - begun > 10 * most:
+            return {"failed": f"stopped after {10 * most:.0f} s on the clock"}
     try:
         return receive.recv()
     except EOFError:

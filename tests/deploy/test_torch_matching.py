@@ -11,7 +11,7 @@ from torch_models import MODELS, diagonal, lenet, saved, start, to_torch
 from mirrax._errors import ArtifactError
 from mirrax.deploy import save
 from mirrax.deploy.torch import MirrorDescent
-from mirrax.geometry import Diagonal, Euclidean
+from mirrax.geometry import Diagonal, Euclidean, NegativeEntropy
 
 
 def rates_of(module, optimiser):
@@ -209,6 +209,67 @@ def test_flattened_images_that_are_not_sure_are_asked_for(tmp_path):
 def test_channels_first_on_both_sides_need_no_reordering(tmp_path):
     path, model = heads(tmp_path, channels_last=False)
     assert "channels" not in MirrorDescent(model.named_parameters(), path, verbose=False).report
+
+
+def test_groups_in_another_order_lead_to_the_same_layers(tmp_path):
+    """The head before the convolutions, each with a rate of its own, as in fine-tuning."""
+    params, module = start("lenet", "float64")
+    path = saved(tmp_path / "g", "lenet", diagonal(params), params)
+    wanted = rates_of(module, MirrorDescent(module.named_parameters(), path, 1.0, verbose=False))
+    listed = list(module.named_parameters())
+    groups = [{"params": listed[4:]}, {"params": listed[2:4]}, {"params": listed[:2]}]
+    optimiser = MirrorDescent(groups, path, 1.0, verbose=False)
+    assert optimiser.report.count("inputs of 16 channels") == 1
+    for name, rate in rates_of(module, optimiser).items():
+        np.testing.assert_allclose(rate, wanted[name], rtol=1e-12)
+
+
+def test_layers_listed_against_their_numbers_are_refused(tmp_path):
+    """Three equal kernels in groups that turn them round, and whose names could be anything."""
+    params, module = start("conv4", "float64")
+    path = saved(tmp_path / "g", "conv4", diagonal(params), params)
+    listed = list(module.named_parameters())
+    groups = [{"params": listed[8:]}, {"params": listed[:8]}]
+    with pytest.raises(ValueError, match="stand in no sure order; say which is which"):
+        MirrorDescent(groups, path)
+
+
+def test_a_head_in_front_of_convolutions_is_asked_about(tmp_path):
+    params, module = start("lenet", "float64")
+    path = saved(tmp_path / "g", "lenet", diagonal(params), params)
+    listed = list(module.named_parameters())
+    first = [*listed[4:], *listed[:4]]
+    with pytest.raises(ValueError, match="cannot be told whether the 64 inputs of 'dense_0/weight"):
+        MirrorDescent(first, path)
+    flatten = {"dense_0/weight": 16, "dense_1/weight": 1, "dense_2/weight": 1}
+    found = MirrorDescent(first, path, 1.0, flatten=flatten, verbose=False)
+    assert found.report.count("inputs of 16 channels") == 1
+
+
+def test_numbers_from_zero_and_from_one_are_not_taken_for_each_other(tmp_path):
+    """Names fit for three of four equal layers, and each of them would be the next one's."""
+    layers = {f"norm_{i}": {"weight": jnp.full(3, float(i))} for i in range(4)}
+    save(tmp_path / "g", Diagonal(layers), rate=1.0, params_like=layers)
+    weight = lambda: nn.Parameter(torch.zeros(3))  # noqa: E731
+    others = [(f"norm_{i}.weight", weight()) for i in range(1, 5)]
+    with pytest.raises(ValueError, match="names and places in the model give them no one order"):
+        MirrorDescent(others, tmp_path / "g")
+    mixed = [("norm_0.weight", weight()), ("norm_1.weight", weight())]
+    mixed += [("body.2.weight", weight()), ("body.3.weight", weight())]
+    found = MirrorDescent(mixed, tmp_path / "g", verbose=False).report.splitlines()
+    for number, (line, (name, _)) in enumerate(zip(found[1:], mixed, strict=True)):
+        assert line.startswith(f"norm_{number}/weight") and name in line
+
+
+def test_a_file_without_a_table_takes_no_words_about_parameters(tmp_path):
+    save(tmp_path / "g", NegativeEntropy(), rate=0.1)
+    model = nn.Linear(2, 2)
+    for option in ({"names": {"w": "weight"}}, {"axes": {"w": (1, 0)}}, {"flatten": {"w": 2}}):
+        with pytest.raises(ValueError, match="has no table of parameters to which it could refer"):
+            MirrorDescent(model.named_parameters(), tmp_path / "g", **option)
+    with pytest.raises(ArtifactError, match="along which axis the parameters are probabilities"):
+        MirrorDescent(model.named_parameters(), tmp_path / "g")
+    MirrorDescent([("w", nn.Parameter(torch.full((3,), 1 / 3)))], tmp_path / "g")
 
 
 def test_a_geometry_without_a_table_takes_any_model(tmp_path):

@@ -14,7 +14,7 @@ from torch import nn
 from mirrax._errors import ArtifactError
 from mirrax.deploy import _artifact, save
 from mirrax.deploy.torch import MirrorDescent
-from mirrax.geometry import Diagonal, Euclidean
+from mirrax.geometry import Diagonal, Euclidean, NegativeEntropy
 
 torch.set_num_threads(1)
 MAPS = GEOMETRIES | BY_ROLES
@@ -249,6 +249,45 @@ def test_moved_parameters_restart_from_where_they_are(tmp_path, name):
     assert same_bits(train(model, optimiser, 5), train(fresh, other, 5))
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_an_entry_below_the_smallest_number_returns(tmp_path, decay):
+    """The dual remembers what a float32 cannot show, with decaying weights too."""
+    save(tmp_path / "g", NegativeEntropy(), rate=1.0)
+    param = nn.Parameter(torch.full((2,), 0.5))
+    optimiser = MirrorDescent([("w", param)], tmp_path / "g", weight_decay=decay)
+    for slope in (200.0, 0.0, -200.0):
+        param.grad = torch.tensor([slope, 0.0])
+        optimiser.step()
+        lost = param[0].item()
+        assert lost == 0 if slope >= 0 else abs(lost - 0.5) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["diagonal", "max", "kronecker"])
+def test_parameters_that_have_grown_are_refused(tmp_path, name):
+    model, optimiser = made(tmp_path, name, Small(torch.float32))
+    train(model, optimiser, 2)
+    before = points(model.double())
+    with pytest.raises(RuntimeError, match="is of type torch.float64 and was torch.float32 when"):
+        train(model, optimiser, 1)
+    assert same_bits(points(model), before)
+
+
+@pytest.mark.parametrize("name", ["max", "convex"])
+def test_a_state_goes_on_in_fewer_bits(tmp_path, name):
+    """With the dual of 32 bits; the point that it led to has the type of the parameters."""
+    model, optimiser = made(tmp_path, name, Small(torch.float32))
+    wanted = train(model, optimiser, 3)
+    state = copy.deepcopy(optimiser.state_dict())
+    other = Small(torch.float32)
+    other.load_state_dict(model.state_dict())
+    other, optimiser = made(tmp_path, name, other.bfloat16())
+    optimiser.load_state_dict(state)
+    duals = [entry["dual"] for entry in optimiser.state.values()]
+    assert duals and {dual.dtype for dual in duals} == {torch.float32}
+    for point, near in zip(train(other, optimiser, 1), wanted, strict=True):
+        assert point.dtype == torch.bfloat16 and (point - near).abs().max() < 0.1
+
+
 def test_all_together_is_one_by_one(tmp_path):
     options = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}
     runs = [train(*made(tmp_path, foreach=way, **options), 10) for way in (None, True, False)]
@@ -278,7 +317,7 @@ def test_compiled(tmp_path, name):
 
 
 def test_what_is_kept(tmp_path):
-    """Rates alone, as much as one momentum; nothing for a Euclidean geometry."""
+    """Rates alone, as much as one momentum."""
     model, optimiser = made(tmp_path)
     train(model, optimiser, 2)
     assert not optimiser.state
@@ -291,6 +330,7 @@ def test_what_is_kept(tmp_path):
     [
         ("lr", -0.1),
         ("lr", float("nan")),
+        ("lr", torch.tensor([0.1])),
         ("momentum", 1.0),
         ("momentum", -0.1),
         ("weight_decay", -1.0),
@@ -324,6 +364,11 @@ def test_files_that_do_not_do(tmp_path, monkeypatch):
         MirrorDescent(model.named_parameters(), MAPS["diagonal"])
     with pytest.raises(ValueError, match="expected floating-point parameters, got 'x'"):
         MirrorDescent([("x", torch.ones(2, dtype=torch.int64))], path_of_any(tmp_path))
+
+
+def test_a_set_has_no_order(tmp_path):
+    with pytest.raises(TypeError, match="ordered collections"):
+        MirrorDescent([{"params": set(Small().parameters())}], path_of_any(tmp_path))
 
 
 def path_of_any(tmp_path):

@@ -123,6 +123,7 @@ def test_a_run_stopped_and_continued_is_the_same_run(finished, tmp_path, as_in_l
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
+@pytest.mark.slow
 def test_certify_says_which_map_has_a_potential(finished, as_in_life, capsys):
     assert cli.main(["certify", str(finished), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -111,7 +111,7 @@ def save(
         "version": VERSION,
         "mirrax": __version__,
         "geometry": description,
-        "rate": checked_rate(rate),
+        "rate": checked_rate(rate, "save.rate"),
         "parameters": None if leaves is None else [leaf.to_json() for leaf in leaves],
         "record": dict(record or {}),
     }

@@ -79,8 +79,13 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         raise cannot_rebuild(path, error) from error
 
 
-def checked_rate(rate: Any) -> float:
+def checked_rate(rate: Any, name: str = "rate") -> float:
     """A step size as a number.
+
+    **Arguments:**
+
+    - `rate`: what it was given as.
+    - `name`: what the message calls it.
 
     **Raises:**
 
@@ -94,7 +99,7 @@ def checked_rate(rate: Any) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if not 0 < value < math.inf:
-        raise ValueError(f"save.rate: expected a positive finite number, got {rate!r}.")
+        raise ValueError(f"{name}: expected a positive finite number, got {rate!r}.")
     return value
 
 

@@ -86,10 +86,10 @@ def steps_by_task_table(result: Mapping[str, Any], yardsticks: Sequence[str]) ->
             body.append(step_cells([row[name]["steps_to"][target] for name in names]))
     if len(columns) == 1:
         return None
+    known = " and ".join(name for name in yardsticks if name in names)
     note = (
-        "Of each task the lowest target that "
-        + " and ".join(yardsticks)
-        + " reached in every run. ± is one standard error of the mean over seeds."
+        f"Of each task the lowest target that {known} reached in every run. "
+        "± is one standard error of the mean over seeds."
     )
     rows = tuple(zip(*body, strict=True))
     return Table("Steps to a training loss, by the task held out", tuple(columns), rows, (note,))

@@ -212,7 +212,7 @@ def train_images(
     )
     certificate = certify_images(setting, learned.geometry, key=stream(seed, CERTIFY))
     summary = {
-        "recipe": (folder.read_json("config.json") or {})["recipe"],
+        "recipe": RunFolder.open(folder.path)[1]["recipe"],
         "held_out": setting.tasks[setting.held_out].name,
         "seeds": config.seeds,
         "wall_seconds": round(time.perf_counter() - begun, 2),

@@ -4,7 +4,7 @@ Where `∇ψ` is not linear the dual point `z` is kept, because the parameters a
 it (on a tie of a maximum) or determine it badly (entropies near the boundary), with the parameters
 that it led to: if they are not those found now, to rounding, somebody else moved them, and `z` is
 derived from them anew. Weights that decay, `x ← (1 − η λ) x` before the step, move them too; where
-`∇ψ(c x) = c ∇ψ(x)` the kept dual decays alike, else it is derived.
+`∇ψ(c x)` follows from `∇ψ(x)`, as for entropies and norms, the kept dual decays alike.
 """
 
 import dataclasses
@@ -20,6 +20,9 @@ from ._match import Row
 
 Group = Mapping[str, Any]
 State = Mapping[Tensor, dict[str, Any]]
+
+PRIMAL = "primal"
+"""Where the state of a parameter keeps the point that the last step led to, of its own type."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,10 +161,12 @@ def _direction(
 def _dual(own: PlacedPart, params: Sequence[Tensor], state: State, kept: float) -> Named:
     """The dual as kept, or as derived from the parameters if these were moved or decay."""
     known = all("dual" in state[param] for param in params)
-    moved = not known or any(_was_moved(param, state[param]["primal"]) for param in params)
-    if not moved and (kept == 1 or own.part.is_homogeneous):
+    moved = not known or any(_was_moved(param, state[param][PRIMAL]) for param in params)
+    if not moved:
         duals = _arrays(own, [state[param]["dual"] for param in params])
-        return {name: kept * z for name, z in duals.items()}
+        decayed = duals if kept == 1 else own.part.decayed(duals, kept)
+        if decayed is not None:
+            return decayed
     return own.part.to_dual({name: kept * x for name, x in _arrays(own, params).items()})
 
 
@@ -171,14 +176,14 @@ def _was_moved(param: Tensor, expected: Tensor) -> bool:
     NaN is never near, and spreads.
     """
     resolution = 2 * torch.finfo(param.dtype).eps
-    return not torch.allclose(param, expected, rtol=resolution, atol=0)
+    return not torch.allclose(param, expected.to(param.dtype), rtol=resolution, atol=0)
 
 
 def _keep(own: PlacedPart, params: Sequence[Tensor], state: State, dual: Named) -> None:
     for row, param in zip(own.rows, params, strict=True):
         mine = state[param]
-        if "dual" not in mine:
+        if "dual" not in mine or mine[PRIMAL].dtype != param.dtype:
             mine["dual"] = torch.empty_like(param, dtype=dual[row.leaf.name].dtype)
-            mine["primal"] = torch.empty_like(param)
+            mine[PRIMAL] = torch.empty_like(param)
         mine["dual"].copy_(row.reorder.to_tensor(dual[row.leaf.name]))
-        mine["primal"].copy_(param)
+        mine[PRIMAL].copy_(param)

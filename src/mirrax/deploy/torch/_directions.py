@@ -57,18 +57,26 @@ def terms_of(
     return [(grads, sign), (traces, momentum)] if group["nesterov"] else [(traces, 1.0)]
 
 
-def check_gradients(names: Sequence[str], params: Sequence[Tensor]) -> None:
-    """Refuses gradients that are no arrays, before anything is moved.
+def check_gradients(
+    names: Sequence[str], params: Sequence[Tensor], dtypes: Sequence[torch.dtype]
+) -> None:
+    """Refuses what no step can be made with, before anything is moved.
 
     **Arguments:**
 
     - `names`, `params`: all parameters.
+    - `dtypes`: their types when rates and factors were put beside them.
 
     **Raises:**
 
-    - `RuntimeError`: a gradient is sparse.
+    - `RuntimeError`: a gradient is sparse, or a parameter needs more bits than its rates have.
     """
-    for name, param in zip(names, params, strict=True):
+    for name, param, dtype in zip(names, params, dtypes, strict=True):
+        if working_dtype(param.dtype).itemsize > working_dtype(dtype).itemsize:
+            raise RuntimeError(
+                f"MirrorDescent: {name!r} is of type {param.dtype} and was {dtype} when the "
+                "optimiser was made; make it after the model has its type."
+            )
         if param.grad is not None and param.grad.layout != torch.strided:
             raise RuntimeError(
                 f"MirrorDescent: the gradient of {name!r} is sparse, which no geometry takes; make "

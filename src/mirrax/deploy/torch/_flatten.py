@@ -7,19 +7,23 @@ convolution in front, where the model's order leaves no doubt; else it has to be
 
 from collections.abc import Mapping, Sequence
 
+from ._pairs import numbers, stems
 from ._reorder import Reorder
 
 Layers = Sequence[tuple[str, Reorder]]
 """The artifact's names with their layouts, in the order of the model."""
 
 
-def inferred_channels(layers: Layers, given: Mapping[str, int]) -> dict[str, int]:
+def inferred_channels(
+    layers: Layers, given: Mapping[str, int], ordered: bool = True
+) -> dict[str, int]:
     """The channels of the images that dense layers see flattened.
 
     **Arguments:**
 
     - `layers`: all parameters, in the order of the model.
     - `given`: channels of layers by name, which are not looked for.
+    - `ordered`: whether the order is the model's; else it is that of the numbers in names.
 
     **Returns:**
 
@@ -34,18 +38,36 @@ def inferred_channels(layers: Layers, given: Mapping[str, int]) -> dict[str, int
     {'dense_0/weight': 6}
     """
     found: dict[str, int] = {}
+    ahead = [reorder.own[0] for _, reorder in layers if reorder.channels_last]
     channels: list[int] = []
     last, behind_images = None, False
-    for name, reorder in layers:
+    for name, reorder in layers if ordered or not ahead else _by_number(layers, given):
         if reorder.channels_last:
             channels.append(reorder.own[0])
             last, behind_images = reorder.own[0], True
-        elif len(reorder.own) == 2 and channels:
+        elif len(reorder.own) == 2:
             if name not in given:
-                seen = _seen(name, reorder.own[1], last, behind_images, channels)
+                known = channels or ahead
+                seen = _seen(name, reorder.own[1], last, behind_images, known)
                 found |= {name: seen} if seen > 1 else {}
             last, behind_images = reorder.own[0], False
     return found
+
+
+def _by_number(layers: Layers, given: Mapping[str, int]) -> Layers:
+    """Kernels, then dense layers, each in the order of the numbers in their names."""
+    kernels = [layer for layer in layers if layer[1].channels_last]
+    dense = [layer for layer in layers if len(layer[1].own) == 2 and layer[0] not in given]
+    for some in (kernels, dense):
+        if dense and len(stems(name for name, _ in some)) > 1:
+            asked = ", ".join(f"{name!r}: channels" for name, _ in dense)
+            raise ValueError(
+                "MirrorDescent.flatten: several groups of parameters hide the order of the layers; "
+                f"pass flatten={{{asked}}}, 1 for inputs that are not flattened images."
+            )
+    return [
+        layer for some in (kernels, dense) for layer in sorted(some, key=lambda x: numbers(x[0]))
+    ]
 
 
 def _seen(

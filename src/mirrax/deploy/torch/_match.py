@@ -62,6 +62,7 @@ def matched(
     names: Mapping[str, str | Tensor],
     axes: Mapping[str, Sequence[int]],
     flatten: Mapping[str, int],
+    ordered: bool = True,
 ) -> list[Row]:
     """Matches a model's parameters with an artifact's.
 
@@ -72,6 +73,7 @@ def matched(
     - `names`: pairs that are given: the model's name, or the parameter itself.
     - `axes`: orders of axes that are given.
     - `flatten`: channels of flattened images that are given.
+    - `ordered`: whether the order of `params` is the model's.
 
     **Returns:**
 
@@ -89,7 +91,7 @@ def matched(
     if len(taken) < len(pairs):
         raise ValueError("MirrorDescent.names: two names lead to one parameter of the model.")
     rest = {name: tuple(p.shape) for name, p in params.items() if name not in taken}
-    pairs |= pairs_of([leaf for leaf in leaves if leaf.name not in pairs], rest)
+    pairs |= pairs_of([leaf for leaf in leaves if leaf.name not in pairs], rest, ordered)
     orders = {
         leaf.name: _order(leaf, params[pairs[leaf.name][0]], axes)
         for leaf in leaves
@@ -103,7 +105,7 @@ def matched(
         if (order := orders[leaf.name]) is not None
     ]
     places = {name: place for place, name in enumerate(params)}
-    return _flattened(sorted(rows, key=lambda row: places[row.name]), flatten)
+    return _flattened(sorted(rows, key=lambda row: places[row.name]), flatten, ordered)
 
 
 def report(rows: Sequence[Row]) -> str:
@@ -160,8 +162,8 @@ def _guessed(leaf: Leaf, axes: Mapping[str, Sequence[int]]) -> str:
     return ", axes by shape" if torch_shape(leaf) is None and leaf.name not in axes else ""
 
 
-def _flattened(rows: list[Row], given: Mapping[str, int]) -> list[Row]:
-    found = inferred_channels([(row.leaf.name, row.reorder) for row in rows], given)
+def _flattened(rows: list[Row], given: Mapping[str, int], ordered: bool) -> list[Row]:
+    found = inferred_channels([(row.leaf.name, row.reorder) for row in rows], given, ordered)
     channels = {**found, **given}
     return [
         dataclasses.replace(

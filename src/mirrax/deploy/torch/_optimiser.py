@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..._errors import ArtifactError
-from ._by_map import PlacedPart, check_shared, is_moved, place, step_by_map
+from ._by_map import PRIMAL, PlacedPart, check_shared, is_moved, place, step_by_map
 from ._by_rates import step_by_rates
 from ._directions import check_gradients, working_dtype
 from ._maps import Rates
@@ -63,7 +63,8 @@ class MirrorDescent(torch.optim.Optimizer):
     - `ArtifactError`: the file cannot be used, or the parameters are not those the geometry was
         learned for; both tables are shown.
     - `ValueError`: an option out of range, or a match that would be a guess.
-    - `RuntimeError`: at a step, a sparse gradient, or one that is missing where parameters mix.
+    - `RuntimeError`: at a step, a sparse gradient, one that is missing where parameters mix, or
+        parameters that have more bits than when the optimiser was made.
 
     Source: S000 eq. 1 and appendix A.1.
 
@@ -118,7 +119,8 @@ class MirrorDescent(torch.optim.Optimizer):
         given = {"names": names or {}, "axes": axes or {}, "flatten": flatten or {}}
         named = self._named(record.leaves is None, given["names"])
         self._names = list(named)
-        found = opened(source, record, named, given)
+        found = opened(source, record, named, given, len(self.param_groups) == 1)
+        self._dtypes = [param.dtype for param in named.values()]
         self._rows = found.rows
         self._rates: list[list[Tensor | None]] = []
         self._parts: list[PlacedPart] = []
@@ -148,7 +150,7 @@ class MirrorDescent(torch.optim.Optimizer):
                 "MirrorDescent.add_param_group: a geometry is one of all its parameters; make the "
                 "optimiser with all groups."
             )
-        if not isinstance(param_group["params"], Tensor):
+        if not isinstance(param_group["params"], Tensor | set):  # PyTorch refuses sets itself
             param_group["params"] = list(param_group["params"])
             _check_once(param_group["params"])
         super().add_param_group(param_group)
@@ -175,7 +177,8 @@ class MirrorDescent(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        check_gradients(self._names, [p for group in self.param_groups for p in group["params"]])
+        params = [param for group in self.param_groups for param in group["params"]]
+        check_gradients(self._names, params, self._dtypes)
         parts = [part for part in self._parts if is_moved(part, self.param_groups)]
         for part in parts:
             check_shared(part, self.param_groups)
@@ -208,11 +211,12 @@ class MirrorDescent(torch.optim.Optimizer):
         # PyTorch gives state the parameters' own type, which may have fewer bits.
         for number, param in zip(numbers, params, strict=True):
             for key, value in state_dict["state"].get(number, {}).items():
-                if isinstance(value, Tensor) and value.dtype != self.state[param][key].dtype:
+                wide = isinstance(value, Tensor) and key != PRIMAL
+                if wide and value.dtype != self.state[param][key].dtype:
                     self.state[param][key] = value.to(param.device, copy=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_complete", "_names", "_rows", "_rates", "_parts")
+        own = ("_complete", "_names", "_dtypes", "_rows", "_rates", "_parts")
         return super().__getstate__() | {name: getattr(self, name) for name in own}
 
     def _named(self, free: bool, given: Mapping[str, str | Tensor]) -> dict[str, Tensor]:
@@ -286,6 +290,8 @@ def _check_options(group: Mapping[str, Any]) -> None:
     def refuse(option: str, expected: str) -> None:
         raise ValueError(f"MirrorDescent.{option}: expected {expected}, got {group[option]!r}.")
 
+    if isinstance(group["lr"], Tensor) and group["lr"].ndim:
+        refuse("lr", "a number, or a tensor without axes")
     if not 0 <= float(group["lr"]) < math.inf:
         refuse("lr", "a number of at least 0")
     if not 0 <= group["momentum"] < 1:

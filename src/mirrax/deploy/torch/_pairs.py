@@ -7,6 +7,7 @@ numbers do in the artifact. Where that would be a guess, it is refused. A parame
 no other has needs no name.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -22,26 +23,29 @@ Pairs = dict[str, tuple[str, str]]
 """The model's name and how it was found, by the artifact's name."""
 
 
-def pairs_of(leaves: Sequence[Leaf], shapes: Mapping[str, Shape]) -> Pairs:
+def pairs_of(leaves: Sequence[Leaf], shapes: Mapping[str, Shape], ordered: bool = True) -> Pairs:
     """Pairs of parameters, as many as can be told.
 
     **Arguments:**
 
     - `leaves`: the artifact's parameters.
     - `shapes`: the model's shapes by name, in its order.
+    - `ordered`: whether that order is the model's; several groups of parameters have their own.
 
     **Raises:**
 
-    - `ValueError`: layers of equal shapes whose names have no order.
+    - `ValueError`: layers of equal shapes whose names have no order, or where names and order say
+      different things.
 
     >>> pairs_of([Leaf("dense_0/bias", (3,), "float32")], {"module.dense_0.bias": (3,)})
     {'dense_0/bias': ('module.dense_0.bias', 'name')}
     """
     found: Pairs = {}
-    for rule in (_by_name, _by_layer, _by_shape):
+    for rule in (_by_name, functools.partial(_by_layer, ordered=ordered), _by_shape):
         taken = {name for name, _ in found.values()}
         rest = {name: shape for name, shape in shapes.items() if name not in taken}
         found |= rule([leaf for leaf in leaves if leaf.name not in found], rest)
+    _check_mixed(leaves, found, list(shapes))
     return found
 
 
@@ -58,7 +62,7 @@ def _by_shape(leaves: Sequence[Leaf], shapes: Mapping[str, Shape]) -> Pairs:
     return {name: (theirs[shape], "shape") for shape, name in ours.items() if shape in theirs}
 
 
-def _by_layer(leaves: Sequence[Leaf], shapes: Mapping[str, Shape]) -> Pairs:
+def _by_layer(leaves: Sequence[Leaf], shapes: Mapping[str, Shape], ordered: bool) -> Pairs:
     known = {leaf.name: torch_shape(leaf) for leaf in leaves}
     exact = None not in known.values()
 
@@ -72,6 +76,7 @@ def _by_layer(leaves: Sequence[Leaf], shapes: Mapping[str, Shape]) -> Pairs:
         others = theirs.get(kind, [])
         if len(layers) != len(others):
             continue
+        _check_listed(others, ordered)
         for layer, other in zip(_in_order(layers), others, strict=True):
             for word, name in layer.items():
                 found[name] = (other[word], "order")
@@ -97,14 +102,72 @@ def _layers(named: Iterable[tuple[str, Shape]]) -> dict[Any, list[Layer]]:
 
 def _in_order(layers: list[Layer]) -> list[Layer]:
     """Layers in the order of the numbers in their names."""
-    names = [next(iter(layer.values())).rpartition("/")[0] for layer in layers]
-    if len({re.sub(r"\d+", "0", name) for name in names}) > 1:
+    names = _heads(layers)
+    if len(stems(names)) > 1:
+        raise ValueError(f"MirrorDescent.names: {_listed(names)} have equal shapes and no {_SAY}")
+    return [layer for _, layer in sorted(zip(map(numbers, names), layers, strict=True), key=_first)]
+
+
+def _check_listed(layers: list[Layer], ordered: bool) -> None:
+    """Refuses a model's layers of one kind where their numbers and their order disagree."""
+    names = _heads(layers)
+    same = len(stems(names)) == 1
+    found = [numbers(name) for name in names]
+    if (same and found != sorted(found)) or (not same and not ordered):
         raise ValueError(
-            f"MirrorDescent.names: {' and '.join(map(repr, names))} have equal shapes and no "
-            "order; say which is which, such as names={'first/weight': 'model.name.weight'}."
+            f"MirrorDescent.names: {_listed(names)} have equal shapes and stand in no sure {_SAY}"
         )
-    numbers = [tuple(map(int, re.findall(r"\d+", name))) for name in names]
-    return [layer for _, layer in sorted(zip(numbers, layers, strict=True), key=lambda x: x[0])]
+
+
+def _check_mixed(leaves: Sequence[Leaf], found: Pairs, listed: Sequence[str]) -> None:
+    """Refuses layers of one kind some of which fit by name and others by order, but not both.
+
+    Four layers numbered from 0 and four numbered from 1 have three names in common.
+    """
+    for layers in _layers((leaf.name, leaf.shape) for leaf in leaves).values():
+        known = [name for layer in layers if (name := next(iter(layer.values()))) in found]
+        if {found[name][1] for name in known} != {"name", "order"}:
+            continue
+        known.sort(key=numbers)
+        places = [listed.index(found[name][0]) for name in known]
+        if len(stems(known)) > 1 or places != sorted(places):
+            raise ValueError(
+                f"MirrorDescent.names: {_listed(known)} have equal shapes, and names and places in "
+                f"the model give them no one {_SAY}"
+            )
+
+
+_SAY = "order; say which is which, such as names={'first/weight': 'model.name.weight'}."
+
+
+def stems(names: Iterable[str]) -> set[str]:
+    """Names without their numbers.
+
+    >>> stems(["conv_1", "conv_20"])
+    {'conv_0'}
+    """
+    return {re.sub(r"\d+", "0", name) for name in names}
+
+
+def numbers(name: str) -> tuple[int, ...]:
+    """The numbers in a name.
+
+    >>> numbers("block_2/conv_10")
+    (2, 10)
+    """
+    return tuple(map(int, re.findall(r"\d+", name)))
+
+
+def _first(pair: tuple[Any, Any]) -> Any:
+    return pair[0]
+
+
+def _heads(layers: list[Layer]) -> list[str]:
+    return [re.split(r"[./](?=[^./]*$)", next(iter(layer.values())))[0] for layer in layers]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(map(repr, names))
 
 
 def _signature(leaf: Leaf) -> Shape:

@@ -36,7 +36,11 @@ class Source:
 
 
 def opened(
-    path: str | os.PathLike[str], record: Record, params: Mapping[str, Tensor], given: Given
+    path: str | os.PathLike[str],
+    record: Record,
+    params: Mapping[str, Tensor],
+    given: Given,
+    ordered: bool,
 ) -> Source:
     """Matches a geometry with a model's parameters and takes it apart.
 
@@ -46,6 +50,7 @@ def opened(
     - `record`: what it holds.
     - `params`: the model's parameters by name, in its order.
     - `given`: `names`, `axes` and `flatten`, as the user gave them.
+    - `ordered`: whether the order of `params` is the model's.
 
     **Raises:**
 
@@ -53,9 +58,9 @@ def opened(
     - `ValueError`: what was given does not fit, or something would have to be guessed.
     """
     if record.leaves is None:
-        rows = _any(path, record, params)
+        rows = _any(path, record, params, given)
     else:
-        rows = matched(record.leaves, params, given["names"], given["axes"], given["flatten"])
+        rows = matched(record.leaves, params, **given, ordered=ordered)
     try:
         parts = decode(record.geometry, record.arrays, [row.leaf.name for row in rows])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -94,8 +99,16 @@ def read(path: str | os.PathLike[str]) -> Record:
     return record
 
 
-def _any(path: str | os.PathLike[str], record: Record, params: Mapping[str, Tensor]) -> list[Row]:
+def _any(
+    path: str | os.PathLike[str], record: Record, params: Mapping[str, Tensor], given: Given
+) -> list[Row]:
     """Rows of a geometry that has no table: each parameter as it is."""
+    told = [name for name, mapping in given.items() if mapping]
+    if told:
+        raise ValueError(
+            f"MirrorDescent.{told[0]}: {path} has no table of parameters to which it could refer; "
+            "save it again with params_like and roles."
+        )
     node = record.geometry
     while node.get("class") == "Scaled":
         node = node["fields"]["geometry"]
@@ -103,6 +116,13 @@ def _any(path: str | os.PathLike[str], record: Record, params: Mapping[str, Tens
         raise ArtifactError(
             f"{path} has no table of parameters, which a {node.get('class')} needs here; save it "
             "again with params_like and roles"
+        )
+    static = node.get("static", {})
+    axes = max((param.ndim for param in params.values()), default=0)
+    if node.get("class") == "NegativeEntropy" and static.get("domain") == "simplex" and axes > 1:
+        raise ArtifactError(
+            f"{path} does not say along which axis the parameters are probabilities, and PyTorch's "
+            "axes are others than the library's; save it again with params_like and roles"
         )
     rows = []
     for name, param in params.items():

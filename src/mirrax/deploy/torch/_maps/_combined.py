@@ -44,6 +44,11 @@ class Scale(Part):
         """As `φ`."""
         return self.inner.is_homogeneous
 
+    def decayed(self, dual: Named, kept: float) -> Named | None:
+        """As `φ`, whose dual is `z/s`."""
+        found = self.inner.decayed({name: z / self.scale for name, z in dual.items()}, kept)
+        return None if found is None else {name: self.scale * z for name, z in found.items()}
+
     def to_dual(self, primal: Named) -> Named:
         """`s ∇φ(x)`."""
         return {name: self.scale * z for name, z in self.inner.to_dual(primal).items()}

@@ -9,6 +9,7 @@ Sources: as of the geometries of the same mathematics in `mirrax.geometry`.
 """
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -65,6 +66,10 @@ class Entropy(Part):
     def names(self) -> tuple[str, ...]:
         """The one parameter."""
         return (self.name,)
+
+    def decayed(self, dual: Named, kept: float) -> Named:
+        """`z + log c`."""
+        return {name: z + math.log(kept) for name, z in dual.items()}
 
     def to_dual(self, primal: Named) -> Named:
         """`log x`."""

@@ -34,6 +34,20 @@ class Part(abc.ABC):
         """Whether `∇ψ(c x) = c ∇ψ(x)`: then a dual shrinks as its parameters are shrunk."""
         return self.is_linear
 
+    def decayed(self, dual: Named, kept: float) -> Named | None:
+        """`∇ψ(c x)` from `z = ∇ψ(x)`, or `None` where `x` is needed.
+
+        **Arguments:**
+
+        - `dual`: `z`.
+        - `kept`: `c`, positive.
+
+        **Returns:**
+
+        `c z` where the map is homogeneous.
+        """
+        return {name: kept * z for name, z in dual.items()} if self.is_homogeneous else None
+
     @abc.abstractmethod
     def to_dual(self, primal: Named) -> Named:
         """`∇ψ(x)`.
