@@ -30,6 +30,7 @@ from mirrax.study._compare import (
     steps_to,
     tune,
 )
+from mirrax.study._online_protocol import online_methods
 from mirrax.study._trials import Trials, arena, run_trials
 
 STEPS, STRIDE, SEEDS = 6, 3, 2
@@ -289,6 +290,11 @@ def test_the_best_configuration_is_the_best_mean_over_tasks():
     ours = learned_method(geometry(), 0.1)
     assert "momentum 0.95" in edge_note(ours, {"rate_scale": 2.0, "momentum": 0.95})
     assert edge_note(ours, {"rate_scale": 2.0, "momentum": 0.9}) is None
+    _, online, _ = online_methods(1.0)
+    assert "best meta scale 1000 lies" in edge_note(
+        online, {"learning_rate": 0.5, "meta_scale": 1000.0}
+    )
+    assert edge_note(online, {"learning_rate": 0.5, "meta_scale": 1.0}) is None
 
 
 def test_spread_and_steps_to():

@@ -11,11 +11,14 @@ import pytest
 from mirrax import cli, report
 from mirrax._errors import ConfigError
 from mirrax.models import accuracy, build, cross_entropy
-from mirrax.study._baselines import Method
+from mirrax.study import _online_stream
+from mirrax.study._baselines import Method, find_baseline
 from mirrax.study._folder import RunFolder
 from mirrax.study._online_protocol import Measured, summarise_online
+from mirrax.study._online_stream import StreamedNetworkStudy
 from mirrax.study._streamed_runs import Pace, run_streamed, sight
-from mirrax.tasks import imagenet
+from mirrax.study._streams import META, stream
+from mirrax.tasks import StreamedTask, imagenet
 from small_imagenet import write_small
 
 WORDS = ["reproduce", "s002-fig1-imagenet", "--budget", "smoke", "--classes", "4", "--json"]
@@ -59,11 +62,25 @@ def test_a_run_leaves_a_summary_and_a_figure(finished):
     assert not list(finished.rglob("*.safetensors"))  # checkpoints of what is finished
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_bit(
-    data, finished, tmp_path, monkeypatch, capsys, as_in_life
-):
-    """While tuning, and then again in the middle of a training run."""
-    save, words = RunFolder.save_checkpoint, ["--seeds", "2"]
+def test_the_unit_of_meta_rates_is_written_down(data, finished, as_in_life):
+    """Against the gradient of a first batch."""
+    task, model = imagenet(data, side=8, classes=4), build("mlp-4", (8, 8, 3), 4)
+    (((images,), (labels,)),) = task.batches(4, 1, seed=(0,))
+    pixels = jnp.asarray(images, jnp.float32) / 255
+    params = model.init(stream(0, META))
+    grads = jax.grad(lambda p: cross_entropy(model.apply(p, pixels), labels))(params)
+    expected = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads)) ** 2
+    summary, stored = (
+        json.loads((finished / name).read_text()) for name in ("summary.json", "unit.json")
+    )
+    np.testing.assert_allclose(summary["unit"], expected, rtol=1e-4)
+    assert stored == {"unit": summary["unit"]}
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Has a run stop, as by Ctrl-C, behind the checkpoint that follows so many."""
+    save = RunFolder.save_checkpoint
 
     def stop_after(saved):
         left = iter(range(saved))
@@ -75,17 +92,61 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(
 
         monkeypatch.setattr(RunFolder, "save_checkpoint", stopping)
 
+    return stop_after
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_bit(
+    data, finished, tmp_path, monkeypatch, stop_after, capsys, as_in_life
+):
+    """While tuning, and then again in the middle of a training run, whose checkpoint is damaged."""
+    save, words = RunFolder.save_checkpoint, ["--seeds", "2"]
     command = [*WORDS, *FAST, *words, "--data", str(data), "--out", str(tmp_path / "run")]
     stop_after(30)
     assert cli.main(command) == 130
     assert not (tmp_path / "run" / "training").exists()
+    monkeypatch.setattr(_online_stream, "largest_square", None)  # it is written down
     stop_after(2 * 36 - 30 + 4)
     assert cli.main([*command, "--resume"]) == 130
-    assert len(list((tmp_path / "run" / "training").glob("*/checkpoints/*"))) > 0
+    newest = max((tmp_path / "run" / "training").glob("*/checkpoints/*"))
+    newest.write_bytes(newest.read_bytes()[:-1])
     monkeypatch.setattr(RunFolder, "save_checkpoint", save)
+    capsys.readouterr()
     assert cli.main([*command, "--resume"]) == 0
+    assert f"{newest} is damaged" in capsys.readouterr().err
     found, expected = ((p / "summary.json").read_bytes() for p in (tmp_path / "run", finished))
     assert found == expected
+
+
+def test_a_tuning_run_goes_on_too(data, tmp_path, monkeypatch, stop_after, as_in_life):
+    """Stopped behind its second measurement, at step 2 of 4."""
+    words = [*WORDS, *FAST, "--tune-steps", "4", "--data", str(data)]
+    command = [*words, "--out", str(tmp_path / "run")]
+    stop_after(1)
+    assert cli.main(command) == 130
+    first, batches = [], StreamedTask.batches
+
+    def noted(task, size, steps, **keywords):
+        first.append((steps, keywords.get("first")))
+        return batches(task, size, steps, **keywords)
+
+    monkeypatch.setattr(StreamedTask, "batches", noted)
+    stop_after(0)
+    assert cli.main([*command, "--resume"]) == 130
+    assert first == [(4, 2)]
+
+
+@pytest.mark.parametrize(
+    ("stride", "tune_steps", "chunk", "expected"),
+    [
+        *((2500, 5000, 10, 2500), (5000, 25_000, 10, 5000), (2500, 7500, 10, 2500)),
+        *((4, 2, 2, 2), (2, 2, 2, 2), (4, 12, 2, 4), (8, 12, 2, 12), (4, 30, 2, 6)),
+    ],
+)
+def test_tuning_runs_are_measured_at_equal_parts(stride, tune_steps, chunk, expected):
+    study = StreamedNetworkStudy(
+        steps=10 * stride, stride=stride, tune_steps=tune_steps, chunk=chunk
+    )
+    assert study.tune_stride == expected
 
 
 def sgd(values, context):
@@ -139,13 +200,37 @@ def test_a_run_that_diverges_is_recorded_and_ends(data, tmp_path, as_in_life):
     again = run_streamed(method, values, task, place, pace, folder, **options)
     np.testing.assert_array_equal(found, again)
     measured = Measured([values], found[None, None, :, 1:], found[None, None, :, 0], 8, 2)
-    summary = summarise_online([method], measured, task="t", model="m", tuned_on="u", notes=["n"])
+    words = {"task": "t", "model": "m", "unit": 1.0, "tuned_on": "u", "notes": ["n"]}
+    summary = summarise_online([method], measured, **words)
     assert summary["notes"] == [
         "SGD diverged in 1 of 1 runs: their training loss is not finite at the end, and at step 2 "
         "in the first of them.",
         "n",
     ]
     assert summary["methods"][0]["final_loss"]["mean"] is None
+
+
+def test_checkpoints_of_a_run_killed_at_its_end_go_too(data, tmp_path, monkeypatch, as_in_life):
+    """Behind its result, before they were dropped."""
+    task, model = imagenet(data, side=8, classes=4), build("mlp-4", (8, 8, 3), 4)
+    folder, place = RunFolder.create(tmp_path / "run", {}), sight(task, model, 8)
+    run = (Method("SGD", sgd, ()), {"rate": 0.1}, task, place, Pace(4, 4, 2, 2), folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "drop_checkpoints", lambda folder: None)
+        found = run_streamed(*run, key=jax.random.key(0))
+    assert list(folder.path.rglob("*.safetensors"))
+    np.testing.assert_array_equal(run_streamed(*run, key=jax.random.key(0)), found)
+    assert not list(folder.path.rglob("*.safetensors"))
+
+
+def test_methods_that_average_are_refused(data, tmp_path, as_in_life):
+    """Their state is that of one array, and what they read from it would not be parameters."""
+    task, model = imagenet(data, side=8, classes=4), build("mlp-4", (8, 8, 3), 4)
+    folder, place = RunFolder.create(tmp_path / "run", {}), sight(task, model, 8)
+    method = find_baseline("AdamW, schedule-free")
+    run = (method, method.grid[0], task, place, Pace(4, 4, 2, 2), folder)
+    with pytest.raises(ValueError, match="run_streamed.method: expected .* 'AdamW, schedule-free'"):
+        run_streamed(*run, key=jax.random.key(0))
 
 
 def test_lost_measurements_are_named(data, tmp_path, monkeypatch, as_in_life):

@@ -33,6 +33,7 @@ def test_a_run_leaves_a_summary_and_a_figure(finished):
         *("SGD", "Online", "Online, optimistic"),
     ]
     assert summary["configurations"] == 24 and summary["task"] == "rotated-digits/0"
+    assert summary["unit"] > 0
     for row in summary["methods"]:
         assert row["curve"]["steps"] == [0, 10, 20]
         last = row["curve"]["test"][-1]
@@ -71,7 +72,7 @@ def test_resuming_a_finished_run_changes_nothing(finished, as_in_life):
     [
         (["--stride", "7"], "--stride: expected a divisor of --steps (20), got 7."),
         (["--batch", "0"], "--batch: expected a positive number, got 0."),
-        (["--model", "lenet"], "unknown model 'lenet'. Did you mean 'lenet5' or 'resnet18'?"),
+        (["--model", "lenet"], "unknown model 'lenet'. Did you mean 'lenet5' or 'resnet50'?"),
     ],
 )
 def test_bad_requests_are_one_clear_line(words, message, tmp_path, capsys):

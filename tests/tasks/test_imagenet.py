@@ -1,6 +1,9 @@
 """ImageNet in its published layouts, what of an image is shown, and what is refused."""
 
+import os
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from PIL import Image
 
 from mirrax.tasks import SOURCES, StreamedTask, fetch, imagenet, load_images, missing, verify
 from mirrax.tasks._crops import central_box, crop, random_box
+from mirrax.tasks._filed import FiledImages
 from small_imagenet import CLASSES, HEIGHT, TEST, TRAIN, WIDTH, jpeg, photograph, write_small
 
 SIDE = 16
@@ -57,6 +61,20 @@ def test_labels_of_the_list_are_those_of_the_images(tmp_path):
     images, labels = task.sample("test", 99)
     tints = np.random.default_rng(9).integers(0, 200, (4, 3))[labels]
     np.testing.assert_allclose(images.mean(axis=(1, 2)), tints + 27.5, atol=12)
+
+
+def test_folders_must_agree_with_the_list(tmp_path):
+    """`val/` filed by class, and Kaggle's list beside it."""
+    root = write_small(tmp_path, listed=True) / "imagenet"
+    for number, path in enumerate(sorted((root / "val").iterdir())):
+        below = root / "val" / CLASSES[number // TEST]
+        below.mkdir(exist_ok=True)
+        path.rename(below / path.name)
+    np.testing.assert_array_equal(read(tmp_path).test_labels, np.repeat(np.arange(4), TEST))
+    name = "ILSVRC2012_val_00000001.JPEG"
+    (root / "val" / CLASSES[0] / name).rename(root / "val" / CLASSES[1] / name)
+    message = f"val: {CLASSES[1]}/{name} is of class {CLASSES[0]} by the csv; get it again"
+    assert message in refused(read, tmp_path)
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -195,6 +213,29 @@ def test_left_and_right_are_swapped():
     np.testing.assert_array_equal(crop(image, box, 8, flip=True), crop(image, box, 8)[:, ::-1])
 
 
+def areas_and_ratios(rng, height, width, tries):
+    """Shares of the area and logarithms of ratios, all drawn at once; those that fit are left."""
+    area = rng.uniform(0.08, 1, tries) * height * width
+    ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), tries))
+    across, down = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+    fits = (across <= width) & (down <= height)
+    assert fits.mean() > 0.4  # ten tries are enough
+    return (across * down / (height * width))[fits], np.log(across / down)[fits]
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 333), (40, 48)])
+def test_random_parts_have_the_means_of_the_laws(height, width):
+    """Of area and of log ratio, within four standard errors of the difference."""
+    rng = np.random.default_rng(1)
+    boxes = np.array([random_box(rng, height, width) for _ in range(4000)])
+    across, down = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    found = across * down / (height * width), np.log(across / down)
+    laws = areas_and_ratios(np.random.default_rng(2), height, width, 200_000)
+    for values, law in zip(found, laws, strict=True):
+        error = np.sqrt(values.var() / len(values) + law.var() / len(law))
+        assert abs(values.mean() - law.mean()) < 4 * error
+
+
 # Batches
 
 
@@ -242,10 +283,23 @@ def test_an_image_is_cut_and_flipped_anew_in_every_epoch(published):
         np.testing.assert_array_equal(images.reshape(-1, *task.image_shape)[position], expected)
 
 
-def test_nothing_runs_on_when_batches_are_not_wanted_any_more(published):
-    batches = read(published).batches(4, 100, seed=(0,), chunk=2)
+def test_nothing_runs_on_when_batches_are_not_wanted_any_more(published, monkeypatch):
+    """Of the second chunk, only what two threads have begun is decoded; then they end."""
+    convert, wanted, before = FiledImages.convert, [], set(threading.enumerate())
+
+    def slow(*arguments):
+        wanted.append(arguments)
+        if len(wanted) > 32:
+            time.sleep(0.05)
+        return convert(*arguments)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(FiledImages, "convert", slow)
+    batches = read(published).batches(16, 100, seed=(0,), chunk=2)
     next(batches)
     batches.close()
+    assert set(threading.enumerate()) <= before
+    assert 32 <= len(wanted) < 64
     assert list(read(published).batches(4, 3, seed=(0,), first=3)) == []
 
 

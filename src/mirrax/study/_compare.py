@@ -250,9 +250,9 @@ def best(method: Method, scores: np.ndarray) -> Mapping[str, Any]:
 
 
 def edge_note(method: Method, chosen: Hyperparameters) -> str | None:
-    """Says so if a chosen rate or momentum lies at the edge of the grid it was chosen from."""
+    """Says so if a chosen rate, meta-rate or momentum lies at the edge of its grid."""
     found = []
-    for name in ("learning_rate", "rate_scale", "momentum", "interpolation"):
+    for name in ("learning_rate", "rate_scale", "meta_scale", "momentum", "interpolation"):
         known = sorted({row[name] for row in method.grid if name in row})
         if len(known) > 1 and chosen.get(name) in (known[0], known[-1]):
             found.append(f"{name.replace('_', ' ')} {chosen[name]:g}")

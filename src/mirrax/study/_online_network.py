@@ -116,7 +116,8 @@ def train_online(
     start_key, batch_key = jax.random.split(unit_key)
     first = jax.tree.map(lambda leaf: leaf[0], problems)
     batch = first.batches.draw(jnp.zeros((), int), key=batch_key)
-    methods = online_methods(largest_square(first.loss, model.init(start_key), batch))
+    unit = largest_square(first.loss, model.init(start_key), batch)
+    methods = online_methods(unit)
     part = task.validation(seed=config.split)
     kept = arena([part], classification([part], model, config.batch), model, config.rows)
     with request.progress.phase("tuning", 100) as phase:
@@ -155,6 +156,7 @@ def train_online(
         found,
         task=task.name,
         model=config.model,
+        unit=float(unit),
         tuned_on="accuracy on a fifth of the training images, kept apart",
         notes=[task.note] if task.note else [],
     )

@@ -122,6 +122,7 @@ def summarise_online(
     *,
     task: str,
     model: str,
+    unit: float,
     tuned_on: str,
     notes: Sequence[str],
 ) -> dict[str, Any]:
@@ -132,6 +133,7 @@ def summarise_online(
     - `methods`: SGD first.
     - `found`: what their runs showed.
     - `task`, `model`: what was learned, by what.
+    - `unit`: that of the meta-rates, `max G_1²`.
     - `tuned_on`: a few words.
     - `notes`: what else a reader must know.
     """
@@ -151,6 +153,7 @@ def summarise_online(
         "kind": "online-network",
         "task": task,
         "model": model,
+        "unit": unit,
         "seeds": losses.shape[1],
         "steps": found.steps,
         "configurations": len(methods[0].grid),

@@ -12,13 +12,15 @@ in `_online_network`, but for the images, which come from disk.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from .._files import slug
+from .._files import slug, write_json
 from ..meta import classification_loss
 from ..models import Model
 from ..tasks import StreamedTask, imagenet
@@ -34,10 +36,12 @@ from ._online_protocol import (
     online_methods,
     summarise_online,
 )
+from ._progress import Phase
 from ._reproduction import Reproduction, Request
 from ._streamed_runs import Pace, Sight, run_streamed, sight
 from ._streams import EVALUATE, META, TUNE, stream
 
+_UNIT = "unit.json"
 _RATES, _SCALES = (0.15, 0.5, 1.5), (0.1, 1.0, 10.0, 100.0)
 """Half as many configurations as for small networks."""
 
@@ -54,7 +58,7 @@ class StreamedNetworkStudy:
     - `batch`, `steps`: images a step, and steps a run; 5,005 steps of 256 images are an epoch.
     - `stride`: curves are measured every so many steps, and runs can be resumed from there.
     - `chunk`: steps a compiled call, whose images are on the device at once.
-    - `tune_steps`: the length of a run while tuning.
+    - `tune_steps`: the length of a run while tuning, measured every `tune_stride` steps.
     - `seeds`, `tune_seeds`: runs a method, and a configuration while tuning.
     - `rows`: accuracies are measured on at most this many images of each part.
     - `split`: seed of the choice of the images kept apart for tuning.
@@ -82,6 +86,12 @@ class StreamedNetworkStudy:
         divides(self, "stride", "steps")
         divides(self, "chunk", "stride")
         divides(self, "chunk", "tune_steps")
+
+    @property
+    def tune_stride(self) -> int:
+        """The least divisor of `tune_steps` that is at least `stride` and whole chunks; or all."""
+        parts = range(self.stride, self.tune_steps, self.chunk)
+        return next((part for part in parts if self.tune_steps % part == 0), self.tune_steps)
 
 
 _SMOKE = {
@@ -119,14 +129,11 @@ def train_streamed(
     - `DataError`: an image that is unreadable or damaged.
     """
     folder = RunFolder(request.path)
-    loss = classification_loss(model, task.scale)
-    (images, labels), *_ = task.batches(config.batch, 1, seed=(request.seed % 2**32,))
-    start = jax.jit(model.init)(stream(request.seed, META))
-    batch = jax.device_put((images[0], labels[0]))
-    methods = online_methods(largest_square(loss, start, batch), _RATES, _SCALES)
+    unit = _unit(config, task, model, folder, request.seed)
+    methods = online_methods(jnp.asarray(unit, float), _RATES, _SCALES)
     with request.progress.phase("tuning", 100) as phase:
         part = task.validation(seed=config.split)
-        chosen = _tune(config, methods, part, model, folder, request.seed, phase.share)
+        chosen = _tune(config, methods, part, model, folder, request.seed, phase)
     place = sight(task, model, config.rows)
     pace = Pace(config.batch, config.steps, config.stride, config.chunk)
     with request.progress.phase("training", 100) as phase:
@@ -138,6 +145,7 @@ def train_streamed(
                 name=f"training/{slug(method.name)}",
                 key=stream(request.seed, EVALUATE),
                 advance=lambda share: phase.share(share / total),
+                warn=phase.say,
             )
             for method, values in zip(methods, chosen, strict=True)
         ]
@@ -147,6 +155,7 @@ def train_streamed(
         Measured(chosen, measured[..., 1:], measured[..., 0], config.steps, config.stride),
         task=task.name,
         model=config.model,
+        unit=unit,
         tuned_on=(
             "accuracy on a fifth of the training images, kept apart, after "
             f"{config.tune_steps:,} steps"
@@ -156,6 +165,21 @@ def train_streamed(
     return {"recipe": recipe, **summary}
 
 
+def _unit(
+    config: StreamedNetworkStudy, task: StreamedTask, model: Model, folder: RunFolder, seed: int
+) -> float:
+    """`max G_1²`; where the study is continued, that of its first call, whatever the device."""
+    found = folder.read_json(_UNIT)
+    if found is None:
+        (images, labels), *_ = task.batches(config.batch, 1, seed=(seed % 2**32,))
+        start = jax.jit(model.init)(stream(seed, META))
+        batch = jax.device_put((images[0], labels[0]))
+        unit = float(largest_square(classification_loss(model, task.scale), start, batch))
+        write_json(folder / _UNIT, {"unit": unit})
+        return unit
+    return math.nan if found["unit"] is None else found["unit"]
+
+
 def _tune(
     config: StreamedNetworkStudy,
     methods: Sequence[Method],
@@ -163,11 +187,11 @@ def _tune(
     model: Model,
     folder: RunFolder,
     seed: int,
-    advance: Callable[[float], None],
+    phase: Phase,
 ) -> list[Hyperparameters]:
     """The best configuration of every method, by error at the end of a short run."""
     place = sight(part, model, config.rows)
-    pace = Pace(config.batch, config.tune_steps, config.tune_steps, config.chunk)
+    pace = Pace(config.batch, config.tune_steps, config.tune_stride, config.chunk)
     total = sum(len(method.grid) for method in methods) * config.tune_seeds
     chosen = []
     for method in methods:
@@ -178,7 +202,8 @@ def _tune(
                 folder=folder,
                 name=f"tuning/{slug(method.name)}-{index}",
                 key=stream(seed, TUNE),
-                advance=lambda share: advance(share / total),
+                advance=lambda share: phase.share(share / total),
+                warn=phase.say,
             )
             lost = ~np.isfinite(curves[:, -1, 0])
             scores.append([np.where(lost, np.inf, 1 - curves[:, -1, 2]).mean()])
@@ -198,6 +223,7 @@ def _runs(
     name: str,
     key: jax.Array,
     advance: Callable[[float], None],
+    warn: Callable[[str], None],
 ) -> np.ndarray:
     """One configuration from several seeds, `(seeds, points, 3)`."""
     record = {"method": method.name, "hyperparameters": dict(values)}
@@ -206,6 +232,7 @@ def _runs(
             *(method, values, task, place, pace, folder.part(f"{name}-{seed}", record)),
             key=jax.random.fold_in(key, seed),
             advance=advance,
+            warn=warn,
         )
         for seed in range(seeds)
     ]

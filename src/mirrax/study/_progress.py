@@ -28,6 +28,10 @@ class Phase:
         """Moves a bar of 100 units by a share of the whole; safe to call from several threads."""
         self._progress.update(self._task, advance=100 * part)
 
+    def say(self, line: str) -> None:
+        """Shows a line that stays, above the bar."""
+        self._progress.console.print(line, markup=False, soft_wrap=True)
+
 
 class Progress:
     """Phases of a command on one console; silent where there is no terminal and no need."""

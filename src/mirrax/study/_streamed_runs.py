@@ -25,7 +25,7 @@ from .._files import plain, write_json
 from ..meta import classification_loss
 from ..models import Model, accuracy, cross_entropy
 from ..tasks import StreamedTask
-from ._baselines import Hyperparameters, Make, Method
+from ._baselines import Hyperparameters, Make, Method, as_trained
 from ._folder import RunFolder
 from ._judged import MOST, judged_logits
 from ._trials import curve_steps
@@ -149,6 +149,7 @@ def run_streamed(
     *,
     key: PRNGKeyArray,
     advance: Callable[[float], None] = lambda share: None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> np.ndarray:
     """Makes what is left of one training run.
 
@@ -157,13 +158,15 @@ def run_streamed(
 
     **Arguments:**
 
-    - `method`, `values`: the optimiser and its configuration.
+    - `method`, `values`: the optimiser and its configuration; one whose parameters are judged as
+        they are, since its state is that of one array.
     - `task`: what is learned.
     - `place`: on what it is measured.
     - `pace`: how long.
     - `folder`: where it is written down, and found again.
     - `key`: initial weights and batches; equal keys give equal ones to every method.
     - `advance`: told the share of the run done since the last call.
+    - `warn`: told of each damaged checkpoint that was passed over, in a line.
 
     **Returns:**
 
@@ -173,17 +176,26 @@ def run_streamed(
 
     - `ConfigError`: what was written down is damaged.
     - `DataError`: an image that is unreadable or damaged.
+    - `ValueError`: a method that reads the parameters to be judged from its state.
     """
+    if method.read is not as_trained:
+        raise ValueError(
+            "run_streamed.method: expected one whose parameters are judged as trained, got "
+            f"{method.name!r}, which reads them from a state of its own."
+        )
     points = curve_steps(pace.steps, pace.stride)
     done = folder.read_json(_RESULT)
     if done is not None:
+        folder.drop_checkpoints()  # of a run that was killed before it could
         advance(1.0)
         return _curve(done["lines"], len(points))
     start_key, order_key = jax.random.split(key)
     arrays = {name: jnp.asarray(value, float) for name, value in values.items()}
     optimiser = method.make, method.context, arrays
     # Behind a damaged checkpoint is an older one; what is made again from there is the same.
-    course, _ = folder.load_checkpoint(_begin(*optimiser, place.model, start_key))
+    course, damaged = folder.load_checkpoint(_begin(*optimiser, place.model, start_key))
+    for line in damaged:
+        warn(line)
     lines = folder.truncate_metrics(int(course.looks))
     if len(lines) != int(course.looks):
         raise ConfigError(
@@ -193,7 +205,7 @@ def run_streamed(
     advance(len(lines) / len(points))
 
     def look(course: Course) -> Course:
-        found = _look(place, method.read(course.state, course.params))
+        found = _look(place, course.params)
         loss, train, test = (float(value) for value in found)
         line = {"round": len(lines), "loss": loss, "train": train, "test": test}
         course = dataclasses.replace(course, looks=course.looks + 1)

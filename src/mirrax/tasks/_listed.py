@@ -44,6 +44,8 @@ def file_by_list(
 ) -> dict[str, list[Entry]]:
     """Gathers images by the class their name is listed with; folders, where any, must agree.
 
+    One level of folders that are no classes is the place where all images are kept, `images/`.
+
     **Arguments:**
 
     - `images`: where they are.
@@ -58,13 +60,15 @@ def file_by_list(
     - `DataError`: an image that is in no list, or in the folder of another class.
     """
     label_of = {name: label for rows in listed.values() for name, label in rows.items()}
+    classes = set(label_of.values())
     entries: dict[str, list[Entry]] = {}
     for path in images.paths:
         *folders, name = PurePosixPath(path).parts
         label = label_of.get(name)
         if label is None:
             raise DataError(f"{images.name}: image {path} is not listed in the csv; remove it")
-        if len(folders) > 1 and folders[-1] != label:
+        filed = len(folders) > 1 or not classes.isdisjoint(folders)
+        if filed and folders[-1] != label:
             raise DataError(f"{images.name}: {path} is of class {label} by the csv; get it again")
         entries.setdefault(label, []).append((images, path))
     return entries
