@@ -19,7 +19,7 @@ from benchmarks._estimator_case import busy, others
 from benchmarks._estimator_problem import Size
 from mirrax._errors import MirraxError
 
-SOURCES = ("_tree.py", "_spectrum.py", "geometry", "hypergradient", "inner")
+SOURCES = ("_tree.py", "_spectrum.py", "_views.py", "geometry", "hypergradient", "inner")
 """What the sides use of mirrax."""
 
 PROBLEM = ("_estimator_problem.py", "_estimator_sides.py", "_estimator_peers.py", "memory.py")

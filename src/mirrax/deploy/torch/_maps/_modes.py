@@ -14,6 +14,7 @@ from ...._views import Roles, view_order, view_shape
 def view(array: Tensor, roles: Roles) -> Tensor:
     """An array with the axes `out`, `in` and `height·width`, those of them that there are.
 
+    >>> import torch
     >>> view(torch.arange(6).reshape(2, 3), ("in", "out")).tolist()
     [[0, 3], [1, 4], [2, 5]]
     """
@@ -23,6 +24,7 @@ def view(array: Tensor, roles: Roles) -> Tensor:
 def unview(viewed: Tensor, roles: Roles, shape: Sequence[int]) -> Tensor:
     """The inverse of `view`, back to an array of the given shape.
 
+    >>> import torch
     >>> unview(torch.arange(6).reshape(3, 2), ("in", "out"), (2, 3)).tolist()
     [[0, 2, 4], [1, 3, 5]]
     """
@@ -34,6 +36,7 @@ def unview(viewed: Tensor, roles: Roles, shape: Sequence[int]) -> Tensor:
 def mode_product(array: Tensor, factors: Sequence[Tensor]) -> Tensor:
     r"""`X ×_1 W_1 … ×_r W_r` for one matrix an axis; `X` itself where there is none.
 
+    >>> import torch
     >>> X = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     >>> mode_product(X, (torch.tensor([[1.0, 1.0]]), torch.eye(2))).tolist()
     [[4.0, 6.0]]
