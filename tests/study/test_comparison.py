@@ -290,10 +290,8 @@ def test_the_best_configuration_is_the_best_mean_over_tasks():
     ours = learned_method(geometry(), 0.1)
     assert "momentum 0.95" in edge_note(ours, {"rate_scale": 2.0, "momentum": 0.95})
     assert edge_note(ours, {"rate_scale": 2.0, "momentum": 0.9}) is None
-    _, online, _ = online_methods(1.0)
-    assert "best meta scale 1000 lies" in edge_note(
-        online, {"learning_rate": 0.5, "meta_scale": 1000.0}
-    )
+    _, online, _ = online_methods(1.0, (0.1, 0.5, 1.0), (0.1, 1.0, 10.0))
+    assert "best meta scale 10 lies" in edge_note(online, {"learning_rate": 0.5, "meta_scale": 10})
     assert edge_note(online, {"learning_rate": 0.5, "meta_scale": 1.0}) is None
 
 

@@ -46,6 +46,8 @@ class OnlineNetworkStudy:
     - `batch`, `steps`: examples a step, and steps a run.
     - `stride`: curves are measured every so many steps.
     - `seeds`, `tune_seeds`: runs a method, and a configuration while tuning.
+    - `first_rates`, `meta_scales`: the grid of the two whose rates learn; SGD has as many rates,
+      from 0.01 to 3. First rates are near to each other, as learning does not mend a bad one.
     - `rows`: training accuracy is measured on at most this many training examples.
     - `split`: seed of the split into training and test images, where it is ours to make, and of
       the images kept apart for tuning.
@@ -57,23 +59,41 @@ class OnlineNetworkStudy:
     batch: int = 64
     steps: int = 3000
     stride: int = 50
-    seeds: int = 3
-    tune_seeds: int = 1
+    seeds: int = 10
+    tune_seeds: int = 3
+    first_rates: tuple[float, ...] = (0.05, 0.08, 0.13, 0.21, 0.35, 0.57, 0.92, 1.5)
+    meta_scales: tuple[float, ...] = (0.01, 0.1, 1.0)
     rows: int = 10_000
     split: int = 0
 
     def __post_init__(self):
         """Checks every number."""
         positive(self, "batch", "steps", "stride", "seeds", "tune_seeds", "rows")
+        positive(self, "first_rates", "meta_scales")
         between(self, "examples", 0, 10**9)
         divides(self, "stride", "steps")
 
 
-_SMOKE = {"family": "digits", "model": "mlp-16", "steps": 40, "stride": 10, "seeds": 2}
-_PAPER = {"steps": 20_000, "stride": 200, "seeds": 10, "tune_seeds": 3}
+_SMOKE = {
+    "family": "digits",
+    "model": "mlp-16",
+    "steps": 40,
+    "stride": 10,
+    "seeds": 2,
+    "tune_seeds": 1,
+    "first_rates": (0.05, 0.15, 0.5, 1.5),
+}
+_PAPER = {"steps": 20_000, "stride": 200}
 
 _RESNET = OnlineNetworkStudy(
-    family="cifar-10", model="resnet18", batch=128, steps=4000, stride=400, rows=2000
+    family="cifar-10",
+    model="resnet18",
+    batch=128,
+    steps=4000,
+    stride=400,
+    rows=2000,
+    seeds=3,
+    tune_seeds=1,
 )
 _RESNET_SMOKE = {
     "model": "resnet18-4",
@@ -117,7 +137,7 @@ def train_online(
     first = jax.tree.map(lambda leaf: leaf[0], problems)
     batch = first.batches.draw(jnp.zeros((), int), key=batch_key)
     unit = largest_square(first.loss, model.init(start_key), batch)
-    methods = online_methods(unit)
+    methods = online_methods(unit, config.first_rates, config.meta_scales)
     part = task.validation(seed=config.split)
     kept = arena([part], classification([part], model, config.batch), model, config.rows)
     with request.progress.phase("tuning", 100) as phase:

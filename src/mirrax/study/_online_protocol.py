@@ -43,11 +43,9 @@ def _optimistic(values: Hyperparameters, context: Any) -> optax.GradientTransfor
 
 
 def online_methods(
-    largest: Any,
-    rates: tuple[float, ...] = (0.05, 0.15, 0.5, 1.5),
-    scales: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
+    largest: Any, rates: tuple[float, ...], scales: tuple[float, ...]
 ) -> list[Method]:
-    """The three methods, each with a grid of as many configurations: 24 by default.
+    """The three methods, each with a grid of as many configurations.
 
     **Arguments:**
 
