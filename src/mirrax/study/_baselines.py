@@ -3,7 +3,8 @@ r"""The optimisers a learned geometry is compared with, and the grids they are t
 The grids are those of S000 appendix E: rates {.1, .05, .01, .005, .001} for SGD, SGD with momentum
 and RMSprop, {.3, .2, .1, .01, .001} for Adam, weight decay {1e-3, 5e-4, 1e-4}. `wide` extends each
 rate grid beyond the paper's on both sides, so that no method is judged at the edge of its grid.
-Weight decay is added to the gradient, as in the framework the paper used. All updates are optax's.
+Weight decay is added to the gradient, as in the framework the paper used. All updates but SOAP's
+are optax's.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import optax
 from jaxtyping import Array
 
 from .._errors import ConfigError, nearest
+from ._soap import soap
 
 Hyperparameters = Mapping[str, Any]
 Make = Callable[[Hyperparameters, Any], optax.GradientTransformation]
@@ -132,9 +134,15 @@ BASELINES: dict[str, Method] = {
             product(learning_rate=(0.3, 0.05, 0.0003), weight_decay=_DECAYS),
             read=optax.contrib.schedule_free_eval_params,
         ),
+        Method(
+            "SOAP",
+            lambda v, _: soap(v["learning_rate"], v["weight_decay"]),
+            product(learning_rate=(0.03, 0.01, 0.003, 0.001, 0.0003), weight_decay=_DECAYS),
+            product(learning_rate=(0.1, 0.02, 0.0001), weight_decay=_DECAYS),
+        ),
     )
 }
-"""Every baseline by name. The first four are those of S000; the last two came after it."""
+"""Every baseline by name. The first four are those of S000; the last three came after it."""
 
 DEFAULT_BASELINES = ("SGD", "SGD-M", "Adam", "RMSprop")
 
