@@ -58,9 +58,11 @@ def test_the_figures_of_a_run_lie_in_its_folder(run_folder):
     assert stems == {
         "curves",
         "rates",
+        "spectrum",
         "progress",
         "activation-rounds",
         "activation-steps",
+        "bounds",
         "certificate",
     }
     assert all(path.parent == run_folder / "figures" and path.exists() for path in written)

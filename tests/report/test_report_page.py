@@ -65,7 +65,7 @@ def test_nothing_is_loaded_from_anywhere(page):
 def test_it_holds_tables_figures_command_certificate_and_notes(page):
     reader = parse(page)
     drawn = [a for t, a in reader.tags if t == "svg"]
-    assert len(drawn) == 12 and all(a["role"] == "img" and a["aria-label"] for a in drawn)
+    assert len(drawn) == 18 and all(a["role"] == "img" and a["aria-label"] for a in drawn)
     for words in (
         "mirrax train rotated-digits --seed 0 --out run",
         "Comparison of optimisers",
@@ -76,6 +76,8 @@ def test_it_holds_tables_figures_command_certificate_and_notes(page):
         "S000, Table 2",
         "Active components: 3 of 3",
         "2 min 21 s",
+        "Known by",
+        "Files in ",
     ):
         assert words in page
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
