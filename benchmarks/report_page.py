@@ -27,6 +27,7 @@ RUNS = {
     "online-rates": ("reproduce", "s002-fig1"),
     "online-quadratics": ("reproduce", "s002-fig2"),
 }
+MIRRAX = (sys.executable, "-m", "mirrax.cli")
 SECONDS, MEGABYTES = 10.0, 5.0
 
 
@@ -37,16 +38,14 @@ def make(folder: Path) -> list[Path]:
         paths.append(folder / name)
         if not paths[-1].exists():
             print(f"making {paths[-1]}", flush=True)
-            command = [sys.executable, "-m", "mirrax.cli", *words, "--budget", "smoke"]
-            subprocess.run(
-                [*command, "--json", "--out", paths[-1]], check=True, capture_output=True
-            )
+            command = [*MIRRAX, *words, "--budget", "smoke", "--json", "--out", str(paths[-1])]
+            subprocess.run(command, check=True, capture_output=True)
     return paths
 
 
 def report(runs: Sequence[Path], page: Path) -> tuple[float, float]:
     """Seconds on the clock, and of processor time, of one new process."""
-    command = [sys.executable, "-m", "mirrax.cli", "report", *map(str, runs), "--html", str(page)]
+    command = [*MIRRAX, "report", *map(str, runs), "--html", str(page)]
     before = os.times()
     subprocess.run(command, check=True, capture_output=True)
     clock = os.times().elapsed - before.elapsed
@@ -71,10 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         size = page.stat().st_size / 1e6
     clock, cpu = zip(*pairs, strict=True)
     found = {"median": statistics.median(clock), "median_cpu": statistics.median(cpu)}
-    rows = [
-        ["mirrax report", f"{found['median']:.2f}", f"{found['median_cpu']:.2f}", f"{size:.2f}"]
-    ]
-    print(table(["page of five runs", "median s", "CPU s", "MB"], rows))
+    row = [f"{value:.2f}" for value in (*found.values(), size)]
+    print(table(["page of five runs", "median s", "CPU s", "MB"], [["mirrax report", *row]]))
     print(f"\nallowed: {SECONDS:g} s, {MEGABYTES:g} MB")
     record["report_page"] = {
         **{"runs": list(RUNS), "rounds": arguments.rounds, "seconds": found, "megabytes": size},
