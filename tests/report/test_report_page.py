@@ -206,7 +206,8 @@ def test_runs_of_one_problem_are_ranked_and_others_are_not(two_runs, run_folder,
     column = [c.key for c in table.columns].index("test_accuracy")
     assert [row[column].best for row in table.rows] == [False, True]
     assert table.rows[1][column].text == "99.00 ± 0.10 (MetaMD)"
-    assert table.notes == ()
+    assert table.notes == ("All of rotated-digits, held out: 45 degrees.",)
+    assert "recipe" not in [c.key for c in table.columns]
     other = report.overview_table([Run.read(folder) for folder in two_runs])
     assert not any(cell.best for row in other.rows for cell in row)
     assert "not ranked" in other.notes[0]

@@ -25,22 +25,21 @@ def overview_table(runs: Sequence[Run]) -> Table:
 
     **Returns:**
 
-    A `Table` with one row a run; columns in which no run has anything are left out.
+    A `Table` with one row a run; columns in which no run has anything are left out, and what all
+    have in common is said in a note.
 
     >>> from pathlib import Path
-    >>> table = overview_table([Run(Path("runs/a"), {"recipe": "quadratics"})])
-    >>> [cell.text for cell in table.rows[0]]
-    ['runs/a', 'quadratics']
+    >>> runs = [Run(Path("runs/a"), {"recipe": "quadratics"}), Run(Path("b"), {"recipe": "mine"})]
+    >>> [[cell.text for cell in row] for row in overview_table(runs).rows]
+    [['runs/a', 'quadratics'], ['b', 'mine']]
     """
     summaries = [run.summary or {} for run in runs]
     firsts = [next(iter(summary_tables(summary)), None) for summary in summaries]
     comparable = len({(run.recipe, _held_out(run)) for run in runs}) == 1
-    columns = [Column("run", "Run"), Column("recipe", "Recipe"), Column("held_out", "Held out")]
-    body = [
-        [_word(clean(run.folder)) for run in runs],
-        [_word(run.recipe) for run in runs],
-        [_word(_held_out(run)) for run in runs],
-    ]
+    columns, body = [Column("run", "Run")], [[_word(clean(run.folder)) for run in runs]]
+    if not comparable:
+        columns += [Column("recipe", "Recipe"), Column("held_out", "Held out")]
+        body += [[_word(run.recipe) for run in runs], [_word(_held_out(run)) for run in runs]]
     for key, (label, better) in _MEASURES.items():
         cells = [_best(table, key) for table in firsts]
         columns.append(Column(key, label, numeric=True))
@@ -50,8 +49,13 @@ def overview_table(runs: Sequence[Run]) -> Table:
     body += [[_word(clean(said or "")) for said in certified], [_time(one) for one in summaries]]
     kept = [i for i, cells in enumerate(body) if any(cell.text != ABSENT for cell in cells)]
     rows = tuple(zip(*(body[i] for i in kept), strict=True))
-    notes = () if comparable else ("Runs of different problems are not ranked.",)
-    return Table("The runs side by side", tuple(columns[i] for i in kept), rows, notes)
+    note = _common(runs[0]) if comparable else "Runs of different problems are not ranked."
+    return Table("The runs side by side", tuple(columns[i] for i in kept), rows, (note,))
+
+
+def _common(run: Run) -> str:
+    held = _held_out(run)
+    return f"All of {run.recipe}{', held out: ' if held else ''}{held}."
 
 
 def _held_out(run: Run) -> str:
