@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from mirrax import report
+
 OPTIMISERS = {
     "SGD": (0.9, {"learning_rate": 0.1, "weight_decay": 1e-4}),
     "SGD-M": (1.2, {"learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-4}),
@@ -250,6 +252,14 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two finished runs of different recipes, to be read only."""
     folder = tmp_path_factory.mktemp("runs")
     return [write_run(folder / "run"), write_run(folder / "other", seed=1, recipe="quadratics")]
+
+
+@pytest.fixture(scope="session")
+def page_of_two(two_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of these runs and of one further table, to be read only."""
+    table = report.side_by_side({"SGD": {"0": 90.0}}, report.S000_TABLE2)
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    return report.html([report.Run.read(folder) for folder in two_runs], path, tables=[table])
 
 
 @pytest.fixture

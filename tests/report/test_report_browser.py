@@ -9,9 +9,6 @@ import shutil
 
 import pytest
 
-from mirrax import report
-from mirrax.report import Run
-
 BROWSER = os.environ.get("MIRRAX_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -60,18 +57,10 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def address(two_runs, tmp_path_factory):
-    """The page of two runs and a table of a paper, as a file."""
-    table = report.side_by_side({"SGD": {"0": 90.0}}, report.S000_TABLE2)
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    report.html([Run.read(folder) for folder in two_runs], path, tables=[table])
-    return path.as_uri()
-
-
 @pytest.fixture
-def opened(browser, address):
+def opened(browser, page_of_two):
     """Opens the page, and afterwards looks whether anything was amiss."""
+    address = page_of_two.as_uri()
     contexts, asked, complaints = [], [], []
 
     def open_page(viewport=LAPTOP, **settings):

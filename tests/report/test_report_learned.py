@@ -169,7 +169,8 @@ def test_every_axes_is_labelled(two_runs, summary):
     figures = [f for folder in two_runs for f in figures_of(Run.read(folder))]
     few_shot = Run(two_runs[0], {"recipe": "few-shot-glyphs"}, summary=summary)
     for figure in [*figures, *figures_of(few_shot)]:
-        found = drawn(figure.draw)
+        with drawing():
+            found = figure.draw()
         for axes in filter(lambda a: a.get_visible(), found.axes):
             for axis in "xy":
                 whole = getattr(found, f"get_sup{axis}label")()

@@ -208,20 +208,21 @@ def _certificate_figures(certificate: Mapping[str, Any]) -> list[RunFigure]:
 def _curve_figures(curves: Mapping[str, Any]) -> list[RunFigure]:
     """One figure, or one for each task that was held out in turn."""
 
-    def one(stem: str, held_out: str, named: Mapping[str, Any]) -> RunFigure:
+    def one(stem: str, held_out: str | None, named: Mapping[str, Any]) -> RunFigure:
         banded = any(curve.get("low") for curve in named.values())
-        band = " Bands show the spread over runs." if banded else ""
+        band = " Bands show the range over runs." if banded else ""
+        task = "" if held_out is None else f", {held_out},"
         return RunFigure(
             stem,
-            f"Loss on the held-out task{held_out} against the number of updates; lower and further "
+            f"Loss on the held-out task{task} against the number of updates; lower and further "
             f"left is faster.{band}",
-            lambda: draw_learning_curves({**curves, "curves": named}),
+            lambda: draw_learning_curves({**curves, "curves": named, "task": held_out}),
         )
 
     if "tasks" not in curves:
-        return [one("curves", "", curves["curves"])] if curves["curves"] else []
+        return [one("curves", None, curves["curves"])] if curves["curves"] else []
     tasks = curves["tasks"].items()
-    return [one(f"curves-{slug(task)}", f", {clean(task)},", named) for task, named in tasks]
+    return [one(f"curves-{slug(task)}", clean(task), named) for task, named in tasks]
 
 
 def _few_shot_figures(summary: Mapping[str, Any]) -> list[RunFigure]:
