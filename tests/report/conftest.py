@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from mirrax import report
+
 OPTIMISERS = {
     "SGD": (0.9, {"learning_rate": 0.1, "weight_decay": 1e-4}),
     "SGD-M": (1.2, {"learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-4}),
@@ -96,11 +98,17 @@ def make_certificate() -> dict[str, Any]:
     return {
         "comparator": "a reference run of 2,000 steps",
         "steps": 200,
+        "rate": 0.1,
         "regret": regret[-1],
+        "linearised_regret": 1.1 * regret[-1],
         "bounds": {"local dual norm": tight[-1], "Lipschitz": lipschitz[-1]},
         "assumptions": {
             "convexity": {"holds": False, "why": "the model is a multi-layer network"},
-            "Lipschitz gradients": {"holds": True, "why": "largest norm seen: 3.1"},
+            "Lipschitz gradients": {
+                "holds": True,
+                "how": "measured",
+                "why": "largest norm seen: 3.1",
+            },
             "known_comparator": None,
         },
         "by_step": {
@@ -132,6 +140,7 @@ def make_geometry(rng: random.Random) -> dict[str, Any]:
                 "rate_low": low,
                 "rate_high": high,
                 "histogram": {"edges": edges, "counts": counts},
+                "spectrum": rates[::-1][:: max(len(rates) // 50, 1)],
             }
         )
     return {"geometry": "MaxOfDiagonals", "rate": 0.1, "leaves": leaves}
@@ -179,11 +188,13 @@ def make_trajectories() -> dict[str, Any]:
                 break
             x, y = x - x_rate * gx, y - y_rate * gy
         paths[name], steps[name] = path, len(path)
-    return {"matrix": matrix, "vector": vector, "trajectories": paths, "steps": steps}
+    metric = [[1 / 0.24, 0.0], [0.0, 1 / 1.2]]
+    found = {"matrix": matrix, "vector": vector, "trajectories": paths, "steps": steps}
+    return {**found, "metric": metric}
 
 
 def write_run(folder: Path, seed: int = 0, recipe: str = "rotated-digits") -> Path:
-    """Writes a whole run folder."""
+    """Writes a whole run folder; one of quadratics has trajectories too."""
     rng = random.Random(seed)
     folder.mkdir(parents=True)
     curves = make_curves(rng)
@@ -201,12 +212,15 @@ def write_run(folder: Path, seed: int = 0, recipe: str = "rotated-digits") -> Pa
         },
         "command": f"mirrax train {recipe} --seed {seed} --out {folder.name}",
     }
-    for name, content in {
+    contents = {
         "config": config,
         "summary": make_summary(rng, curves),
         "curves": curves,
         "geometry": make_geometry(rng),
-    }.items():
+    }
+    if recipe == "quadratics":
+        contents["trajectories"] = make_trajectories()
+    for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     lines = (json.dumps(record) + "\n" for record in make_rounds(rng))
     (folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -238,6 +252,14 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two finished runs of different recipes, to be read only."""
     folder = tmp_path_factory.mktemp("runs")
     return [write_run(folder / "run"), write_run(folder / "other", seed=1, recipe="quadratics")]
+
+
+@pytest.fixture(scope="session")
+def page_of_two(two_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of these runs and of one further table, to be read only."""
+    table = report.side_by_side({"SGD": {"0": 90.0}}, report.S000_TABLE2)
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    return report.html([report.Run.read(folder) for folder in two_runs], path, tables=[table])
 
 
 @pytest.fixture

@@ -58,9 +58,11 @@ def test_the_figures_of_a_run_lie_in_its_folder(run_folder):
     assert stems == {
         "curves",
         "rates",
+        "spectrum",
         "progress",
         "activation-rounds",
         "activation-steps",
+        "bounds",
         "certificate",
     }
     assert all(path.parent == run_folder / "figures" and path.exists() for path in written)
@@ -82,8 +84,9 @@ def test_tasks_held_out_in_turn_have_a_figure_each(run_folder):
     assert [figure.stem for figure in figures] == ["curves-0", "curves-fashion-mnist"]
     assert "Fashion MNIST" in figures[1].caption
     with drawing():
-        lines = [len(figure.draw().axes[0].get_lines()) for figure in figures]
-    assert lines[0] > lines[1] == 1
+        drawn = [figure.draw().axes[0] for figure in figures]
+    assert len(drawn[0].get_lines()) > len(drawn[1].get_lines()) == 1
+    assert drawn[1].get_title(loc="left") == "Training loss on Fashion MNIST, held out"
 
 
 @pytest.mark.parametrize(

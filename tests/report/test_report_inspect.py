@@ -16,7 +16,7 @@ def test_every_leaf_is_listed_with_shape_and_roles(run_folder):
         assert " × ".join(leaf["roles"]) in line
         assert any(bar in line for bar in "▁▂▃▄▅▆▇█")
     assert "17,226 rates in 6 arrays." in text
-    assert "Spectrum: lowest rate" in text and "ratio" in text
+    assert "Lowest rate" in text and "ratio" in text
 
 
 def test_bars_of_all_leaves_share_one_scale(run_folder):

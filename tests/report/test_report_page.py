@@ -1,6 +1,7 @@
 """The HTML page: complete in itself, escaped, and well formed."""
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 
@@ -43,12 +44,9 @@ def parse(text: str) -> Reader:
 
 
 @pytest.fixture(scope="module")
-def page(two_runs, tmp_path_factory) -> str:
+def page(page_of_two) -> str:
     """The page of two runs and one further table."""
-    table = report.side_by_side({"SGD": {"0": 90.0}}, report.S000_TABLE2)
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    report.html([Run.read(folder) for folder in two_runs], path, tables=[table])
-    return path.read_text(encoding="utf-8")
+    return page_of_two.read_text(encoding="utf-8")
 
 
 def test_nothing_is_loaded_from_anywhere(page):
@@ -65,7 +63,7 @@ def test_nothing_is_loaded_from_anywhere(page):
 def test_it_holds_tables_figures_command_certificate_and_notes(page):
     reader = parse(page)
     drawn = [a for t, a in reader.tags if t == "svg"]
-    assert len(drawn) == 12 and all(a["role"] == "img" and a["aria-label"] for a in drawn)
+    assert len(drawn) == 18 and all(a["role"] == "img" and a["aria-label"] for a in drawn)
     for words in (
         "mirrax train rotated-digits --seed 0 --out run",
         "Comparison of optimisers",
@@ -76,6 +74,8 @@ def test_it_holds_tables_figures_command_certificate_and_notes(page):
         "S000, Table 2",
         "Active components: 3 of 3",
         "2 min 21 s",
+        "Known by",
+        "Files in ",
     ):
         assert words in page
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
@@ -140,6 +140,74 @@ def test_a_run_that_has_only_begun(run_folder, tmp_path):
     parse(page)
     assert "No meta-round is finished yet." in page
     assert "<svg" not in page and "Comparison of optimisers" not in page
+
+
+def text_of(folder, path, figures=((),)):
+    """The page of one run; without its figures, which take seconds, unless they matter."""
+    text = report.html([Run.read(folder)], path, figures=figures).read_text(encoding="utf-8")
+    parse(text)
+    return text
+
+
+def test_what_is_missing_is_said(run_folder, tmp_path):
+    (run_folder / "geometry.json").unlink()
+    page = text_of(run_folder, tmp_path / "x.html")
+    assert "There is no geometry.json yet" in page and "Comparison of optimisers" in page
+
+
+def test_a_geometry_written_before_spectra_were_is_shown(run_folder, edit, tmp_path):
+    edit("geometry", lambda c: [leaf.pop("spectrum") for leaf in c["leaves"]] and None)
+    page = text_of(run_folder, tmp_path / "x.html")
+    assert "Learned geometry: MaxOfDiagonals" in page and "eigenvalue" not in page
+
+
+def test_a_kind_of_a_later_version_is_named(run_folder, edit, tmp_path):
+    edit("summary", lambda c: c.update(kind="tomorrow <b>"))
+    page = text_of(run_folder, tmp_path / "x.html")
+    assert "This version has no tables for runs of kind tomorrow &lt;b&gt;." in page
+
+
+def test_a_leave_one_out_run_says_where_its_geometries_are(run_folder, edit, tmp_path):
+    for name in ("geometry.json", "metrics.jsonl"):
+        (run_folder / name).unlink()
+    edit("summary", lambda c: c.update(cells={"0": {}, "15": {}}))
+    page = text_of(run_folder, tmp_path / "x.html")
+    assert f"report on {run_folder}/0, or any of the 2, to see" in page
+    assert "No meta-round" not in page and "geometry.json yet" not in page
+
+
+def test_numbers_that_are_none_are_left_out(run_folder, edit, tmp_path):
+    def spoil(content):
+        content["curves"]["SGD"]["mean"][5:9] = [math.nan, math.inf, None, -1.0]
+        content["curves"]["SGD"]["low"] = [math.nan] * 400
+
+    edit("curves", spoil)
+    edit("summary", lambda c: c["comparison"][0].update(final_loss={"mean": math.nan, "se": None}))
+    page = text_of(run_folder, tmp_path / "x.html", figures=None)
+    assert not re.search(r"\b(nan|inf|NaN|Infinity|null|None)\b", page.split("<script>")[0])
+
+
+def test_the_files_of_a_run_are_listed_with_their_sizes(run_folder, tmp_path):
+    (run_folder / "checkpoints").mkdir()
+    for name, size in (("a", 1500), ("b", 500)):
+        (run_folder / "checkpoints" / name).write_bytes(bytes(size))
+    page = text_of(run_folder, tmp_path / "x.html")
+    row = r'checkpoints/</th>\s*<td class="number" data-value="2.0">2</td>'
+    assert re.search(row + r'\s*<td class="number" data-value="2000.0">2 kB</td>', page)
+    assert page.count("metrics.jsonl</th>") == 1
+
+
+def test_runs_of_one_problem_are_ranked_and_others_are_not(two_runs, run_folder, edit):
+    edit("summary", lambda c: c["comparison"][4].update(test_accuracy={"mean": 0.99, "se": 0.001}))
+    table = report.overview_table([Run.read(two_runs[0]), Run.read(run_folder)])
+    column = [c.key for c in table.columns].index("test_accuracy")
+    assert [row[column].best for row in table.rows] == [False, True]
+    assert table.rows[1][column].text == "99.00 ± 0.10 (MetaMD)"
+    assert table.notes == ("All of rotated-digits, held out: 45 degrees.",)
+    assert "recipe" not in [c.key for c in table.columns]
+    other = report.overview_table([Run.read(folder) for folder in two_runs])
+    assert not any(cell.best for row in other.rows for cell in row)
+    assert "not ranked" in other.notes[0]
 
 
 def test_a_page_of_no_runs(tmp_path):

@@ -191,7 +191,7 @@ def test_iteration_counts_are_whole_numbers_and_lower_is_better():
 def test_the_certificate_says_whether_each_bound_holds(run_folder):
     certificate = Run.read(run_folder).summary["certificate"]
     table = report.certificate_table(certificate)
-    assert [cells[3].text for cells in table.rows] == ["–", "holds", "holds"]
+    assert [cells[3].text for cells in table.rows] == ["–", "holds", "holds", "–"]
     broken = report.certificate_table({"regret": 2.0, "bounds": {"printed step": 1.0}})
     assert broken.rows[1][3].text == "BROKEN" and broken.rows[1][2].text == "0.5"
     unknown = report.certificate_table({"regret": None, "bounds": {"a": 1.0}, "radius": 2.0})

@@ -16,7 +16,7 @@ from mirrax.study import _compare, _images, _leave_one_out
 from mirrax.study._baselines import BASELINES
 from mirrax.study._compare import control_methods, spread
 from mirrax.study._images import ImageStudy
-from mirrax.study._leave_one_out import against_best, leave_one_out
+from mirrax.study._leave_one_out import _curves, against_best, leave_one_out
 from mirrax.study._trials import Trials
 
 VARIANTS = {"MetaMD": {}, "MetaMD, Kronecker": {"geometry": "kronecker", "decay": 0.0}}
@@ -219,5 +219,14 @@ def test_learning_curves_are_kept_and_drawn_task_by_task(made):
     assert curves["steps"] == [0, 2, 4]
     assert list(curves["tasks"]) == list(result["cells"])
     for task, row in curves["tasks"].items():
-        assert list(row) == list(result["cells"][task]) and set(row["SGD"]) == {"mean"}
+        assert list(row) == list(result["cells"][task])
+        for curve in row.values():
+            low, mean, high = (np.array(curve[key]) for key in ("low", "mean", "high"))
+            assert (low <= mean * (1 + 1e-6)).all() and (mean <= high * (1 + 1e-6)).all()
         assert (path / "figures" / f"curves-{task}.svg").exists()
+
+
+def test_cells_of_older_folders_have_curves_without_a_range():
+    cells = {"0": {"SGD": {"curve": [2.0, 1.0]}, "Adam": {"curve": {"mean": [1.0], "low": [0.5]}}}}
+    found = _curves(ImageStudy(steps=4, stride=4), cells)["tasks"]["0"]
+    assert found == {"SGD": {"mean": [2.0, 1.0]}, "Adam": {"mean": [1.0], "low": [0.5]}}

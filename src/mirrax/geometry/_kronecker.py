@@ -206,6 +206,24 @@ class Kronecker(AbstractGeometry):
 
         return jax.tree.map(rate, self.factors, is_leaf=is_factors)
 
+    @property
+    def spectrum(self) -> PyTree[Float[Array, " size"]]:
+        """The eigenvalues of `B⁻¹ ⊗ A⁻¹`, and `1/m²`, in no order.
+
+        Singular values of a Cholesky factor are more exact than eigenvalues of the matrix.
+        """
+
+        def eigenvalues(node: Any) -> Array:
+            if not is_factors(node):
+                return jnp.exp(-2 * jnp.ravel(node))
+            rows, columns = (
+                jnp.linalg.svd(cholesky_of(raw), compute_uv=False) ** -2.0
+                for raw in (node.rows, node.columns)
+            )
+            return jnp.outer(rows, columns).ravel()
+
+        return jax.tree.map(eigenvalues, self.factors, is_leaf=is_factors)
+
     def fixed_gauge(self) -> "Kronecker":
         """The same geometry with `tr B = n` for every matrix."""
 

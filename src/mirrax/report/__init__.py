@@ -3,6 +3,7 @@
 matplotlib, rich and jinja2 are loaded when first needed, so importing this package is light.
 """
 
+from ._certificate_figure import certificate_bounds as certificate_bounds
 from ._few_shot import adaptation_table as adaptation_table
 from ._few_shot import few_shot_side_by_side as few_shot_side_by_side
 from ._few_shot import few_shot_table as few_shot_table
@@ -20,11 +21,13 @@ from ._hypergradients import hypergradient_tables as hypergradient_tables
 from ._inspect import active_components as active_components
 from ._inspect import inspect_table as inspect_table
 from ._inspect import inspect_text as inspect_text
+from ._level_sets import level_sets as level_sets
 from ._maps import map_tables as map_tables
 from ._online import online_table as online_table
 from ._online_bounds import online_bounds_table as online_bounds_table
 from ._online_figures import online_figure as online_figure
 from ._online_network import online_network_table as online_network_table
+from ._overview import overview_table as overview_table
 from ._page import html as html
 from ._paper import PAPERS as PAPERS
 from ._paper import S000_FIGURE1 as S000_FIGURE1
@@ -33,7 +36,10 @@ from ._paper import S000_TABLE1_MLP as S000_TABLE1_MLP
 from ._paper import S000_TABLE2 as S000_TABLE2
 from ._paper import S004_TABLE1 as S004_TABLE1
 from ._records import Run as Run
+from ._run_figures import RunFigure as RunFigure
+from ._run_figures import figures_of as figures_of
 from ._run_figures import write_figures as write_figures
+from ._spectrum_figure import geometry_spectrum as geometry_spectrum
 from ._summaries import summary_tables as summary_tables
 from ._summaries import write_markdown as write_markdown
 from ._table import Cell as Cell

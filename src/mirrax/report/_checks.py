@@ -39,9 +39,14 @@ def kind_of(summary: Mapping[str, Any] | None) -> str:
     return str((summary or {}).get("kind", ""))
 
 
+def known_kind(summary: Mapping[str, Any]) -> bool:
+    """Whether this version can show runs of its kind."""
+    return kind_of(summary) in ("", *_CHECKS)
+
+
 def has_rounds(summary: Mapping[str, Any] | None) -> bool:
-    """Whether runs of its kind write a line for every meta-round."""
-    return kind_of(summary) not in _CHECKS
+    """Whether such a run writes a line for every meta-round into its own folder."""
+    return kind_of(summary) not in _CHECKS and not (summary or {}).get("cells")
 
 
 def _check_comparison(summary: Mapping[str, Any]) -> str | None:
@@ -251,6 +256,8 @@ def check_geometry(geometry: Mapping[str, Any]) -> str | None:
     for i, leaf in enumerate(leaves, 1):
         if not isinstance(leaf.get("name"), str):
             return f"entry {i} of 'leaves' has no name"
+        if leaf.get("spectrum") is not None and not numbers(leaf["spectrum"]):
+            return f"the spectrum of {clean(leaf['name'])} is not a list of numbers"
         histogram = leaf.get("histogram")
         if histogram is None:
             continue
@@ -262,6 +269,22 @@ def check_geometry(geometry: Mapping[str, Any]) -> str | None:
         sizes = [len(values) for values in both if isinstance(values, list) and numbers(values)]
         if len(sizes) != 2 or sizes[0] != sizes[1] + 1:
             return f"the histogram of {clean(leaf['name'])} needs one more edge than counts"
+    return None
+
+
+def check_trajectories(found: Mapping[str, Any]) -> str | None:
+    """What is wrong with `trajectories.json`."""
+    for key in ("matrix", "metric"):
+        if (key in found or key == "matrix") and not _is_table(found.get(key), 2, 2):
+            return f"'{key}' is not a 2 by 2 matrix of numbers"
+    if not _is_table([found.get("vector")], 1, 2):
+        return "'vector' is not two numbers"
+    paths = found.get("trajectories")
+    if not isinstance(paths, Mapping) or not paths:
+        return "'trajectories' is not an object of one path an optimiser"
+    for name, path in paths.items():
+        if not isinstance(path, list) or not path or not _is_table(path, len(path), 2):
+            return f"the path of {clean(name)} is not a list of points"
     return None
 
 

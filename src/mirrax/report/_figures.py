@@ -45,7 +45,8 @@ def learning_curves(data: Mapping[str, Any], stem: str | os.PathLike[str]) -> tu
 
     - `data`: the content of `curves.json`: `{"metric", "steps": (T,), "curves": {name: {"mean",
         "low", "high": (T,)}}}`; `null` where a run had diverged. A file of tasks held out in turn
-        has such curves for each, under `"tasks"`; give those of one as `"curves"`.
+        has such curves for each, under `"tasks"`; give those of one as `"curves"` and its name as
+        `"task"`.
     - `stem`: the path without its ending.
 
     **Returns:**
@@ -148,7 +149,9 @@ def draw_learning_curves(data: Mapping[str, Any]) -> "Figure":
         log_axis(axes.yaxis)
     axes.set_xlabel("Step of the inner optimiser (number of updates)")
     axes.set_ylabel(f"{metric[:1].upper()}{metric[1:]} (log scale)")
-    title = f"{metric[:1].upper()}{metric[1:]} on the held-out task"
+    task = data.get("task")
+    where = "the held-out task" if task is None else f"{clean(task)}, held out"
+    title = f"{metric[:1].upper()}{metric[1:]} on {where}"
     heading(axes, title, list(lines.values()), list(lines))
     return figure
 

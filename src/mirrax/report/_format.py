@@ -217,6 +217,26 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def file_size(count: float) -> str:
+    """The size of a file in the unit one would say.
+
+    **Arguments:**
+
+    - `count`: bytes.
+
+    **Returns:**
+
+    Text such as `12 kB`.
+
+    >>> file_size(800), file_size(12_345), file_size(3_400_000)
+    ('800 B', '12.3 kB', '3.4 MB')
+    """
+    for unit, size in (("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:,.3g} {unit}" if count < 1e9 else f"{count / size:,.0f} {unit}"
+    return f"{count:.0f} B"
+
+
 def _plain(value: object) -> str:
     """A value of a JSON field without Python's quotes and brackets."""
     if value is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._axes import fit, heading, label, log_axis
 from ._format import finite
 from ._inspect import rate_range
+from ._labels import array_label
 from ._series import thin, to_array
 from ._style import (
     BLUE,
@@ -144,7 +145,9 @@ def draw_geometry_rates(data: Mapping[str, Any]) -> "Figure":
         margin = max((span[1] / span[0]) ** 0.04, 1.12)
         axes.set_xlim(span[0] / margin, span[1] * margin)
         log_axis(axes.xaxis)
-    axes.set_xlabel("Rate (step length per unit of gradient, log scale)")
+    # Names of arrays leave little room below the axes, but there is some on their left.
+    axes.set_xlabel("Rate (step length per unit of gradient, log scale)", loc="right")
+    axes.set_ylabel("Array")
     handles = [(h, n) for h, n in ((median, "median"), (bar, "lowest to highest")) if h is not None]
     more = f" (first {_LEAVES} of {len(leaves)})" if len(leaves) > _LEAVES else ""
     heading(axes, f"Learned rates, by parameter{more}", *zip(*handles, strict=True))
@@ -221,7 +224,7 @@ def _violin(axes: Any, leaf: Mapping[str, Any], row: int) -> None:
 
 def _leaf_label(leaf: Mapping[str, Any]) -> str:
     """The name, and below it the shape and what the name holds in square brackets."""
-    name, _, held = str(leaf["name"]).partition(" [")
+    name, _, held = array_label(leaf["name"]).partition(" [")
     below = [" × ".join(str(n) for n in leaf.get("shape") or ()), label(held.removesuffix("]"))]
     below = [part for part, wanted in zip(below, (True, held), strict=True) if part and wanted]
     # The end of a path tells its leaf from its neighbours.

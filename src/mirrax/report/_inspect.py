@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._format import ABSENT, clean, finite, number
+from ._labels import array_label
 from ._table import Cell, Column, Table
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -38,6 +39,47 @@ def rate_range(geometry: Mapping[str, Any]) -> tuple[float, float] | None:
             found += [left, right] if count > 0 else []
     found = [value for value in found if value > 0]
     return (min(found), max(found)) if found else None
+
+
+def condition(leaf: Mapping[str, Any]) -> float | None:
+    """The condition number of an array's block of the learned metric.
+
+    **Arguments:**
+
+    - `leaf`: an entry of `leaves`; its `spectrum` falls from the largest value to the smallest.
+
+    **Returns:**
+
+    The largest over the smallest, or `None` where the spectrum is not known.
+
+    >>> condition({"spectrum": [0.4, 0.2, 0.1]}), condition({})
+    (4.0, None)
+    """
+    spectrum = leaf.get("spectrum") or ()
+    ends = [finite(spectrum[i]) for i in (0, -1)] if spectrum else []
+    high, low = ends if len(ends) == 2 else (None, None)
+    return high / low if high is not None and low is not None and low > 0 else None
+
+
+def components_of(geometry: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """The arrays of every component, by the name of the component and that of the array.
+
+    **Arguments:**
+
+    - `geometry`: the content of `geometry.json`.
+
+    **Returns:**
+
+    One entry, named `""`, where the geometry has no components.
+
+    >>> components_of({"leaves": [{"name": "w [component 2]"}]})
+    {'component 2': {'w': {'name': 'w [component 2]'}}}
+    """
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for leaf in geometry.get("leaves") or ():
+        base, _, held = array_label(leaf["name"]).partition(" [")
+        found.setdefault(held.removesuffix("]"), {})[base] = leaf
+    return found
 
 
 def sparkline(leaf: Mapping[str, Any], low: float, high: float, width: int = _WIDTH) -> str:
@@ -91,6 +133,7 @@ def inspect_table(geometry: Mapping[str, Any]) -> Table:
     ['w', '2 × 3', 'in × out', '0.1']
     """
     span = rate_range(geometry)
+    spectral = any(leaf.get("spectrum") for leaf in geometry.get("leaves") or ())
     rows = []
     for leaf in geometry.get("leaves") or ():
         shape, roles = leaf.get("shape") or (), leaf.get("roles") or ()
@@ -98,10 +141,11 @@ def inspect_table(geometry: Mapping[str, Any]) -> Table:
         line = sparkline(leaf, *span) if span else ""
         rows.append(
             (
-                Cell(clean(leaf["name"]), clean(leaf["name"])),
+                Cell(array_label(leaf["name"]), array_label(leaf["name"])),
                 Cell(" × ".join(map(clean, shape)) or "scalar", float(size)),
                 Cell(" × ".join(map(clean, roles)) or ABSENT),
                 *(_rate(leaf.get(f"rate_{key}")) for key in ("low", "median", "high")),
+                *([_condition(leaf)] if spectral else []),
                 Cell(f"|{line}|" if line else ABSENT),
             )
         )
@@ -113,9 +157,10 @@ def inspect_table(geometry: Mapping[str, Any]) -> Table:
         Column("rate_low", "Lowest rate", numeric=True),
         Column("rate_median", "Median rate", numeric=True),
         Column("rate_high", "Highest rate", numeric=True),
+        *([Column("condition", "Condition", numeric=True)] if spectral else []),
         Column("histogram", f"Distribution (log scale{scale})"),
     )
-    return Table(_title(geometry), columns, tuple(rows), tuple(_spectrum(geometry, span)))
+    return Table(_title(geometry), columns, tuple(rows), tuple(_summary(geometry, span)))
 
 
 def inspect_text(geometry: Mapping[str, Any]) -> str:
@@ -173,26 +218,33 @@ def _rate(value: object) -> Cell:
     return Cell(number(finite(value)), finite(value))
 
 
+def _condition(leaf: Mapping[str, Any]) -> Cell:
+    found = condition(leaf)
+    return Cell(number(found), found)
+
+
 def _title(geometry: Mapping[str, Any]) -> str:
     title = f"Learned geometry: {clean(geometry.get('geometry') or 'unnamed')}"
     rate = finite(geometry.get("rate"))
     return title if rate is None else f"{title}, base rate {number(rate)}"
 
 
-def _spectrum(geometry: Mapping[str, Any], span: tuple[float, float] | None) -> list[str]:
-    """The extremes of the spectrum, the number of rates, the active components."""
+def _summary(geometry: Mapping[str, Any], span: tuple[float, float] | None) -> list[str]:
+    """The number of rates, their extremes, the active components, what the columns mean."""
     lines = []
     shapes = [leaf.get("shape") or () for leaf in geometry.get("leaves") or ()]
     count = sum(math.prod(n for n in shape if isinstance(n, int)) for shape in shapes)
     if shapes:
-        lines.append(f"{count:,} rates in {len(shapes)} arrays.")
+        lines.append(f"{count:,} rates in {len(shapes)} array{'' if len(shapes) == 1 else 's'}.")
     if span:
         lowest = _holder(geometry, span[0], "rate_low")
         highest = _holder(geometry, span[1], "rate_high")
         lines.append(
-            f"Spectrum: lowest rate {number(span[0])}{lowest}, highest {number(span[1])}{highest}, "
+            f"Lowest rate {number(span[0])}{lowest}, highest {number(span[1])}{highest}, "
             f"ratio {number(span[1] / span[0])}."
         )
+    if any(leaf.get("spectrum") for leaf in geometry.get("leaves") or ()):
+        lines.append("Condition: largest eigenvalue of the learned metric over the smallest.")
     if geometry.get("activation"):
         lines.append(active_components(geometry["activation"]))
     known = "Rate: step length for a gradient of one, in each parameter."
@@ -204,5 +256,5 @@ def _holder(geometry: Mapping[str, Any], value: float, key: str) -> str:
     """` in NAME` for the leaf that has the extreme value, where one records it."""
     for leaf in geometry.get("leaves") or ():
         if finite(leaf.get(key)) == value:
-            return f" in {clean(leaf['name'])}"
+            return f" in {array_label(leaf['name'])}"
     return ""

@@ -1,4 +1,4 @@
-"""The names of few-shot methods as their literature writes them."""
+"""Names as they are shown: few-shot methods as in their literature, arrays of parameters."""
 
 from ._format import clean
 
@@ -37,3 +37,20 @@ def method_label(name: object) -> str:
     """
     key = "".join(c for c in str(name).casefold() if c.isalnum())
     return _LABELS.get(key) or clean(name) or "unnamed"
+
+
+def array_label(name: object) -> str:
+    """The name of an array of parameters on one line.
+
+    **Arguments:**
+
+    - `name`: its path in the tree of parameters, empty where they are one array.
+
+    **Returns:**
+
+    The name.
+
+    >>> array_label("dense_0/bias"), array_label("")
+    ('dense_0/bias', 'all parameters')
+    """
+    return clean(name) or "all parameters"

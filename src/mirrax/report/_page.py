@@ -13,24 +13,35 @@ from typing import TYPE_CHECKING, Any
 
 from mirrax._files import write_atomically
 
-from ._checks import has_rounds
-from ._format import clean, duration, fields, finite
+from ._format import clean, duration, fields, file_size, finite
 from ._inspect import inspect_table
+from ._overview import overview_table
 from ._records import Run
-from ._run_figures import figures_of
-from ._style import THEME, drawing, to_svg
+from ._run_figures import RunFigure, figures_of
+from ._style import THEME
 from ._summaries import summary_tables
-from ._table import Table
+from ._table import Cell, Column, Table
 from ._tables import assumption_table, certificate_table
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+_PANELS = {
+    "comparison": "Comparison",
+    "learning": "How learning went",
+    "learned": "What was learned",
+    "certificate": "Certificate",
+    "further": "Further figures",
+}
 _LARGEST = 2_000_000  # bytes of a figure that is embedded as it lies in the folder
 
 
 def html(
-    runs: Sequence[Run], path: str | os.PathLike[str], *, tables: Iterable[Table] = ()
+    runs: Sequence[Run],
+    path: str | os.PathLike[str],
+    *,
+    tables: Iterable[Table] = (),
+    figures: Sequence[Sequence[RunFigure]] | None = None,
 ) -> Path:
     """Writes one self-contained HTML page about the runs.
 
@@ -39,6 +50,7 @@ def html(
     - `runs`: run folders that were read with `Run.read`.
     - `path`: the page to write.
     - `tables`: further tables shown first, such as one made by `side_by_side`.
+    - `figures`: what `figures_of` returned for each run, where `write_figures` has drawn them.
 
     **Returns:**
 
@@ -55,16 +67,21 @@ def html(
     True
     """
     path = Path(path)
-    write_atomically(path, page(runs, tables=tables).encode("utf-8"))
+    write_atomically(path, page(runs, tables=tables, figures=figures).encode("utf-8"))
     return path
 
 
-def page(runs: Sequence[Run], *, tables: Iterable[Table] = ()) -> str:
+def page(
+    runs: Sequence[Run],
+    *,
+    tables: Iterable[Table] = (),
+    figures: Sequence[Sequence[RunFigure]] | None = None,
+) -> str:
     """The page that `html` writes, as text.
 
     **Arguments:**
 
-    - `runs`, `tables`: as for `html`.
+    - `runs`, `tables`, `figures`: as for `html`.
 
     **Returns:**
 
@@ -84,11 +101,13 @@ def page(runs: Sequence[Run], *, tables: Iterable[Table] = ()) -> str:
     )
     names = [run.recipe for run in runs]
     title = ", ".join(dict.fromkeys(names)) if len(set(names)) <= 3 else f"{len(runs)} runs"
+    drawn = [figures_of(run) for run in runs] if figures is None else figures
+    sections = [_section(i, run, d) for i, (run, d) in enumerate(zip(runs, drawn, strict=True))]
     return environment.get_template("report.html.jinja").render(
         title=title,
         tables=list(tables),
-        overview=_overview(runs) if len(runs) > 1 else [],
-        runs=[_section(i, run) for i, run in enumerate(runs)],
+        overview=overview_table(runs) if len(runs) > 1 else None,
+        runs=sections,
     )
 
 
@@ -131,36 +150,39 @@ def inline_svg(svg: bytes, caption: str, prefix: str) -> "Markup":
     return opening + Markup(text.removeprefix("<svg"))
 
 
-def _section(index: int, run: Run) -> dict[str, Any]:
+def _section(index: int, run: Run, figures: Sequence[RunFigure]) -> dict[str, Any]:
     """All that the template shows of one run."""
-    summary = run.summary or {}
-    certificate = summary.get("certificate")
-    figures = []
-    for i, figure in enumerate(figures_of(run)):
-        with drawing():
-            svg = to_svg(figure.draw())
-        figures.append(
-            {
-                "stem": figure.stem,
-                "caption": figure.caption,
-                "svg": inline_svg(svg, figure.caption, f"r{index}f{i}"),
-            }
-        )
+    certificate = (run.summary or {}).get("certificate") or {}
+    tables: dict[str, list[Table | None]] = {
+        "comparison": [*summary_tables(run.summary or {})],
+        "learned": [inspect_table(_with_activation(run)) if run.geometry else None],
+        "certificate": [certificate_table(certificate), assumption_table(certificate)]
+        if certificate
+        else [],
+    }
+    panels = []
+    for key, title in _PANELS.items():
+        shown = [
+            {"caption": f.caption, "svg": inline_svg(f.svg, f.caption, f"r{index}-{f.stem}")}
+            for f in figures
+            if f.panel == key
+        ]
+        if key == "further":
+            shown = _further_figures(run, {figure.stem for figure in figures})
+        found = [table for table in tables.get(key, ()) if table is not None]
+        if shown or found:
+            name = f"run-{index + 1}-{key}"
+            panels.append({"id": name, "title": title, "figures": shown, "tables": found})
     return {
         "id": f"run-{index + 1}",
         "recipe": run.recipe,
         "folder": clean(run.folder),
         "facts": _facts(run),
         "command": run.command,
-        "comparisons": summary_tables(summary),
-        "figures": [f for f in figures if f["stem"] != "certificate"],
-        "certificate_figure": next((f for f in figures if f["stem"] == "certificate"), None),
-        "others": _other_figures(run, {figure["stem"] for figure in figures}),
-        "geometry": inspect_table(_with_activation(run)) if run.geometry else None,
-        "certificate": certificate_table(certificate) if certificate else None,
-        "assumptions": assumption_table(certificate) if certificate else None,
+        "panels": panels,
         "notes": list(run.notes),
         "fields": _fields(run),
+        "files": _files(run.folder),
     }
 
 
@@ -209,37 +231,26 @@ def _with_activation(run: Run) -> dict[str, Any]:
     return geometry
 
 
-def _overview(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """One line a run: which optimiser did best by the first metrics of its comparison."""
-    lines = []
-    for i, run in enumerate(runs):
-        best = ["–", "–"]
-        tables = summary_tables(run.summary) if run.summary else []
-        if tables:
-            best = [_best(tables[0], key) for key in ("test_accuracy", "final_loss")]
-        lines.append(
-            {
-                "id": f"run-{i + 1}",
-                "recipe": run.recipe,
-                "folder": clean(run.folder),
-                "accuracy": best[0],
-                "loss": best[1],
-                "rounds": str(len(run.rounds)) if has_rounds(run.summary) else "–",
-            }
+def _files(folder: Path) -> Table | None:
+    """The files of a run folder with their sizes; what lies in a folder inside it is summed up."""
+    sizes: dict[str, list[int]] = {}
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
+        if path.is_file():
+            first, *deeper = path.relative_to(folder).parts
+            sizes.setdefault(f"{first}/" if deeper else first, []).append(path.stat().st_size)
+    rows = tuple(
+        (
+            Cell(clean(name), clean(name)),
+            Cell(f"{len(found):,}", float(len(found))),
+            Cell(file_size(sum(found)), float(sum(found))),
         )
-    return lines
+        for name, found in sizes.items()
+    )
+    columns = Column("file", "File"), Column("count", "Files", True), Column("size", "Size", True)
+    return Table(f"Files in {clean(folder)}", columns, rows) if rows else None
 
 
-def _best(table: Table, key: str) -> str:
-    for i, column in enumerate(table.columns):
-        if column.key == key:
-            found = [(row[i].text, row[0].text) for row in table.rows if row[i].best]
-            if found:
-                return f"{found[0][0]} ({', '.join(name for _, name in found)})"
-    return "–"
-
-
-def _other_figures(run: Run, drawn: set[str]) -> list[dict[str, str]]:
+def _further_figures(run: Run, drawn: set[str]) -> list[dict[str, str]]:
     """Further SVG files of the run's folder, embedded as images, where no script can run."""
     found = []
     folder = run.folder / "figures"

@@ -21,7 +21,9 @@ from ._checks import (
     check_curves,
     check_geometry,
     check_summary,
+    check_trajectories,
     has_rounds,
+    known_kind,
     numbers,
 )
 from ._format import clean
@@ -37,7 +39,8 @@ class Run:
     - `config`: the content of `config.json`.
     - `rounds`: the meta-rounds of `metrics.jsonl`, by round number; a round that was run again
         after a resume is kept once, as it was run last.
-    - `summary`, `curves`, `geometry`: the content of the files of these names, or `None`.
+    - `summary`, `curves`, `geometry`, `trajectories`: the content of the files of these names, or
+        `None`.
     - `notes`: what a reader should know: files not there yet, a last line that was cut short.
 
     >>> Run(Path("runs/a"), {"recipe": "rotated-digits"}).recipe
@@ -50,6 +53,7 @@ class Run:
     summary: dict[str, Any] | None = None
     curves: dict[str, Any] | None = None
     geometry: dict[str, Any] | None = None
+    trajectories: dict[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())
 
     @classmethod
@@ -89,11 +93,21 @@ class Run:
         summary = _read_json(folder / "summary.json", check_summary, "resume")
         curves = _read_json(folder / "curves.json", check_curves, "compare")
         geometry = _read_json(folder / "geometry.json", check_geometry, "resume")
+        trajectories = _read_json(folder / "trajectories.json", check_trajectories, "resume")
         if not rounds and has_rounds(summary):
             notes.append("No meta-round is finished yet.")
+        elif geometry is None and has_rounds(summary):
+            notes.append("There is no geometry.json yet: what was learned is not shown.")
         if summary is None:
             notes.append("There is no summary.json yet: the comparison has not been run.")
-        return cls(folder, config, rounds, summary, curves, geometry, tuple(notes))
+        elif not known_kind(summary):
+            notes.append(f"This version has no tables for runs of kind {clean(summary['kind'])}.")
+        elif summary.get("cells"):
+            notes.append(
+                "Each held-out task has a folder of its own inside this one; report on "
+                f"{_named(folder, summary['cells'])} to see what was learned there."
+            )
+        return cls(folder, config, rounds, summary, curves, geometry, trajectories, tuple(notes))
 
     @property
     def recipe(self) -> str:
@@ -112,6 +126,12 @@ class Run:
             if record.get("activation_by_step"):
                 return record["activation_by_step"]
         return None
+
+
+def _named(folder: Path, cells: Any) -> str:
+    """The folders of a leave-one-out run, or the first of them and how many there are."""
+    names = [clean(folder / str(name)) for name in cells]
+    return names[0] + (f", or any of the {len(names)}," if len(names) > 1 else "")
 
 
 def _read_bytes(path: Path) -> bytes | None:

@@ -1,12 +1,14 @@
 """Which figures a run folder has the data for."""
 
+import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._files import slug
+from ._certificate_figure import draw_bounds
 from ._checks import kind_of
 from ._few_shot_figures import draw_adaptation, draw_training, smoothing
 from ._figures import draw_learning_curves, draw_meta_progress, draw_regret_bounds
@@ -16,24 +18,35 @@ from ._geometry_figures import (
     draw_activation_by_step,
     draw_geometry_rates,
 )
+from ._inspect import condition
+from ._level_sets import draw_level_sets
 from ._online_figures import draw_online
 from ._online_network import draw_online_network
 from ._records import Run
-from ._style import drawing, save
+from ._spectrum_figure import draw_spectrum, spectrum_caption
+from ._style import drawing, to_png, to_svg, write_pair
+from ._trajectories import draw_trajectories
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+Panel = Literal["learning", "learned", "certificate"]
+"""Where a figure stands: how learning went, what was learned, what is guaranteed."""
 
 
 @dataclass(frozen=True)
 class RunFigure:
     """One figure of a run: its file name, what it shows, and how to draw it.
 
+    It is drawn and laid out once, however often it is written.
+
     **Arguments:**
 
     - `stem`: the file name without its ending.
     - `caption`: one or two sentences that say how to read it.
     - `draw`: makes the figure, within `drawing()`.
+    - `panel`: where it stands.
 
     >>> RunFigure("curves", "Loss against step.", lambda: None).stem
     'curves'
@@ -42,6 +55,26 @@ class RunFigure:
     stem: str
     caption: str
     draw: Callable[[], "Figure"]
+    panel: Panel = "learning"
+
+    @functools.cached_property
+    def svg(self) -> bytes:
+        """The figure as SVG."""
+        with drawing():
+            content = to_svg(self._figure)
+            self._figure.set_layout_engine("none")  # the other form is laid out like this one
+        return content
+
+    @functools.cached_property
+    def png(self) -> bytes:
+        """The figure as PNG."""
+        assert self.svg  # which lays it out
+        with drawing():
+            return to_png(self._figure)
+
+    @functools.cached_property
+    def _figure(self) -> "Figure":
+        return self.draw()
 
 
 def figures_of(run: Run) -> list[RunFigure]:
@@ -58,10 +91,33 @@ def figures_of(run: Run) -> list[RunFigure]:
     >>> figures_of(Run(Path("a"), {"recipe": "r"}))
     []
     """
+    return [
+        *_learning_figures(run),
+        *_FIGURES.get(kind_of(run.summary), lambda _: [])(run.summary or {}),
+        *_trajectory_figures(run.trajectories or {}),
+        *_learned_figures(run),
+        *_certificate_figures((run.summary or {}).get("certificate") or {}),
+    ]
+
+
+def _learning_figures(run: Run) -> list[RunFigure]:
+    """How learning went: curves of the runs that were compared, and the outer loop."""
+    found = _curve_figures(run.curves) if run.curves and run.curves["steps"] else []
+    if any(record.get("value") is not None for record in run.rounds):
+        found.append(
+            RunFigure(
+                "progress",
+                "The quantity that meta-training minimises, and the loss of its inner runs.",
+                lambda: draw_meta_progress(run.rounds),
+            )
+        )
+    return found
+
+
+def _learned_figures(run: Run) -> list[RunFigure]:
+    """What was learned: rates, their spectrum, and which components are active."""
     found = []
-    curves, geometry, rounds = run.curves, run.geometry, run.rounds
-    if curves and curves["steps"]:
-        found += _curve_figures(curves)
+    geometry, rounds, shares = run.geometry, run.rounds, run.activation_by_step
     if geometry and geometry["leaves"]:
         found.append(
             RunFigure(
@@ -69,25 +125,21 @@ def figures_of(run: Run) -> list[RunFigure]:
                 "The learned step length for every parameter array. A wide shape means that the "
                 "geometry treats the parameters of one array differently.",
                 lambda: draw_geometry_rates(geometry),
+                "learned",
             )
         )
-    if any(record.get("value") is not None for record in rounds):
-        found.append(
-            RunFigure(
-                "progress",
-                "The quantity that meta-training minimises, and the loss of its inner runs.",
-                lambda: draw_meta_progress(rounds),
-            )
-        )
+    if geometry and any(condition(leaf) for leaf in geometry["leaves"]):
+        caption = spectrum_caption(geometry)
+        found.append(RunFigure("spectrum", caption, lambda: draw_spectrum(geometry), "learned"))
     if any(record.get("activation") for record in rounds):
         found.append(
             RunFigure(
                 "activation-rounds",
                 "How often each component of the geometry decides the step, over meta-rounds.",
                 lambda: draw_activation_by_round(rounds),
+                "learned",
             )
         )
-    shares = run.activation_by_step
     if shares:
         found.append(
             RunFigure(
@@ -95,40 +147,82 @@ def figures_of(run: Run) -> list[RunFigure]:
                 "How often each component decides the step, along the inner runs of the last "
                 "recorded meta-round.",
                 lambda: draw_activation_by_step(shares, _middles(run, len(shares))),
-            )
-        )
-    summary = run.summary or {}
-    found += _FIGURES.get(kind_of(summary), lambda _: [])(summary)
-    by_step = _bounds_by_step(run)
-    if by_step:
-        found.append(
-            RunFigure(
-                "certificate",
-                "What Theorem 3.1 promises beside what was measured: a bound that holds lies above "
-                "the regret at every step.",
-                lambda: draw_regret_bounds(by_step),
+                "learned",
             )
         )
     return found
 
 
+def _trajectory_figures(found: Mapping[str, Any]) -> list[RunFigure]:
+    """Paths on a problem of two parameters, and how far from the start the geometry reckons."""
+    figures = []
+    if found:
+        figures.append(
+            RunFigure(
+                "trajectories",
+                "The paths of the optimisers from one start on one held-out problem; the fewer "
+                "steps to the minimum, the better.",
+                lambda: draw_trajectories(found),
+            )
+        )
+    if found.get("metric"):
+        figures.append(
+            RunFigure(
+                "divergence",
+                "Points that are equally far from the start, in the learned divergence and in the "
+                "Euclidean distance, each set around the same area. The learned sets are stretched "
+                "along the valleys of the loss, and so are its steps.",
+                lambda: draw_level_sets(found),
+                "learned",
+            )
+        )
+    return figures
+
+
+def _certificate_figures(certificate: Mapping[str, Any]) -> list[RunFigure]:
+    """Bounds beside the regret, at the end of the run and, where recorded, along it."""
+    figures, by_step = [], certificate.get("by_step")
+    if certificate.get("bounds"):
+        figures.append(
+            RunFigure(
+                "bounds",
+                "What the theory promises beside what was measured: a bound that holds lies right "
+                "of the regret, and the nearer the tighter.",
+                lambda: draw_bounds(certificate),
+                "certificate",
+            )
+        )
+    if isinstance(by_step, Mapping) and by_step.get("steps"):
+        figures.append(
+            RunFigure(
+                "certificate",
+                "What Theorem 3.1 promises beside what was measured: a bound that holds lies above "
+                "the regret at every step.",
+                lambda: draw_regret_bounds(by_step),
+                "certificate",
+            )
+        )
+    return figures
+
+
 def _curve_figures(curves: Mapping[str, Any]) -> list[RunFigure]:
     """One figure, or one for each task that was held out in turn."""
 
-    def one(stem: str, held_out: str, named: Mapping[str, Any]) -> RunFigure:
+    def one(stem: str, held_out: str | None, named: Mapping[str, Any]) -> RunFigure:
         banded = any(curve.get("low") for curve in named.values())
-        band = " Bands show the spread over runs." if banded else ""
+        band = " Bands show the range over runs." if banded else ""
+        task = "" if held_out is None else f", {held_out},"
         return RunFigure(
             stem,
-            f"Loss on the held-out task{held_out} against the number of updates; lower and further "
+            f"Loss on the held-out task{task} against the number of updates; lower and further "
             f"left is faster.{band}",
-            lambda: draw_learning_curves({**curves, "curves": named}),
+            lambda: draw_learning_curves({**curves, "curves": named, "task": held_out}),
         )
 
     if "tasks" not in curves:
-        return [one("curves", "", curves["curves"])] if curves["curves"] else []
+        return [one("curves", None, curves["curves"])] if curves["curves"] else []
     tasks = curves["tasks"].items()
-    return [one(f"curves-{slug(task)}", f", {clean(task)},", named) for task, named in tasks]
+    return [one(f"curves-{slug(task)}", clean(task), named) for task, named in tasks]
 
 
 def _few_shot_figures(summary: Mapping[str, Any]) -> list[RunFigure]:
@@ -198,13 +292,19 @@ _FIGURES = {
 }
 
 
-def write_figures(run: Run, folder: str | os.PathLike[str] | None = None) -> list[Path]:
+def write_figures(
+    run: Run,
+    folder: str | os.PathLike[str] | None = None,
+    figures: Sequence[RunFigure] | None = None,
+) -> list[Path]:
     """Writes every figure that a run allows, as SVG and PNG.
 
     **Arguments:**
 
     - `run`: a run folder that was read.
     - `folder`: where to; the run's own `figures` by default.
+    - `figures`: what `figures_of` returned, so that a page of the same figures need not draw them
+        again.
 
     **Returns:**
 
@@ -219,9 +319,8 @@ def write_figures(run: Run, folder: str | os.PathLike[str] | None = None) -> lis
     """
     target = run.folder / "figures" if folder is None else Path(folder)
     written: list[Path] = []
-    for figure in figures_of(run):
-        with drawing():
-            written += save(figure.draw(), target / figure.stem)
+    for figure in figures_of(run) if figures is None else figures:
+        written += write_pair(target / figure.stem, figure.svg, figure.png)
     return written
 
 
@@ -232,9 +331,3 @@ def _middles(run: Run, rows: int) -> list[float] | None:
     if not isinstance(steps, int) or steps <= rows:
         return None
     return [0.5 + (i + 0.5) * steps / rows for i in range(rows)]
-
-
-def _bounds_by_step(run: Run) -> Mapping[str, Any] | None:
-    certificate = (run.summary or {}).get("certificate") or {}
-    by_step = certificate.get("by_step")
-    return by_step if isinstance(by_step, Mapping) and by_step.get("steps") else None

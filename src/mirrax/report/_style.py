@@ -42,7 +42,7 @@ THEME = {
     SLATE: "--slate",
 }
 
-_ROUNDED = re.compile(rb"(\.\d\d)\d\d+")
+_BEYOND_HUNDREDTHS = re.compile(rb"(\.\d\d)\d\d+")
 WIDTH = 4.8  # inches; at a phone's 340 px the text is still about 9 px high
 _DASHES: tuple[Any, ...] = (
     (0, ()),
@@ -282,11 +282,21 @@ def to_svg(figure: "Figure") -> bytes:
     ...     to_svg(new_figure(2.0))[:5]
     b'<?xml'
     """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    # `savefig` gives the same bytes, but draws twice: once with nothing to draw on.
+    canvas = FigureCanvasSVG(figure)
+    canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     # A third of a large file is indentation, and digits beyond a hundredth of a point.
     lines = re.sub(rb"[ \t]*\n[ \t]*", b"\n", buffer.getvalue())
-    return re.sub(rb'(?<==")[^"]*', lambda value: _ROUNDED.sub(rb"\1", value[0]), lines)
+    return re.sub(rb'(?<==")[^"]*', lambda value: _rounded(value[0]), lines)
+
+
+def _rounded(value: bytes) -> bytes:
+    """The value of an attribute to hundredths of a point; factors of glyphs keep all digits."""
+    points, scale, factor = value.partition(b"scale(")
+    return _BEYOND_HUNDREDTHS.sub(rb"\1", points) + scale + factor
 
 
 def to_png(figure: "Figure") -> bytes:
@@ -304,8 +314,11 @@ def to_png(figure: "Figure") -> bytes:
     ...     to_png(new_figure(1.0))[1:4]
     b'PNG'
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+    figure.set_dpi(200)
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -330,13 +343,33 @@ def save(figure: "Figure", stem: str | os.PathLike[str]) -> tuple[Path, Path]:
     ...     [path.name for path in save(new_figure(1.0), Path(folder) / "empty")]
     ['empty.svg', 'empty.png']
     """
+    svg = to_svg(figure)
+    figure.set_layout_engine("none")  # what was laid out for the first stays for the second
+    return write_pair(stem, svg, to_png(figure))
+
+
+def write_pair(stem: str | os.PathLike[str], svg: bytes, png: bytes) -> tuple[Path, Path]:
+    """Writes one figure in both forms.
+
+    **Arguments:**
+
+    - `stem`: as for `save`.
+    - `svg`, `png`: the contents of the files.
+
+    **Returns:**
+
+    The two paths.
+
+    **Raises:**
+
+    - `MirraxError`: if they cannot be written.
+    """
     stem = Path(stem)
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MirraxError(f"cannot make the folder {stem.parent}: {explain(error)}") from error
-    svg, png = (stem.with_name(stem.name + ending) for ending in (".svg", ".png"))
-    write_atomically(svg, to_svg(figure))
-    figure.set_layout_engine("none")  # what was laid out for the first stays for the second
-    write_atomically(png, to_png(figure))
-    return svg, png
+    paths = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
+    for path, content in zip(paths, (svg, png), strict=True):
+        write_atomically(path, content)
+    return paths

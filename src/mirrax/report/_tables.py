@@ -27,6 +27,7 @@ _METRICS = {
     "test_accuracy": ("Test accuracy (%)", "higher"),
     "final_loss": ("Final training loss", "lower"),
     "log_loss_area": ("Mean log training loss", "lower"),
+    "steps": ("Steps to convergence", "lower"),
 }
 _NOT_METRICS = {"optimiser", "hyperparameters", "steps_to", "notes"}
 
@@ -165,12 +166,14 @@ def certificate_table(certificate: Mapping[str, Any]) -> Table:
     bounds = certificate.get("bounds") or {}
     rows += [_bound_row(f"Bound, {words(k)}", finite(v), regret) for k, v in bounds.items()]
     for key, value in certificate.items():
-        if key in {"regret", "bounds", "steps", "notes"} or finite(value) is None:
+        if key in {"regret", "bounds", "steps", "rate", "notes"} or finite(value) is None:
             continue
         rows.append(_bound_row(words(key).capitalize(), finite(value), None))
     notes = []
     if finite(certificate.get("steps")) is not None:
-        notes.append(f"Regret summed over {certificate['steps']:,} steps.")
+        rate = finite(certificate.get("rate"))
+        at = "" if rate is None else f" at rate {number(rate)}"
+        notes.append(f"Regret summed over {certificate['steps']:,} steps{at}.")
     if certificate.get("comparator"):
         notes.append(f"Compared with θ* = {clean(certificate['comparator'])}.")
     notes += [clean(note) for note in certificate.get("notes") or ()]
@@ -189,11 +192,12 @@ def assumption_table(certificate: Mapping[str, Any]) -> Table | None:
     **Arguments:**
 
     - `certificate`: with `assumptions`: name to `true`, `false`, `null` (not checked) or
-        `{"holds": …, "why": text}`.
+        `{"holds": …, "how": word, "why": text}`.
 
     **Returns:**
 
-    A `Table` of name, verdict and reason, or `None` where the certificate names no assumption.
+    A `Table` of name, verdict, how it is known where that is recorded, and reason; `None` where the
+    certificate names no assumption.
 
     >>> table = assumption_table({"assumptions": {"convexity": {"holds": False, "why": "an MLP"}}})
     >>> [cell.text for cell in table.rows[0]]
@@ -202,22 +206,30 @@ def assumption_table(certificate: Mapping[str, Any]) -> Table | None:
     assumptions = certificate.get("assumptions")
     if not isinstance(assumptions, Mapping) or not assumptions:
         return None
-    said = {True: "holds", False: "does not hold"}
-    rows = []
-    for name, entry in assumptions.items():
-        holds, why = entry, ""
-        if isinstance(entry, Mapping):
-            holds, why = entry.get("holds"), clean(entry.get("why") or "")
-        verdict = said.get(holds, "not checked") if isinstance(holds, bool) else "not checked"
-        label = words(name)
-        label = label[:1].upper() + label[1:]
-        rows.append((Cell(label, label), Cell(verdict, verdict), Cell(why or ABSENT, why)))
-    columns = (
-        Column("assumption", "Assumption"),
-        Column("verdict", "Verdict"),
-        Column("why", "Why"),
-    )
-    return Table("Assumptions of the theorem", columns, tuple(rows))
+    found = {
+        name: entry if isinstance(entry, Mapping) else {"holds": entry}
+        for name, entry in assumptions.items()
+    }
+    columns = [Column("assumption", "Assumption"), Column("verdict", "Verdict")]
+    body = [
+        [_word(words(name)[:1].upper() + words(name)[1:]) for name in found],
+        [_word(_verdict(entry.get("holds"))) for entry in found.values()],
+    ]
+    if any(entry.get("how") for entry in found.values()):
+        columns.append(Column("how", "Known by"))
+        body.append([_word(clean(entry.get("how") or ABSENT)) for entry in found.values()])
+    columns.append(Column("why", "Why"))
+    body.append([_word(clean(entry.get("why") or ABSENT)) for entry in found.values()])
+    rows = tuple(zip(*body, strict=True))
+    return Table("Assumptions of the theorem", tuple(columns), rows)
+
+
+def _verdict(holds: object) -> str:
+    return ("holds" if holds else "does not hold") if isinstance(holds, bool) else "not checked"
+
+
+def _word(text: str) -> Cell:
+    return Cell(text, None if text == ABSENT else text)
 
 
 def _comparison_title(summary: Mapping[str, Any]) -> str:

@@ -134,7 +134,7 @@ def as_record(certificate: RegretCertificate, task: str) -> dict[str, Any]:
         "status": plain["status"],
         "comparator": certificate.assumption("comparator").detail,
         "assumptions": {
-            item["name"]: {"holds": item["holds"], "why": f"{item['how']}: {item['detail']}"}
+            item["name"]: {"holds": item["holds"], "how": item["how"], "why": item["detail"]}
             for item in plain["assumptions"]
         },
         "notes": [f"Theorem 3.1 on this run: {plain['status']}."],

@@ -1,7 +1,9 @@
-r"""What was learned, as numbers: the rate of every parameter, for each component of a maximum.
+r"""What was learned, as numbers: rates and spectrum of every array, of each component of a maximum.
 
 A parameter's rate is `η` times the diagonal entry of the Jacobian of `∇ψ*`: the step along it for a
-gradient of one in it. What of the Jacobian changes from point to point is left out.
+gradient of one in it. The spectrum of an array is that of its block of `η ∇²ψ*`: the rates along
+its eigenvectors, which for a diagonal are the rates themselves. What of the Jacobian changes from
+point to point is left out.
 """
 
 from collections.abc import Mapping
@@ -22,6 +24,7 @@ from ..geometry import (
 )
 
 _BINS = 24
+_RANKS = 64  # eigenvalues of an array that are written down, at evenly spaced ranks
 
 
 def describe_geometry(
@@ -47,9 +50,10 @@ def describe_geometry(
     if isinstance(geometry, MaxOfDiagonals):
         for component in range(geometry.components):
             scale = jax.tree.map(lambda c, j=component: 1 / c[j], geometry.curvatures)
-            leaves += _leaves(scale, rate, roles, f" [component {component + 1}]")
+            leaves += _leaves(scale, scale, rate, roles, f" [component {component + 1}]")
     else:
-        leaves = _leaves(_scale(geometry, shapes or {}), rate, roles, "")
+        scale = _scale(geometry, shapes or {})
+        leaves = _leaves(scale, _spectrum(geometry, scale), rate, roles, "")
     return {"geometry": _name(geometry), "rate": rate, "leaves": leaves}
 
 
@@ -72,8 +76,18 @@ def _scale(geometry: object, shapes: Mapping[str, tuple[int, ...]]) -> PyTree:
     return {}
 
 
-def _leaves(scale: PyTree, rate: float, roles: PyTree | None, suffix: str) -> list[dict[str, Any]]:
+def _spectrum(geometry: object, scale: PyTree) -> PyTree:
+    """The eigenvalues of the same Jacobian, array by array; none where coordinates are learned."""
+    if isinstance(geometry, Kronecker):
+        return geometry.spectrum
+    return {} if isinstance(geometry, Transformed) else scale
+
+
+def _leaves(
+    scale: PyTree, spectrum: PyTree, rate: float, roles: PyTree | None, suffix: str
+) -> list[dict[str, Any]]:
     names = leaf_names(scale)
+    spectra = dict(zip(leaf_names(spectrum), jax.tree.leaves(spectrum), strict=True))
     by_name = {}
     if roles is not None:
         is_role = lambda node: isinstance(node, tuple)  # noqa: E731
@@ -98,4 +112,13 @@ def _leaves(scale: PyTree, rate: float, roles: PyTree | None, suffix: str) -> li
                 "histogram": {"edges": (10**edges).tolist(), "counts": counts.tolist()},
             }
         )
+        if name in spectra:
+            described[-1]["spectrum"] = _ranked(rate * np.asarray(spectra[name], dtype=float))
     return described
+
+
+def _ranked(values: np.ndarray) -> list[float]:
+    """From the largest to the smallest, both included, at evenly spaced ranks."""
+    falling = np.sort(values, axis=None)[::-1]
+    ranks = np.linspace(0, falling.size - 1, min(falling.size, _RANKS)).round().astype(int)
+    return falling[ranks].tolist()

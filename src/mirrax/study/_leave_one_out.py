@@ -130,12 +130,17 @@ def leave_one_out(
 
 
 def _curves(config: ImageStudy, cells: Mapping[str, Any]) -> dict[str, Any]:
-    """What `curves.json` holds: mean training losses of every method, task by task."""
+    """What `curves.json` holds: mean and range of the training losses of every method, by task."""
+
+    def band(curve: Any) -> dict[str, Any]:
+        # Cells that were made before ranges were kept, and are continued, have the mean alone.
+        return {"mean": curve} if isinstance(curve, list) else curve
+
     return {
         "metric": "training loss",
         "steps": curve_steps(config.steps, config.stride),
         "tasks": {
-            task: {name: {"mean": cell["curve"]} for name, cell in row.items()}
+            task: {name: band(cell["curve"]) for name, cell in row.items()}
             for task, row in cells.items()
         },
     }
@@ -181,7 +186,7 @@ def _cells(
             key=stream(seed, EVALUATE),
             advance=phase.share,
         )
-    return {name: {**row, "curve": curve["mean"]} for name, (row, curve) in found.items()}
+    return {name: {**row, "curve": curve} for name, (row, curve) in found.items()}
 
 
 def _learned(

@@ -314,7 +314,7 @@ def _write_trajectories(
     held_out: QuadraticTask,
     folder: RunFolder,
 ) -> None:
-    """The paths of every method on the first held-out task, S000 Fig. 1."""
+    """The paths of every method on the first held-out task, S000 Fig. 1, and the learned metric."""
     if len(config.flatness) != 2:
         return
     task = jax.tree.map(lambda leaf: leaf[0], held_out)
@@ -327,15 +327,15 @@ def _write_trajectories(
             continue
         path = _path(method, row["hyperparameters"], task, config)
         paths[row["optimiser"]], steps[row["optimiser"]] = path.tolist(), len(path) - 1
+    metric = jax.hessian(geometry.potential)(jnp.zeros_like(task.vector))
     data = {
         "matrix": np.asarray(task.matrix).tolist(),
         "vector": np.asarray(task.vector).tolist(),
         "trajectories": paths,
         "steps": steps,
+        "metric": np.asarray(metric).tolist(),
     }
     write_json(folder / "trajectories.json", data)
-    (folder / "figures").mkdir(exist_ok=True)
-    report.trajectories(data, folder / "figures" / "trajectories")
 
 
 def _path(

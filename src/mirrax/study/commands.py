@@ -222,13 +222,18 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
     del rest, command
     runs = [report.Run.read(path) for path in options.runs]
     console = _console(options)
-    figures = [str(path) for run in runs for path in report.write_figures(run)]
+    drawn = [report.figures_of(run) for run in runs]
+    figures = [
+        str(path)
+        for run, own in zip(runs, drawn, strict=True)
+        for path in report.write_figures(run, figures=own)
+    ]
     for run in runs:
         if not options.json:
             for table in report.summary_tables(run.summary or {}):
                 console.print(table)
     if options.html:
-        report.html(runs, options.html)
+        report.html(runs, options.html, figures=drawn)
         console.print(f"Page: {options.html}")
     if options.markdown:
         report.write_markdown(runs, options.markdown)
