@@ -37,6 +37,15 @@ def test_the_paper_s_bound_on_its_divergence_is_false():
     assert float(claimed) == pytest.approx(2.5, rel=1e-15)
 
 
+def test_near_a_kink_no_distance_bounds_the_divergence():
+    """S000 appendix B: `‖Δ‖² = 0.02` and `C² = 5`, so `C²r²/2 = 0.05`; the divergence is 30.01."""
+    geometry = MaxOfDiagonals(jnp.log(jnp.array([[1.0, 4.0], [4.0, 1.0]])) / 2)
+    start, moved = jnp.array([100.0, 99.9]), jnp.array([-0.1, 0.1])
+    assert float(jnp.sum(geometry.curvatures, axis=1)[0] * (moved @ moved) / 2) < 0.0501
+    # A difference of numbers of size 24,990.
+    assert float(geometry.divergence(start + moved, start)) == pytest.approx(30.01, rel=1e-12)
+
+
 SOLVES = [
     *((2, 3, 0.01), (3, 3, 3.0), (3, 2000, 0.05), (5, 40, 0.5)),
     *(slow(3, 50, 0.05), slow(8, 20, 0.5)),
