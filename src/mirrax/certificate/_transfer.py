@@ -11,7 +11,7 @@ so that the expected regret of a new task is at most the right side over `η`, p
 
 S000 prints this theorem for maxima of `N` diagonals, where it does not hold (error E9): `‖Δ‖ ≤ r`
 does not bound the divergence of a maximum near a kink (its eq. 14 fails at `M_1² = (1, 4)`,
-`M_2² = (4, 1)`), the complexity of a maximum is not bounded as in eq. 15, `1/η` is missing from
+`M_2² = (4, 1)`), eq. 15 bounds a maximum by a sum under negative signs too, `1/η` is missing from
 two terms, and so are the factor two of symmetrisation and the range `C²r²/2` in the last. No
 bound is offered for `N > 1`.
 """
