@@ -170,7 +170,7 @@ def test_adaptation_and_meta_gradient_agree_with_the_authors_code(variant, live,
 
 @pytest.mark.slow
 def test_official_start_adapts_like_maml_and_never_trains_its_heads(golden):
-    """Error E2: what depends on the random layers is zero; what is not agrees with the code."""
+    """What depends on the random layers is zero; what is not agrees with the code."""
     stored = golden("c03_blockiaf_official_own_init")
     z = tensors(stored, "z__")
     mirror_map = skeleton(z)
@@ -424,7 +424,7 @@ def test_only_bounded_scales_leave_the_inverse_a_modulus():
 
 
 def test_it_is_not_a_gradient_map():
-    """Oracle 6, error E1: the law that every potential obeys, broken by conditioners that vary."""
+    """The law that every potential obeys, broken by conditioners that vary."""
     assert not issubclass(BlockIAF, AbstractGeometry)
     case = Case("BlockIAF", lambda rng: conditioned())
     z = noise(TEMPLATE, 13)

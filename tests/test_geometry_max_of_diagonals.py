@@ -29,7 +29,7 @@ def gap(geometry, dual):
 
 
 def test_the_paper_s_bound_on_its_divergence_is_false():
-    """Error E9: `B(θ*‖θ_1) ≤ max_j ½‖θ* − θ_1‖²_{M_j}`, eq. 14 of S000, fails across a kink."""
+    """`B(θ*‖θ_1) ≤ max_j ½‖θ* − θ_1‖²_{M_j}`, eq. 14 of S000, fails across a kink."""
     geometry = MaxOfDiagonals(jnp.log(jnp.array([[1.0, 4.0], [4.0, 1.0]])) / 2)
     solution, start = jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0])
     assert float(geometry.divergence(solution, start)) == pytest.approx(4.0, rel=1e-15)

@@ -70,3 +70,10 @@ def test_a_statement_names_tests_that_exist(anchor):
 @pytest.mark.parametrize("anchor", ENTRIES)
 def test_names_of_the_library_exist(anchor):
     assert unknown_names(field(anchor, "Library")) == []
+
+
+def test_references_to_statements_lead_to_them():
+    files = [*(ROOT / "src").rglob("*.py"), *DOCS.rglob("*.md"), ROOT / "README.md"]
+    text = "\n".join(file.read_text() for file in files)
+    named = set(re.findall(r"papers\.md#(s00[\w-]+)", text))
+    assert len(named) > 10 and named <= set(ANCHORS)

@@ -104,7 +104,7 @@ def test_along_a_trajectory():
 
 
 def test_theorem_1_is_refuted():
-    """The numbers of error E1: by the theorem all would be positive, but the integral zero."""
+    """By Theorem 1 of S004 all would be positive, but the integral zero."""
     found = theorem1_counterexample()
     assert found.monotonicity == -9 and found.loop_integral == -40
     assert_allclose(found.eigenvalues, (-4.5, 5.5), rtol=EXACT)
