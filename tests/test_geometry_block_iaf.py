@@ -16,6 +16,7 @@ import laws
 import nchw
 from geometries import Case
 from mirrax.geometry import AbstractGeometry, BlockIAF
+from mirrax.models import conv4
 from repeats import slow
 
 ORDER = [
@@ -169,7 +170,7 @@ def test_adaptation_and_meta_gradient_agree_with_the_authors_code(variant, live,
 
 @pytest.mark.slow
 def test_official_start_adapts_like_maml_and_never_trains_its_heads(golden):
-    """Error E2: what depends on the random layers is zero; what is not agrees with the code."""
+    """What depends on the random layers is zero; what is not agrees with the code."""
     stored = golden("c03_blockiaf_official_own_init")
     z = tensors(stored, "z__")
     mirror_map = skeleton(z)
@@ -403,8 +404,27 @@ def test_paper_heads_all_train_within_two_steps():
     assert still("official", 1) == [True] * 10
 
 
+def test_arrays_of_one_axis_are_a_half_percent_of_the_paper_s_network():
+    """What the official start leaves to be conditioned, of 121,093 parameters: 3·3·64 + 5."""
+    model = conv4((84, 84, 3), 5)
+    sizes = {name: np.prod(shape) for name, shape in model.leaf_shapes.items()}
+    vectors = [n for block in model.blocks[1:] for n in block if len(model.leaf_shapes[n]) == 1]
+    assert sum(sizes[name] for name in vectors) == 581 < 0.005 * sum(sizes.values())
+
+
+def test_only_bounded_scales_leave_the_inverse_a_modulus():
+    """`x = z σ(s)` with one large `s`: `1/σ(s)` is at least ½, or as small as one likes."""
+    for variant, least in (("paper", 0.5), ("official", np.exp(-30.0))):
+        start = small(variant)
+        raw = jax.tree.map(lambda leaf: jnp.full_like(leaf, 30.0), start.raw_scale)
+        mirror_map = eqx.tree_at(lambda m: m.raw_scale, start, raw)
+        ones = jax.tree.map(jnp.ones_like, noise(TEMPLATE, 0))
+        dual = eqx.filter_jit(BlockIAF.to_dual)(mirror_map, ones)
+        assert_allclose(dual["conv_0"]["bias"], least, rtol=1e-12)
+
+
 def test_it_is_not_a_gradient_map():
-    """Oracle 6, error E1: the law that every potential obeys, broken by conditioners that vary."""
+    """The law that every potential obeys, broken by conditioners that vary."""
     assert not issubclass(BlockIAF, AbstractGeometry)
     case = Case("BlockIAF", lambda rng: conditioned())
     z = noise(TEMPLATE, 13)

@@ -29,12 +29,21 @@ def gap(geometry, dual):
 
 
 def test_the_paper_s_bound_on_its_divergence_is_false():
-    """Error E9: `B(θ*‖θ_1) ≤ max_j ½‖θ* − θ_1‖²_{M_j}`, eq. 14 of S000, fails across a kink."""
+    """`B(θ*‖θ_1) ≤ max_j ½‖θ* − θ_1‖²_{M_j}`, eq. 14 of S000, fails across a kink."""
     geometry = MaxOfDiagonals(jnp.log(jnp.array([[1.0, 4.0], [4.0, 1.0]])) / 2)
     solution, start = jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0])
     assert float(geometry.divergence(solution, start)) == pytest.approx(4.0, rel=1e-15)
     claimed = geometry.potential(solution - start)
     assert float(claimed) == pytest.approx(2.5, rel=1e-15)
+
+
+def test_near_a_kink_no_distance_bounds_the_divergence():
+    """S000 appendix B: `‖Δ‖² = 0.02` and `C² = 5`, so `C²r²/2 = 0.05`; the divergence is 30.01."""
+    geometry = MaxOfDiagonals(jnp.log(jnp.array([[1.0, 4.0], [4.0, 1.0]])) / 2)
+    start, moved = jnp.array([100.0, 99.9]), jnp.array([-0.1, 0.1])
+    assert float(jnp.sum(geometry.curvatures, axis=1)[0] * (moved @ moved) / 2) < 0.0501
+    # A difference of numbers of size 24,990.
+    assert float(geometry.divergence(start + moved, start)) == pytest.approx(30.01, rel=1e-12)
 
 
 SOLVES = [

@@ -272,7 +272,7 @@ MUTANTS: dict[str, tuple[Any, dict[str, Callable[..., Any]], tuple[str, ...]]] =
         {"is_quadratic": lambda right: True},
         ("quadratic",),
     ),
-    "min m for the modulus min m² (error E8)": (
+    "min m for the modulus min m²": (
         diagonal,
         {"strong_convexity": lambda right: jnp.sqrt(right.strong_convexity())},
         ("strong_convexity",),

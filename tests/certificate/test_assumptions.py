@@ -99,6 +99,15 @@ def test_a_loss_that_is_not_convex_is_caught_whatever_is_declared(convex):
     assert "steps (worst gap" in certificate.assumption("convex losses").detail
 
 
+def test_theorem_3_1_is_false_without_convexity():
+    """`(θ² − 1)²` from 0, where it is stationary: the regret is `T`, the bound stays `1/(2η)`."""
+    problem = Problem(lambda x, *_: (x[0] ** 2 - 1) ** 2, Repeat(None), jnp.ones(1))
+    certificate = certify(MirrorDescent(0.5), Prior(Euclidean(), jnp.zeros(1)), problem)
+    assert float(certificate.regret) == 20
+    assert float(certificate.bound("Theorem 3.1").value) == 1
+    assert {bound.status for bound in certificate.bounds} == {"not claimed"}
+
+
 @pytest.mark.slow
 def test_the_printed_step_across_a_kink_is_flagged():
     exact = certify(MirrorDescent(0.2), KINK, convex=True)

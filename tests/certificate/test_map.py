@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
 
 from mirrax.certificate import symmetry_of_map, theorem1_counterexample
-from mirrax.geometry import BlockIAF, ConvexPotential
+from mirrax.geometry import AbstractMirrorMap, BlockIAF, ConvexPotential
 
 ROLES = {layer: {"weight": ("in", "out"), "bias": ("out",)} for layer in ("dense_0", "dense_1")}
 TEMPLATE = {
@@ -104,7 +104,7 @@ def test_along_a_trajectory():
 
 
 def test_theorem_1_is_refuted():
-    """The numbers of error E1: by the theorem all would be positive, but the integral zero."""
+    """By Theorem 1 of S004 all would be positive, but the integral zero."""
     found = theorem1_counterexample()
     assert found.monotonicity == -9 and found.loop_integral == -40
     assert_allclose(found.eigenvalues, (-4.5, 5.5), rtol=EXACT)
@@ -121,3 +121,27 @@ def test_large_maps_need_a_key():
         symmetry_of_map(
             random_map("ConvexPotential"), noise(TEMPLATE, 0), key=jax.random.key(0), probes=0
         )
+
+
+class Lower(AbstractMirrorMap):
+    """`g(z) = J z` with a triangular `J`."""
+
+    jacobian: jax.Array
+
+    def to_primal(self, dual):
+        return self.jacobian @ dual
+
+    def to_dual(self, primal):
+        return jnp.linalg.solve(self.jacobian, primal)
+
+
+@pytest.mark.parametrize("share", [0.999, 2.5])
+def test_a_triangular_map_is_monotone_if_its_coupling_is_below_its_scales(share):
+    """`vᵀJv ≥ (min σ − ‖C‖₂)‖v‖²` for a coupling `C`; without it there is no such bound."""
+    rng, smallest = np.random.default_rng(0), []
+    for _ in range(20):
+        scales, coupling = rng.uniform(0.3, 1, 4), np.tril(rng.normal(size=(4, 4)), -1)
+        coupling *= share * scales.min() / np.linalg.norm(coupling, 2)
+        found = symmetry_of_map(Lower(jnp.asarray(np.diag(scales) + coupling)), jnp.ones(4))
+        smallest.append(float(found.smallest))
+    assert (min(smallest) > 0) == (share < 1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mirrax.certificate import gap_certificate
+from mirrax.certificate import gap_certificate, rate_with_hints
 from mirrax.online import FTRL, ConvexMeta, last_gradient, linear_weights
 from mirrax.study._online_bounds import (
     LOSSES,
@@ -89,3 +89,65 @@ def test_the_parts_by_hand():
     assert not found.preserves_regret
     assert_allclose([found.rule_smoothness, found.hint_smoothness], [1, 1], rtol=1e-15)
     assert_allclose(found.ratio, 4 / expected[1], rtol=1e-15)
+
+
+def algorithm_4(smoothness, radius, rates):
+    """The gap of Algorithm 4 with `Φ = w`, `α_t = t` and the last hint on `½Lx²`, `|w| ≤ w_1`."""
+    point, average, total = radius, 0.0, 0.0
+    for t, rate in enumerate(rates, start=1):
+        average += 2 / (t + 1) * (point - average)
+        slope = smoothness * average
+        total += t * slope
+        point = float(np.clip(radius - rate * (total + (t + 1) * slope), -radius, radius))
+    return smoothness * average**2 / 2
+
+
+@pytest.mark.parametrize(
+    ("smoothness", "radius", "rounds", "squared"), [(1.0, 6.0, 2, False), (1e-3, 0.5, 20, True)]
+)
+def test_the_printed_corollary_1_is_no_bound(smoothness, radius, rounds, squared):
+    """`β_t = (t−1)/(2t)` and `4L diam/(T²−1)`: the diameter must be squared, and `L` be in `β`.
+
+    The rule is `Φ = w`, so `λ̃ = 1`, and `w* = x* = 0` preserves regret.
+    """
+    printed = algorithm_4(smoothness, radius, [(t - 1) / (2 * t) for t in range(1, rounds + 1)])
+    diameter = 2 * radius
+    bound = 4 * smoothness * (diameter**2 if squared else diameter) / (rounds**2 - 1)
+    assert printed > 1.1 * bound
+    ours = algorithm_4(smoothness, radius, [1 / (4 * smoothness)] * rounds)
+    assert ours <= float(rate_with_hints(1.0, smoothness, radius, rounds))
+
+
+def test_the_smoothness_of_a_rule_is_between_two_points():
+    """S002 §2 bounds `DΦ(x)ᵀ∇f(x)`, which can vanish where `DΦ(x̄_{t−1})ᵀ∇f(x̄_t)` does not."""
+
+    def loss(x):
+        return x @ x / 2
+
+    def turned(x, w):
+        return w * jnp.array([-x[1], x[0]])
+
+    point = jnp.array([0.3, -2.0])
+    assert jax.jvp(lambda w: loss(point) + point @ turned(point, w), (1.0,), (1.0,))[1] == 0
+    assert smoothness_of(turned, loss, jnp.array([1.0, 0.0]), jnp.array(0.5)) == 1
+    # Of elementwise rates it is the largest squared gradient: ten times as far, a hundred times.
+    near, far = (
+        smoothness_of(
+            lambda x, w: x - w * jax.grad(loss)(x), loss, jnp.full(1, x), jnp.full(1, 0.1)
+        )
+        for x in (1.0, 10.0)
+    )
+    assert_allclose([near, far], [1, 100], rtol=1e-14)
+
+
+def smoothness_of(rule, loss, start, meta):
+    method = ConvexMeta(rule, FTRL(1e-3))
+    state, rounds = method.run(loss, method.init(start, meta), 1)
+    found = gap_certificate(
+        method,
+        *(state, rounds, loss),
+        optimum=jnp.zeros_like(start),
+        comparator=meta,
+        smoothness=1.0,
+    )
+    return found.rule_smoothness

@@ -1,5 +1,7 @@
 """Theorem 4.1, corrected for one diagonal: it holds against an adversarial choice of geometry."""
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,3 +74,23 @@ def test_it_scales_like_the_divergence():
 def test_misuse_is_refused(geometry, options, message):
     with pytest.raises(ValueError, match=message):
         transfer_bound(geometry, jnp.array([[0.6, 0.0], [0.0, 0.8]]), **(OPTIONS | options))
+
+
+def test_a_sum_does_not_bound_a_maximum_under_every_sign():
+    """S000 eq. 15, `N = 2`, `C = 1`: false for the signs (+, +, −), right on the average of all.
+
+    The tasks are `Δ² = (1, 0), (0, 1), (1, 1)`. By hand: `m_1² = (1, 0)`, `m_2² = (0, 1)` make
+    `1 + 1 − 1 = 1` of the maxima, while the sum `Σ_j ⟨m_j², (1, 0) + (0, 1) − (1, 1)⟩` is zero for
+    all. A grid over both weights looks for the suprema.
+    """
+    squares = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    ticks = np.linspace(0, 1, 11)
+    weights = np.array([(a, b) for a in ticks for b in ticks if a + b <= 1 + 1e-12])
+    single = weights @ squares.T
+    larger = np.maximum(single[:, None], single[None])
+    signs = np.array(list(itertools.product([1, -1], repeat=3)))
+    maxima = (larger @ signs.T).max((0, 1))
+    sums = 2 * (single @ signs.T).max(0)
+    at = signs.tolist().index([1, 1, -1])
+    np.testing.assert_allclose([maxima[at], sums[at]], [1, 0], atol=1e-15)
+    np.testing.assert_allclose([maxima.mean(), sums.mean()], [1, 1.5], rtol=1e-15)

@@ -91,6 +91,22 @@ def test_mirror_descent_converges_to_the_bregman_projection(projection):
     np.testing.assert_allclose(run[-1], theta, rtol=SAME)
 
 
+def test_an_isolated_minimiser_does_not_move_with_the_geometry():
+    """Case 1: `½(θ − 1)²` from 0 ends at 1 for every `m`, yet `½m²(θ* − θ_1)²` has slope `m`."""
+    m, problem = jnp.array([1.5]), Problem(lambda x, *_: jnp.sum((x - 1) ** 2) / 2, Repeat(None))
+    prior = Prior(Diagonal(jnp.log(m)), jnp.zeros(1))
+
+    def slope(estimator, objective):
+        state = estimator.init(MirrorDescent(0.5), prior)
+        found = estimator.estimate(objective, MirrorDescent(0.5), prior, problem, state, key=KEY)
+        return found[1].geometry.log_diagonal / m
+
+    for estimator in (Direct(300), Reverse(300)):
+        np.testing.assert_allclose(slope(estimator, Outer()), m, rtol=SAME)
+    moved = slope(Reverse(300), Outer(jnp.array([3.0])))
+    np.testing.assert_allclose(moved, [0.0], atol=SAME)
+
+
 @pytest.mark.parametrize("outer", ["bregman", "validation"])
 def test_the_envelope_in_the_overparameterised_case(projection, outer):
     """At convergence the whole derivative of the divergence is direct; that of a loss is not."""

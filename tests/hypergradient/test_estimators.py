@@ -283,6 +283,28 @@ def test_memory_grows_with_the_root_of_the_steps_only_with_checkpoints():
     assert 50 < plain <= 110, "without checkpoints it grows with the steps"
 
 
+def operations(estimator, count):
+    """Arithmetic of a compiled hypergradient of `count` learned numbers, the loop counted once."""
+    start, inner = jnp.zeros(count), MirrorDescent(0.1)
+    problem = Problem(lambda x, *_: jnp.sum(jnp.tanh(x - 1) ** 2), Repeat(None), start)
+
+    def slope(log_m):
+        prior = Prior(Diagonal(log_m), start)
+        state = estimator.init(inner, prior)
+        return estimator.estimate(RegretBound(0.1), inner, prior, problem, state, key=KEY)[1]
+
+    return jax.jit(slope).lower(start).compile().cost_analysis()["flops"]
+
+
+def test_only_forward_pays_for_every_learned_number():
+    """Four times the parameters, and learned numbers: a run of four times, and of sixteen."""
+    reverse, forward = (
+        operations(estimator, 256) / operations(estimator, 64)
+        for estimator in (Reverse(8), Forward(8))
+    )
+    assert 3.9 < reverse < 4.1 and 15 < forward < 17
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

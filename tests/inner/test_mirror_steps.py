@@ -109,6 +109,76 @@ def test_max_of_diagonals_reproduces_exact_and_printed_trajectories(golden, coun
     assert np.abs(np.asarray(exact.last - printed.last)).max() > 1e-3, "the two must differ here"
 
 
+def test_the_printed_step_across_a_kink_misses_the_minimum():
+    """S000 eq. 7–8 by hand: the largest component changes during the step."""
+    geometry = MaxOfDiagonals(jnp.log(jnp.array([[1.0, 4.0], [4.0, 1.0]])) / 2)
+    start, gradient = jnp.array([1.0, 0.9]), jnp.array([0.8, 0.0])
+
+    def step(rule):
+        return run(rule(1.0), Prior(geometry, start), gradient, 1, linear).last
+
+    def worth(x):
+        return gradient @ x + geometry.divergence(x, start)
+
+    # The dual (4, 0.9) − (0.8, 0) ends where both components are equal: 5 a = 3.2 + 0.9.
+    exact, printed = step(MirrorDescent), step(PreconditionedDescent)
+    np.testing.assert_allclose(exact, [0.82, 0.82], rtol=4e-16)
+    np.testing.assert_allclose(printed, [0.8, 0.9], rtol=4e-16)
+    assert int(geometry.active(start)) == 1 and int(geometry.active(printed)) == 0
+    # −1.681 and −1.43, and the value 2.405 that both leave out.
+    np.testing.assert_allclose([worth(exact), worth(printed)], [0.724, 0.975], rtol=1e-14)
+
+
+def linear(x, shared, gradient):
+    del shared
+    return gradient @ x
+
+
+@pytest.mark.parametrize(
+    ("halves", "doubled", "rate"),
+    [(1, 1.0, 0.1), (2, 1.0, 0.2), (2, 2.0, 0.1)],
+    ids=["A.1", "eq. 1 with half a square", "eq. 1 and 6"],
+)
+def test_conventions_of_s000_for_the_factor_of_two(halves, doubled, rate):
+    """`argmin ⟨g, θ⟩ + D(θ‖θ_t)/(halves·η)`, `η = 0.1`, is the step of mirror descent at `rate`.
+
+    With `½θᵀM²θ`, eq. 1's `1/(2η)` means twice the step of appendix A.1; with eq. 6's `θᵀM²θ`, the
+    same one.
+    """
+    diagonal = Diagonal(jnp.log(jnp.array([1.0, 2.0])))
+    potential = Scaled(diagonal, jnp.log(doubled))
+    start, gradient = jnp.array([1.0, 1.0]), jnp.array([1.0, 1.0])
+    reached = run(MirrorDescent(rate), Prior(diagonal, start), gradient, 1, linear).last
+    np.testing.assert_allclose(reached, 1 - rate * np.array([1.0, 0.25]), rtol=1e-15)
+    slope = jax.grad(lambda x: gradient @ x + potential.divergence(x, start) / (halves * 0.1))
+    np.testing.assert_allclose(slope(reached), [0.0, 0.0], atol=1e-14)
+
+
+def test_the_loss_as_its_own_geometry_is_minimised_by_a_rate_of_one_only():
+    """S004 §3.1: `h = ℓ` leaves `1 − α` of the distance, not nothing."""
+    m, target, start = jnp.array([0.5, 3.0]), jnp.array([1.0, -2.0]), jnp.array([4.0, 4.0])
+    prior = Prior(Diagonal(jnp.log(m)), start)
+    for rate in (1.0, 0.01):
+        last = run(MirrorDescent(rate), prior, (m**2, target), 1, separable).last
+        np.testing.assert_allclose(last, target + (1 - rate) * (start - target), rtol=1e-14)
+
+
+def test_eq_5_with_the_loss_as_potential_is_the_loss_at_a_rate_of_one():
+    """`lin ℓ + (ℓ − lin ℓ)/α` from 2, on two wells: least at the minimiser only for `α = 1`."""
+
+    def loss(x):
+        return (x**2 - 1) ** 2 + x / 4
+
+    grid = np.linspace(-2, 3, 5001)
+    tangent = loss(2.0) + (4 * 2.0 * (2.0**2 - 1) + 0.25) * (grid - 2.0)
+
+    def least(rate):
+        return grid[np.argmin(tangent + (loss(grid) - tangent) / rate)]
+
+    assert least(1.0) == grid[np.argmin(loss(grid))] < -1
+    assert least(0.5) > 1
+
+
 @pytest.mark.parametrize("row", [0, 1])
 def test_entropy_is_exponentiated_gradient(golden, row):
     c09 = golden("c09_entropy_simplex")

@@ -363,6 +363,16 @@ def test_warpgrad_along_a_path(golden, mode, ahead, first_order):
     assert_close(mean, {n: reference[f"{mode}_grad_mean__{n}"] for n in omega})
 
 
+def test_the_published_warpgrad_holds_the_inner_gradient(golden):
+    """What the code returned, in the mode it calls exact, when it was run."""
+    reference = golden("c05_warpgrad_trajectory")
+    for name, least in (("w1", 0.08), ("w2", 0.13)):
+        official = reference[f"official_exact_bsz1__{name}"]
+        detached, exact = (reference[f"{kind}_grad_mean__{name}"] for kind in ("detached", "exact"))
+        np.testing.assert_allclose(official, detached, rtol=0, atol=1e-15 * np.abs(exact).max())
+        assert np.linalg.norm(official - exact) > least * np.linalg.norm(exact)
+
+
 def test_leap(golden):
     reference = golden("c05_warpgrad_trajectory")
     points, *_ = warpgrad(reference)

@@ -172,6 +172,34 @@ def test_classical_methods_on_a_soft_maximum(method, recursion):
     near(made.average, np.stack(recursion(jax.jit(jax.grad(loss)), smoothness, start, steps)))
 
 
+def test_the_printed_hint_is_nesterov_s_up_to_a_factor_only():
+    """S002 §5: the gradient step is `2βt/(t+1)`, which changes with `t`; Nesterov's is `1/L`."""
+    loss, smoothness = soft_maximum()
+    start, beta = jnp.array([1.0, -2.0, 0.5, 3.0]), 0.5 / smoothness
+    method = ConvexMeta(play, FTRL(beta, linear_weights), last_gradient)
+    _, made = rounds_of(method, loss, start, start, 20)
+    count = np.arange(1, 21)[:, None]
+    sums = np.cumsum(count * np.asarray(made.slope), axis=0)
+    share, step = 2 / (count[1:] + 1), 2 * beta * count[1:] / (count[1:] + 1)
+    coupled = (1 - share) * made.average[:-1] + share * (start - beta * sums[:-1])
+    near(made.average[1:], coupled - step * made.slope[:-1])
+
+
+@pytest.mark.parametrize("optimum", [0.0, 1.0])
+def test_a_rule_without_the_point_itself_lands_on_zero(optimum):
+    """S002 §2 and §7 together, `Φ(x, w) = w ⊙ ∇f(x)`: with `w_1 = 0` it need not look at `f`."""
+
+    def loss(x):
+        return jnp.sum((x - optimum) ** 2)
+
+    def first_average(rule):
+        state = ConvexMeta(rule, FTRL(0.1)).init(jnp.full(2, 4.0), jnp.zeros(2))
+        return ConvexMeta(rule, FTRL(0.1)).step(loss, state)[1].average.tolist()
+
+    assert first_average(lambda x, w: w * jax.grad(loss)(x)) == [0, 0]
+    assert first_average(lambda x, w: x - w * jax.grad(loss)(x)) == [4, 4]
+
+
 def lessard(x):
     """A function on which momentum without optimism oscillates (Lessard et al. 2016), `L = 25`."""
     x = x[0]

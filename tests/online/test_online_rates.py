@@ -118,6 +118,29 @@ def test_the_optimistic_sum_telescopes(golden, kind):
         assert_near(data["c2_telescoped_w"][:60], rates)
 
 
+def test_printed_signs_climb_until_nothing_moves():
+    """S002 §7: `x + w ⊙ G` and `w − β G ⊙ G⁺` on `θ²` from 4, beside `online_sgd` on the same."""
+    x, w, losses = 4.0, 0.01, []
+    for _ in range(60):
+        losses.append(x**2)
+        ahead = x + w * 2 * x
+        x, w = ahead, max(w - 1e-4 * (2 * x) * (2 * ahead), 0.0)
+    assert w == 0 and np.all(np.diff(losses) >= 0)
+    assert losses[:2] == pytest.approx([16, 16.6464]) and losses[2] == losses[-1] > 16.8
+    ours = run(online_sgd(0.01, 1e-4), jnp.array([4.0]), lambda x: jnp.sum(x**2), 60)[0]
+    assert np.all(np.diff(ours[:, 0] ** 2) < 0) and ours[-1, 0] ** 2 < 1e-2
+
+
+def test_a_rate_without_beta_on_every_product_is_lost_at_once():
+    """S002 §7.2, the printed parenthesis: `G ⊙ G` is taken off unscaled, 64 of 0.01."""
+    g, ahead = 8.0, 2 * 4.0 * (1 - 0.02)
+    assert max(0.01 + 1e-4 * ahead * (g + ahead) - g * g, 0.0) == 0
+    ours = online_sgd(0.01, 1e-4, optimistic=True)
+    rates = run(ours, jnp.array([4.0]), lambda x: jnp.sum(x**2), 2)[1]
+    expected = 0.01 + 1e-4 * (ahead * (g + ahead) - g * g)
+    np.testing.assert_allclose(rates[1], [expected], rtol=1e-14)
+
+
 @pytest.mark.parametrize("make", [online_sgd, online_adagrad])
 @pytest.mark.parametrize("per", ["element", "leaf", "all"])
 def test_the_increment_is_the_derivative_along_the_rates(make, per):

@@ -5,12 +5,13 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from mirrax import report
 from mirrax._errors import MirraxError
-from mirrax.report import Run, Table
+from mirrax.report import S004_TABLE1, Run, Table
 
 
 def cells(table: Table, key: str) -> dict[str, Any]:
@@ -200,6 +201,26 @@ def test_ours_stands_above_the_paper_with_both_protocols(summary):
     assert "neither with ours nor with one another" in notes
     assert "Ours, 1-shot: glyphs, conv4-32. Standard protocol: 5-way 1-shot" in notes
     assert "Ours, 5-shot" in notes and "our ± is the half-width of a 95% interval" in notes
+
+
+def test_the_paper_s_intervals_belong_to_different_numbers_of_query_images():
+    """`± 1.96 s/√n`, and no task of `q` images spreads by less than `√(p(1 − p)/q)`.
+
+    The interval of MetaCurvature is too narrow for the five query images that the official code
+    draws for the paper's own row, even over the 600 tasks of older papers.
+    """
+    rows = S004_TABLE1["rows"]
+
+    def spread(name, tasks):
+        mean, interval = rows[name][0]
+        share = mean / 100
+        return interval / 100 * np.sqrt(tasks) / 1.96, np.sqrt(share * (1 - share) / 5)
+
+    for name, tasks in (("blockIAF (official)", 1000), ("MAML", 600)):
+        found, least = spread(name, tasks)
+        assert least < found < 1.05 * least
+    found, least = spread("MetaCurvature", 600)
+    assert found < 0.5 * least
 
 
 @pytest.mark.parametrize("shots", [(1, 1), (10,), (None,)])

@@ -10,8 +10,8 @@ For convex losses, a `λ`-strongly convex potential and mirror steps with one ra
 
 for every comparator `u`. (On the simplex the local norm of the entropy is another bound, and may
 exceed the one below it.) A guarantee is claimed only where each assumption of a bound is known
-before the run, by construction or by declaration, and the run does not contradict it (error E11).
-What was only measured supports a statement about this run, no more.
+before the run, by construction or by declaration, and the run does not contradict it
+(papers.md#s000-theorem-3-1). What was only measured supports a statement about this run, no more.
 """
 
 import math

@@ -5,7 +5,8 @@ positive semi-definite everywhere. A step `z ← z − η ∇ℓ(g(z))` changes 
 `−η ∇ℓᵀ J ∇ℓ` to first order, so it descends for small `η` wherever `sym J = (J + Jᵀ)/2` is
 positive definite, potential or not; where `sym J` has a negative eigenvalue there are gradients
 along which every step ascends. Theorem 1 of S004 claims monotonicity for autoregressive maps with a
-positive diagonal; `theorem1_counterexample` computes why it fails. Source: spec A8, error E1.
+positive diagonal; `theorem1_counterexample` computes why it fails. Source: spec A8,
+papers.md#s004-theorem-1.
 """
 
 import equinox as eqx

@@ -10,7 +10,7 @@ where `R_w = Σ α_t ⟨g_t, w_t − w*⟩` is bounded by the leader's eq. 5, an
 `C = Σ α_t ⟨∇f(x̄_t), Φ(x̄_{t−1}, w*) − x*⟩` is what the rule at `w*` loses against `x*`. "Preserving
 regret" (Definition 1) means `C(w*) ≤ 0`; here `C` is computed, so that the bound holds without it.
 Sources: S002 eq. 5–8, with the sum over `t` that eq. 6 lacks and the factors of Theorem 1 and
-Corollary 1 corrected (errors E18, E19; spec C3, C4).
+Corollary 1 corrected (papers.md#s002-corollary-1; spec C3, C4).
 """
 
 from collections.abc import Callable

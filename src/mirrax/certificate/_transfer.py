@@ -9,11 +9,11 @@ McDiarmid's inequality, for `n` independent tasks and with probability at least 
 
 so that the expected regret of a new task is at most the right side over `η`, plus `ηTL²/(2λ)`.
 
-S000 prints this theorem for maxima of `N` diagonals, where it does not hold (error E9): `‖Δ‖ ≤ r`
-does not bound the divergence of a maximum near a kink (its eq. 14 fails at `M_1² = (1, 4)`,
-`M_2² = (4, 1)`), the complexity of a maximum is not bounded as in eq. 15, `1/η` is missing from
-two terms, and so are the factor two of symmetrisation and the range `C²r²/2` in the last. No
-bound is offered for `N > 1`.
+S000 prints this theorem for maxima of `N` diagonals, where it does not hold
+(papers.md#s000-theorem-4-1): `‖Δ‖ ≤ r` does not bound the divergence of a maximum near a kink (its
+eq. 14 fails at `M_1² = (1, 4)`, `M_2² = (4, 1)`), eq. 15 bounds a maximum by a sum under negative
+signs too, `1/η` is missing from two terms, and so are the factor two of symmetrisation and the
+range `C²r²/2` in the last. No bound is offered for `N > 1`.
 """
 
 import dataclasses
@@ -87,7 +87,7 @@ def transfer_bound(
     - `ValueError`: if the geometry is not a `Diagonal`, a number is not positive, or `radius` or
       `size` is exceeded.
 
-    Source: S000 Theorem 4.1 with the corrections above; spec E9.
+    Source: S000 Theorem 4.1 with the corrections above.
 
     >>> geometry = Diagonal.like(jnp.zeros(2))
     >>> bound = transfer_bound(geometry, jnp.ones((100, 2)), rate=0.5, steps=10, lipschitz=1.0,

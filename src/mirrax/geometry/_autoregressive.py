@@ -92,9 +92,9 @@ def want_decoder(shape: Shape, *, live: bool) -> Decoder:
     - `shape`: the shape of the view.
     - `live`: whether the heads are live: with all factors zero (the official start) the gradient
       of every factor contains another one, so that heads with two modes or more never move
-      (error E2). A live head has zeros in its last factor only, whose own gradient is not zero,
-      and the hidden layers before it a small positive bias: arrays of few entries have codes of one
-      or two units, and where these are off, all after them would be off for good.
+      (papers.md#s004-heads). A live head has zeros in its last factor only, whose own gradient is
+      not zero, and the hidden layers before it a small positive bias: arrays of few entries have
+      codes of one or two units, and where these are off, all after them would be off for good.
     """
     sizes = [halved(shape, times) for times in reversed(range(HALVINGS + 1))]
     bias = 0.1 if live else 0.0

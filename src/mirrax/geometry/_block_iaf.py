@@ -4,9 +4,11 @@ Parameters are cut into blocks `z = (z_1, …, z_B)`, in the order of the networ
 `e_j(z_j)`, `x_i = z_i ⊙ σ(s_i) + μ_i` where `(s_i, μ_i) = d_i(e_1(z_1), …, e_{i−1}(z_{i−1}))`;
 block 1 has learned constants. The inverse is exact, block by block. Its Jacobian is block
 triangular, so it is a gradient only while no block depends on another: with learned conditioners
-**it has no potential** and no Bregman divergence, and Theorem 1 of S004 fails (error E1);
-`certificate.symmetry_of_map` measures by how much. `ConvexPotential` is the map that has one.
-Source: S004 §4.1 eq. 8, with `z_j` for the printed `z_i` in eq. 8b (error E21); spec A8.
+**it has no potential** and no Bregman divergence, and Theorem 1 of S004 fails
+(papers.md#s004-theorem-1); `certificate.symmetry_of_map` measures by how much. `ConvexPotential` is
+the map that has one.
+Source: S004 §4.1 eq. 8, with `z_j` for the printed `z_i` in eq. 8b (papers.md#s004-eq8b);
+spec A8.
 """
 
 import functools
@@ -51,8 +53,8 @@ class BlockIAF(AbstractMirrorMap):
     `variant` chooses `σ` and the start of the heads. `"paper"`: `σ = 2·logistic`, bounded as S004
     asks, and heads that can be trained. `"official"`: `σ = exp` and heads of which all factors are
     zero, as the authors' code; those of arrays with two axes or more then keep zero gradients
-    (error E2), so that only vectors are ever conditioned on earlier blocks. Both start at the
-    identity.
+    (papers.md#s004-heads), so that only vectors are ever conditioned on earlier blocks. Both start
+    at the identity.
 
     **Arguments:**
 

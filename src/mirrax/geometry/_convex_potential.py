@@ -6,8 +6,9 @@ with `E` *linear*: one mode product for each array, all results joined. So
 `∇ψ*(z) = c ⊙ z + Eᵀ Uᵀ (a ⊙ σ(U E z + b))`, whose Jacobian
 `diag(c) + (U E)ᵀ diag(a σ') U E` is symmetric and lies between `min c` and
 `max c + ¼ λ_max((U E)ᵀ diag(a) U E)`: `ψ` is a strongly convex, smooth potential by construction,
-which blockIAF is not (error E1), and `∇ψ*` costs `O(d)`. `ψ` and `∇ψ` need the solution of `r`
-equations (see `_dual_system`). Source: derived in spec A8 ("A8-valid") in place of S004 §4.1.
+which blockIAF is not (papers.md#s004-theorem-1), and `∇ψ*` costs `O(d)`. `ψ` and `∇ψ` need the
+solution of `r` equations (see `_dual_system`). Source: derived in spec A8 ("A8-valid") in place of
+S004 §4.1.
 """
 
 import math

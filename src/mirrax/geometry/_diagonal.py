@@ -1,7 +1,8 @@
 r"""A learned diagonal geometry, `ψ(x) = ½ Σ m_i² x_i²`.
 
 Mirror descent with rate `η` becomes `x ← x − η g/m²`: one learned rate `η/m_i²` a parameter.
-The strong convexity in the Euclidean norm is `min m²` (S000 prints `min M`, error E8).
+The strong convexity in the Euclidean norm is `min m²` (S000 prints `min M`,
+papers.md#s000-modulus).
 Source: S000 §4.2 with N = 1; spec B1.
 """
 

@@ -5,7 +5,8 @@ The geometry depends on where the parameters are: another component may be the l
 step must keep the *dual* as its state, and `∇ψ*(p) = p/D(w)` mixes components where several are
 active at once. That exact step is what `MirrorDescent` does here. Equations 7–8 of S000 replace
 it by `x ← x − η g/m_{j*}²` with `j*` from the old point, which is a mirror step only while `j*`
-stays the same (error E6); that printed step is `PreconditionedDescent`, through `inverse_hessian`.
+stays the same (papers.md#s000-step); that printed step is `PreconditionedDescent`, through
+`inverse_hessian`.
 Source: S000 §4.2, eq. 6–8; spec B2.
 """
 

@@ -1,8 +1,9 @@
 r"""The direct gradient: the trajectory held constant, `∂E/∂φ` without `(∂E/∂θ)(dθ/dφ)`.
 
 For regret bounds at convergence this is the whole hypergradient: either the minimiser does not
-depend on the geometry, or the indirect term vanishes by the envelope theorem (spec B5, error E12).
-It needs no backward pass through the run, and memory for one step. Source: spec B4.
+depend on the geometry, or the indirect term vanishes by the envelope theorem
+(papers.md#s001-implicit). It needs no backward pass through the run, and memory for one step.
+Source: spec B4.
 """
 
 import equinox as eqx

@@ -9,7 +9,8 @@ positive definite at an isolated minimiser; for diagonals the formula is
 `m ⊙ Δ² − (1/η) m ⊙ Δ ⊙ v` with `Δ = θ* − θ_1`, if `E` is the divergence itself.
 Sources: spec B5, case 3; Rajeswaran et al. 2019 (conjugate gradients); Lorraine et al. 2020
 (Neumann's series). For plain mirror descent S001's implicit gradient is the direct gradient, since
-the derivative of an isolated minimiser with respect to the geometry is zero (error E12).
+the derivative of an isolated minimiser with respect to the geometry is zero
+(papers.md#s001-implicit).
 """
 
 from collections.abc import Callable

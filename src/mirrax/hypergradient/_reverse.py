@@ -4,7 +4,8 @@ For mirror descent the backward recursion is that of spec B3,
 `a_T = ∂E/∂θ_T`, `dE/dm += 2η g_t ⊙ a/m³`, `a ← a − η H_t(a/m²)`; JAX derives it. The plain pass
 keeps one dual point a step, memory `O(T)`; with checkpoints it keeps `O(√T)` of them and
 recomputes the rest.
-S000 prefers forward mode because the geometry is large, which is the wrong way round (error E10).
+S000 prefers forward mode because the geometry is large, which is the wrong way round
+(papers.md#s000-appendix-c).
 Source: Franceschi et al. 2017.
 """
 

@@ -3,7 +3,7 @@
 A run of `T` steps ends wherever it ends. A stationary inner problem has a solution `θ*` with
 `F(θ*; prior) = 0`, and if the prior stands in that equation, the solution can be differentiated
 through it, `(∂F/∂θ) dθ* = −(∂F/∂prior) dprior`, whatever steps found it. The equation of plain
-mirror descent is `∇ℓ(θ*) = 0`: no geometry and no start stand in it (error E12, spec B5 case 1).
+mirror descent is `∇ℓ(θ*) = 0`: no geometry and no start stand in it (papers.md#s001-implicit).
 """
 
 import abc

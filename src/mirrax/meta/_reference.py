@@ -13,8 +13,8 @@ class Reference(eqx.Module):
     """Where the comparator `θ*` of a run comes from: a longer Euclidean run from the same weights.
 
     With the last point of the run itself as comparator, parameters that moved little get lower
-    rates and move less (error E5, parameter by parameter). A reference does not depend on the
-    geometry, so nothing can collapse.
+    rates and move less (papers.md#s000-eq10-last, parameter by parameter). A reference does not
+    depend on the geometry, so nothing can collapse.
 
     **Arguments:**
 

@@ -1,10 +1,10 @@
 r"""Learned mirror maps: blockIAF, and the potentials that are mirrax's own.
 
 `x_k = g(z_k)`, `z_{k+1} = z_k − α ∇ℓ(x_k)`. With blockIAF, the map of S004 in its published and its
-corrected variant, the dual point starts at a learned `z_0`; the map is no gradient map (error E1).
-The others are gradients of convex potentials by construction, so that a run is mirror descent and
-Theorem 3.1 of S000 holds on convex tasks. They start at a learned *point*, `z_0 = ∇ψ(x_0)`: were
-`z_0` learned, every change of the map would move the start too.
+corrected variant, the dual point starts at a learned `z_0`; the map is no gradient map
+(papers.md#s004-theorem-1). The others are gradients of convex potentials by construction, so that a
+run is mirror descent and Theorem 3.1 of S000 holds on convex tasks. They start at a learned
+*point*, `z_0 = ∇ψ(x_0)`: were `z_0` learned, every change of the map would move the start too.
 Sources: S004 eq. 7 and §4; spec A5, A8 and B5.
 """
 

@@ -3,10 +3,11 @@ r"""Regret bounds as objectives of meta-learning.
 `RegretBound` is the bound in the geometry's own norm,
 `R = D(θ*‖θ_1)/η + (η/2) Σ_t ‖g_t‖²_{θ_t,*}`. `LipschitzRegretBound` is eq. 10 of S000,
 `E = D(θ*‖θ_1) + k/λ`, which replaces the local norms by the strong convexity `λ` and a Lipschitz
-constant. The second cannot prefer any anisotropy (error E4); it is here to be compared with.
+constant. The second cannot prefer any anisotropy (papers.md#s000-eq10); it is here to be compared
+with.
 
 The comparator `θ*` is explicit. With `"last"`, `θ* = θ_T` of the run itself, both bounds are small
-when nothing is learned at all (error E5): the freezing that `frozen` detects.
+when nothing is learned at all (papers.md#s000-eq10-last): the freezing that `frozen` detects.
 """
 
 from typing import Literal, get_args
@@ -119,7 +120,7 @@ class LipschitzRegretBound(AbstractObjective):
     - `k`: the weight of the second term; `from_lipschitz` computes it.
     - `comparator`: `"solution"` (default) or `"last"`, as printed.
     - `modulus`: `"m2"` (default) for the strong convexity `λ` itself, `min m²` for diagonals;
-      `"m"` for its square root, the `min M` that S000 prints (error E8).
+      `"m"` for its square root, the `min M` that S000 prints (papers.md#s000-modulus).
 
     **Raises:**
 

@@ -8,7 +8,7 @@ An update rule `Φ(x, w)`, affine in `w`, proposes points; what is returned is t
 and `w_{t+1}` is what follow-the-regularised-leader plays after `g_1, …, g_t` and a hint of
 `g_{t+1}`. Without hints that is Algorithm 2, with them Algorithm 4. The Jacobian is applied by
 reverse mode and never formed. `g_t` carries no `ρ_t`, although the derivative of the learner's loss
-does (error E15). Source: S002, Algorithms 2 and 4; spec C3, C4.
+does (papers.md#s002-rho). Source: S002, Algorithms 2 and 4; spec C3, C4.
 """
 
 from collections.abc import Callable

@@ -107,7 +107,7 @@ class FromTarget(eqx.Module):
 
     `α_{t+1} g̃_{t+1} = DΦᵀ (∇μ(x̄_t) − ∇μ(z_t) − α_t ∇f(x̄_t)) + α_t g̃_t`. With `w_1 = 0` they are
     `w_{t+1} = (β_t/β_{t−1}) w_t − β_t DΦᵀ (∇μ(x̄_t) − ∇μ(z_t))`. Source: S002 eq. 11 and Theorem 3,
-    with the sign and the Jacobian that the printed step lacks (error E17).
+    with the sign and the Jacobian that the printed step lacks (papers.md#s002-theorem-3).
 
     **Arguments:**
 

@@ -3,7 +3,8 @@ r"""Gradient descent whose rates are learned on the way: `x_{t+1} = x_t − w_t 
 Standard: `w_{t+1} = clip(w_t + β G_t ⊙ G_{t+1})`, the gradient step on `w ↦ f(x_t − w ⊙ G_t)`.
 Optimistic: `w_{t+1} = clip(w_t + β [G_{t+1} ⊙ (G_t + G_{t+1}) − G_t ⊙ G_t])`, which expects of the
 next product that it will be the square of the gradient at hand. S002 prints other signs, which
-descend in neither variable (E13), and `β` on one product only (E14).
+descend in neither variable (papers.md#s002-signs), and `β` on one product only
+(papers.md#s002-parenthesis).
 Source: S002 (Algorithm 1 and §7.2); spec C1, C2, C6.
 """
 

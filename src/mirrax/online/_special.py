@@ -14,7 +14,8 @@ The averages `x̄_t` are then those of
 
 where `y_t = x̄_t − ∇f(x̄_t)/L`.
 
-Sources: S002 §4 and §5, whose coefficients are corrected in spec C3 and C4 (errors E15, E16).
+Sources: S002 §4 and §5, whose coefficients are corrected in spec C3 and C4 (papers.md#s002-rho,
+papers.md#s002-nesterov).
 """
 
 from typing import Any

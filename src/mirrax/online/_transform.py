@@ -5,8 +5,8 @@ enters. The gradient of `h(w) = f(x − r(w) ⊙ G)` is `−r'(w) ⊙ G ⊙ G⁺
 share `w`; `G⁺` is the gradient at the new point, which the next step needs anyway. So one gradient
 moves both: `w⁺ = clip(w + β r'(w) ⊙ G ⊙ G⁺)`. The optimistic form adds the hint `G⁺ ⊙ G⁺` for the
 product to come and takes back the last one, `G ⊙ G`.
-Source: S002 (Algorithm 1 and §7.2); spec C1, C2, C6 (errors E13: the signs, E14: `β` multiplies
-all products).
+Source: S002 (Algorithm 1 and §7.2); spec C1, C2, C6 (papers.md#s002-signs,
+papers.md#s002-parenthesis).
 """
 
 import dataclasses

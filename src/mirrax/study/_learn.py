@@ -100,7 +100,8 @@ def learn(
         notes.append(
             f"Freezing: in {froze} of {rounds} rounds most runs hardly reduced their loss. With "
             "the last point as comparator a regret bound is small when nothing is learned "
-            "(spec E5); use a reference run or the known solution as comparator."
+            "(docs/papers.md#s000-eq10-last); use a reference run or the known solution as "
+            "comparator."
         )
     return Learned(state.geometry, tuple(notes), time.perf_counter() - begun)
 

@@ -159,7 +159,8 @@ def count_steps(
 def isotropic_geometry(tasks: QuadraticTask, rate: float, steps: int) -> Diagonal:
     r"""The minimiser of eq. 10 when the solutions are known: `m² = √(2k/mean‖θ*‖²)`, spec B3.
 
-    It is isotropic, gradient descent with one rate, whatever the tasks look like (error E4).
+    It is isotropic, gradient descent with one rate, whatever the tasks look like
+    (papers.md#s000-eq10).
 
     **Arguments:**
 
