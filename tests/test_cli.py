@@ -86,7 +86,7 @@ def test_resuming_gives_the_same_bytes(finished, tmp_path, as_in_life, capsys):
     path, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(path, copy)
-    for name in ("geometry.safetensors", "summary.json", "curves.json", "comparison.json"):
+    for name in ("geometry.safetensors", "summary.json", "curves.json", "comparison-grid.json"):
         (copy / name).unlink()
     (copy / "checkpoints" / "round-000002.safetensors").write_bytes(b"cut short")
     assert cli.main([*SMALL, "--out", str(copy), "--resume", "--json"]) == 0
