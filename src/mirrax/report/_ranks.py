@@ -91,8 +91,8 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Runs]:
             found[target_label(unit, target)] = entries
     measures = {}
     for label, entries in found.items():
-        values = [entry.get("values") if isinstance(entry, Mapping) else None for entry in entries]
-        lengths = {len(v) if isinstance(v, list) else 0 for v in values}
+        values = [_values(entry) for entry in entries]
+        lengths = set(map(len, values))
         if len(lengths) > 1 or min(lengths, default=0) < _LEAST_CELLS:
             continue
         numbers = [[finite(v) for v in row] for row in values]
@@ -103,6 +103,12 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Runs]:
     # One set of cells for all columns.
     most = max((len(worse[0]) for worse in measures.values()), default=0)
     return {label: worse for label, worse in measures.items() if len(worse[0]) == most}
+
+
+def _values(entry: object) -> list[Any]:
+    """What each run showed, where an entry tells."""
+    found = entry.get("values") if isinstance(entry, Mapping) else None
+    return found if isinstance(found, list) else []
 
 
 def _cells(worse: Runs, tell: bool) -> list[Cell]:

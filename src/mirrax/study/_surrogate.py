@@ -9,6 +9,7 @@ scikit-learn's.
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
 from scipy.stats import qmc
@@ -47,7 +48,7 @@ def propose(
     """
     axes, number = points.shape[1], len(points) + len(awaited)
     if number < FIRST or not len(points):
-        evenly = qmc.Sobol(axes, seed=seed)
+        evenly = qmc.Sobol(axes, seed=seed)  # type: ignore[call-arg]  # `rng` since SciPy 1.15
         return evenly.random_base2(int(np.ceil(np.log2(max(FIRST, number + 1)))))[number]
     rng = np.random.default_rng((seed, number))
     levelled = level(scores)
@@ -80,7 +81,7 @@ def level(scores: np.ndarray) -> np.ndarray:
 
 
 def posterior(
-    process: GaussianProcessRegressor,
+    process: Any,
     points: np.ndarray,
     scores: np.ndarray,
     awaited: np.ndarray,
@@ -90,16 +91,16 @@ def posterior(
 
     **Arguments:**
 
-    - `process`: fitted to `points` and `scores`.
+    - `process`: a `GaussianProcessRegressor` fitted to `points` and `scores`.
     - `points`, `scores`: what was tried.
     - `awaited`: what is being tried.
     - `candidates`: where to look.
     """
     mean, noise = process.predict(candidates), process.kernel_.k2.noise_level
-    beside = process
+    beside: Any = process
     if len(awaited):
         believed = np.concatenate([scores, process.predict(awaited)])
-        beside = GaussianProcessRegressor(process.kernel_, optimizer=None)
+        beside = GaussianProcessRegressor(process.kernel_, optimizer=None)  # type: ignore[arg-type]
         beside.fit(np.concatenate([points, awaited]), believed)
     _, noisy = beside.predict(candidates, return_std=True)
     return mean, np.sqrt(np.maximum(noisy**2 - noise, 0))
@@ -107,7 +108,8 @@ def posterior(
 
 def kernel(axes: int) -> Kernel:
     """The kernel, with a length for each axis."""
-    smooth = ConstantKernel(1.0, (0.1, 10.0)) * RBF(np.full(axes, 0.3), (0.05, 3.0))
+    lengths: Any = np.full(axes, 0.3)
+    smooth = ConstantKernel(1.0, (0.1, 10.0)) * RBF(lengths, (0.05, 3.0))
     return smooth + WhiteKernel(1e-2, (1e-6, 0.3))
 
 
