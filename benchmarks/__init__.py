@@ -1,4 +1,4 @@
-"""What the benchmarks share: facts about the machine, interleaved timing, tables, records.
+"""What the benchmarks share: facts about the machine, tables, records.
 
 Every benchmark is a module with `main(argv)`, run from the root of the repository as
 `python -m benchmarks.NAME`; `--json FILE` writes what it prints.
@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mirrax._clock import interleave as interleave
 from mirrax._xla import set_flags
 
 set_flags()  # as the command line does

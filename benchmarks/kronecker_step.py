@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import begin, finish, interleave, parser, table
+from benchmarks import begin, finish, parser, table
+from mirrax._clock import interleave
 from mirrax.deploy import averaged, to_optax
 from mirrax.geometry import Diagonal, Kronecker, cholesky_of, log_cholesky
 from mirrax.models import build, cross_entropy

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from mirrax import report
+from mirrax._errors import MirraxError
 from mirrax.report._rank_tests import friedman, holm, mean_ranks, signed_rank
 
 
@@ -177,3 +178,10 @@ def test_a_summary_from_before_has_the_comparison_and_its_ranks(run_folder):
     titles = [table.title.partition(",")[0] for table in report.summary_tables(found)]
     assert titles == ["Comparison of optimisers", "Mean ranks"]
     assert report.seconds_table(found) is None and report.tuning_table(found) is None
+
+
+@pytest.mark.parametrize("key", ["seconds_to", "tuning"])
+def test_a_file_that_holds_something_else_is_named(run_folder, edit, key):
+    edit("summary", lambda found: found["comparison"][0].update({key: "a word"}))
+    with pytest.raises(MirraxError, match=f"'{key}' of .* is not an object"):
+        report.Run.read(run_folder)

@@ -20,7 +20,11 @@ _LEVEL = 0.05
 Runs = Sequence[Sequence[float]]
 """A number an optimiser and cell, axes (optimisers, cells)."""
 
-_METRICS = {"test_accuracy": "Test accuracy", "final_loss": "Final loss", "log_loss_area": "Area"}
+_METRICS = {
+    "test_accuracy": "Test accuracy",
+    "final_loss": "Final loss",
+    "log_loss_area": "Mean log loss",
+}
 
 
 def rank_table(summary: Mapping[str, Any]) -> Table | None:

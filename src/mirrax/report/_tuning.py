@@ -70,9 +70,10 @@ def tuning_table(summary: Mapping[str, Any]) -> Table | None:
 
 def _within(record: Mapping[str, Any]) -> str:
     """How far from the low end of each range the best lies."""
+    within = record.get("within")
     shares = {
         name: share
-        for name, found in (record.get("within") or {}).items()
-        if (share := finite(found.get("share"))) is not None
+        for name, found in (within.items() if isinstance(within, Mapping) else ())
+        if isinstance(found, Mapping) and (share := finite(found.get("share"))) is not None
     }
     return ", ".join(f"{words(name)} {100 * s:.0f}%" for name, s in shares.items()) or ABSENT
