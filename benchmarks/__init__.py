@@ -1,4 +1,4 @@
-"""What the benchmarks share: facts about the machine, interleaved timing, tables, records.
+"""What the benchmarks share: facts about the machine, tables, records.
 
 Every benchmark is a module with `main(argv)`, run from the root of the repository as
 `python -m benchmarks.NAME`; `--json FILE` writes what it prints.
@@ -8,9 +8,7 @@ import argparse
 import json
 import os
 import platform
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -67,50 +65,6 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown"
-
-
-def interleave(
-    sides: dict[str, Callable[[], Any]], rounds: int, *, pause: float = 0.05
-) -> dict[str, dict[str, float]]:
-    """Times each side once a round, so that whatever else the machine does meets all alike.
-
-    Each side runs once untimed first (compilation, allocation). A pause before each run lets the
-    worker threads of the side before fall asleep: some spin for a while when idle.
-
-    **Arguments:**
-
-    - `sides`: functions by name; each returns when its work is done.
-    - `rounds`: how often each is timed.
-    - `pause`: seconds of rest before each run.
-
-    **Returns:**
-
-    For each side `median`, `fastest` and `first` (the untimed run), in seconds, and
-    `median_cpu`, the seconds of processor time over all threads: on a machine that others use too
-    it changes far less from run to run.
-    """
-    first = {name: _seconds(run)[0] for name, run in sides.items()}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, run in sides.items():
-            time.sleep(pause)
-            times[name].append(_seconds(run))
-    return {
-        name: {
-            "median": statistics.median(seconds for seconds, _ in pairs),
-            "fastest": min(seconds for seconds, _ in pairs),
-            "median_cpu": statistics.median(cpu for _, cpu in pairs),
-            "first": first[name],
-        }
-        for name, pairs in times.items()
-    }
-
-
-def _seconds(run: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds on the clock, and of processor time."""
-    clock, cpu = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - clock, time.process_time() - cpu
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

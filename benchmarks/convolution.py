@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import begin, finish, interleave, parser, table
+from benchmarks import begin, finish, parser, table
+from mirrax._clock import interleave
 from mirrax.models import build, convolve, max_pool
 
 METHODS = ("patches", "lax")

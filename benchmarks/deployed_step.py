@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import begin, finish, interleave, parser, table
+from benchmarks import begin, finish, parser, table
 from benchmarks.online import PEERS, SHAPES, draw
 from benchmarks.online import side as compiled_side
+from mirrax._clock import interleave
 from mirrax.deploy import save, to_optax
 from mirrax.deploy.torch import MirrorDescent
 from mirrax.geometry import Diagonal

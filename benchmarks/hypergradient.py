@@ -26,7 +26,8 @@ from sklearn.datasets import load_digits
 from torch.nn import functional
 from torchopt.base import GradientTransformation
 
-from benchmarks import begin, finish, interleave, parser, table
+from benchmarks import begin, finish, parser, table
+from mirrax._clock import interleave
 from mirrax.geometry import Diagonal
 from mirrax.hypergradient import Reverse
 from mirrax.inner import MirrorDescent, Prior, Problem, Stream

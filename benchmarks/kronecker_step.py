@@ -7,7 +7,7 @@ the gradients of weights and inputs, and the update; `kronecker` is the update o
 alone, from a gradient. The second divided by the first was planned to be at most 3 at `N = 1000`;
 by arithmetic it is `2N³` multiplications against `3 · 128 N²`. `inverse` multiplies by the inverse
 factors, which a Kronecker step never forms, to see what the solves cost. The network is
-`784-100-100-10` at batch 128: whole training steps of each optimiser, in one `lax.scan`.
+`784-100-100-10` at batch 128: whole training steps of each optimiser, in one compiled loop.
 """
 
 import sys
@@ -19,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import begin, finish, interleave, parser, table
+from benchmarks import begin, finish, parser, table
+from mirrax._clock import interleave
 from mirrax.deploy import averaged, to_optax
 from mirrax.geometry import Diagonal, Kronecker, cholesky_of, log_cholesky
 from mirrax.models import build, cross_entropy
+from mirrax.study._step_cost import training_steps
 
 BATCH, ALLOWED, STEPS = 128, 3.0, 50
 
@@ -86,19 +88,14 @@ def network_sides() -> dict[str, Callable[[], Any]]:
     labels = jnp.asarray(rng.integers(0, 10, BATCH))
     kronecker = to_optax(random_kronecker(start), 0.01)
 
+    def gradient(params: Any, number: Any, data: Any) -> Any:
+        del number
+        images, labels = data
+        return jax.grad(lambda p: cross_entropy(model.apply(p, images), labels))(params)
+
     def side(optimiser: Any) -> Callable[[], Any]:
-        @jax.jit
-        def run(params: Any, state: Any) -> Any:
-            def step(carry: Any, _: None) -> tuple[Any, None]:
-                params, state = carry
-                slope = jax.grad(lambda p: cross_entropy(model.apply(p, images), labels))(params)
-                updates, state = optimiser.update(slope, state, params)
-                return (optax.apply_updates(params, updates), state), None
-
-            return jax.lax.scan(step, (params, state), None, length=STEPS)[0]
-
-        state = optimiser.init(start)
-        return lambda: jax.block_until_ready(run(start, state))
+        run = training_steps(optimiser, gradient, start, (images, labels))
+        return lambda: run(STEPS)
 
     return {
         "SGD": side(optax.sgd(0.01)),

@@ -30,8 +30,9 @@ import torch
 import torchopt
 from torch.nn import functional
 
-from benchmarks import begin, finish, interleave, parser, table
+from benchmarks import begin, finish, parser, table
 from benchmarks.memory import MEGABYTE, peak, settle
+from mirrax._clock import interleave
 from mirrax.meta import FewShot, FewShotState
 from mirrax.methods import Protocol, maml
 from mirrax.models import conv4

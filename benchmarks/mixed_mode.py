@@ -24,8 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from benchmarks import begin, finish, interleave, parser, table
+from benchmarks import begin, finish, parser, table
 from benchmarks.memory import MEGABYTE, peak, settle
+from mirrax._clock import interleave
 from mirrax.geometry import Diagonal
 from mirrax.hypergradient import Reverse
 from mirrax.inner import Minibatch, MirrorDescent, Prior, Problem

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import begin, finish, interleave, parser, table
+from benchmarks import begin, finish, parser, table
+from mirrax._clock import interleave
 from mirrax.online import online_sgd
 
 SHAPES = {"a": (2000, 2000), "b": (2000, 2000), "c": (1000, 1999), "d": (1000,)}

@@ -22,7 +22,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 SMALL = [
     *("train", "rotated-digits", "--budget", "smoke", "--steps", "10", "--stride", "5"),
     *("--rounds", "2", "--baselines", "SGD", "--seeds", "2", "--model", "mlp-8"),
-    *("--reference-steps", "20", "--rows", "200"),
+    *("--reference-steps", "20", "--rows", "200", "--timed", "false"),
 ]
 
 
@@ -86,7 +86,7 @@ def test_resuming_gives_the_same_bytes(finished, tmp_path, as_in_life, capsys):
     path, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(path, copy)
-    for name in ("geometry.safetensors", "summary.json", "curves.json", "comparison.json"):
+    for name in ("geometry.safetensors", "summary.json", "curves.json", "comparison-grid.json"):
         (copy / name).unlink()
     (copy / "checkpoints" / "round-000002.safetensors").write_bytes(b"cut short")
     assert cli.main([*SMALL, "--out", str(copy), "--resume", "--json"]) == 0
@@ -155,7 +155,17 @@ def fails(words, capsys, code=2):
         (["train", "rotated-mnist", "--data", "nowhere"], "nowhere"),
         (["train", "quadratics", "--flatness", "-1"], "--flatness: expected positive"),
         (["compare", "nowhere"], "nowhere is not a run folder"),
-        (["compare", "nowhere", "--tune", "random"], "--tune: expected grid"),
+        (
+            ["compare", "nowhere", "--tune", "random"],
+            "--tune: expected grid or bayes, got 'random'",
+        ),
+        (["compare", "nowhere", "--trials", "many"], "--trials: invalid int value: 'many'"),
+        (["train", "rotated-digits", "--tuner", "bays"], "--tuner: .*one of grid, bayes"),
+        (["train", "rotated-digits", "--trials", "0"], "--trials: expected a positive"),
+        (
+            ["train", "rotated-digits", "--tuner", "bayes", "--storage", "nowhere/a"],
+            "nowhere/a: its folder does not exist",
+        ),
         (["certify", "nowhere"], "nowhere is not a run folder"),
         (["report", "nowhere"], "nowhere"),
         (["inspect", "nowhere.safetensors"], "there is no such file"),
@@ -229,6 +239,58 @@ def test_an_artifact_of_another_architecture_shows_both_tables(finished, tmp_pat
     deploy.save(copy / "geometry.safetensors", other, rate=0.1)
     error = fails([verb, copy], capsys)
     assert "(64, 3)" in error and "(64, 8)" in error and "! dense_0/weight" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tune", "bayes", "--trials", "0"], "--trials: expected a positive number, got 0"),
+        (["--tune", "bayes", "--baselines", "Adma"], "no baseline 'Adma'.* Did you mean 'Adam'"),
+        (["--trials", "9"], "--trials and --storage are of --tune bayes"),
+        (["--tune", "bayes", "--storage", "{run}/config.json"], "is not a journal of trials"),
+        (["--tune", "bayes", "--storage", "{run}/a/b"], "a/b: its folder does not exist"),
+        (["--tune", "bayes", "--storage", "{run}"], "a folder of that name exists"),
+    ],
+)
+def test_bad_requests_to_compare(finished, words, message, capsys):
+    path = finished[0]
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    error = fails(["compare", path, *(word.format(run=path) for word in words)], capsys)
+    assert error.count("\n") == 1
+    import re
+
+    assert re.search(message, error), error
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
+def test_compare_asks_for_every_baseline_and_shares_one_way_of_tuning(
+    finished, as_in_life, capsys, monkeypatch
+):
+    from mirrax.study._baselines import BASELINES
+
+    asked = []
+
+    def compared(setting, geometry, folder, seed, progress):
+        asked.append(setting.config)
+        return [{"optimiser": "MetaMD", "hyperparameters": {}}], {}, ["a note"]
+
+    monkeypatch.setattr(_train, "compare_images", compared)
+    words = ["compare", str(finished[0]), "--baselines", "all", "--json", "--tune", "bayes"]
+    assert cli.main([*words, "--trials", "7", "--storage", str(finished[0] / "t")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["notes"] == ["a note"] and result["comparison"][0]["optimiser"] == "MetaMD"
+    (config,) = asked
+    assert config.baselines == tuple(BASELINES)
+    assert (config.tuner, config.trials, config.storage) == ("bayes", 7, str(finished[0] / "t"))
+
+
+def test_ctrl_c_in_compare_says_how_to_go_on(finished, as_in_life, capsys, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_train, "compare_images", stopped)
+    error = fails(["compare", finished[0]], capsys, 130)
+    assert error == "mirrax: stopped; the same command continues.\n"
 
 
 def test_inspect_and_list_print_json(finished, capsys):

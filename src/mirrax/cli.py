@@ -79,8 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     train.epilog = "Any field of the recipe is an option, such as --rounds 5; see mirrax list."
     compare = verb("compare", data)
     compare.add_argument("run", type=Path, metavar="DIR")
-    compare.add_argument("--tune", default="grid", help="grid")
-    compare.add_argument("--baselines", nargs="+", metavar="NAME")
+    compare.add_argument("--tune", metavar="HOW", help="grid or bayes; as the run by default")
+    compare.add_argument("--trials", type=int, metavar="N", help="of each method, for bayes")
+    compare.add_argument(
+        "--storage", metavar="FILE", help="where bayes keeps its trials; workers may share it"
+    )
+    compare.add_argument("--baselines", nargs="+", metavar="NAME", help="or all")
     inspect = verb("inspect")
     inspect.add_argument("artifact", type=Path, metavar="ARTIFACT", help="a run or .safetensors")
     certify = verb("certify", data)
@@ -150,12 +154,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The exit code: 0, 2 for a usage or data error, 3 for a numerical failure, 130 on Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
+    debug, again = "--debug" in words, "add --resume to continue"
     try:
         options, rest = _parse(words)
         if options.verb is None:
             _parser().print_help()
             return 0
+        if options.verb == "compare":
+            again = "the same command continues"
         set_flags()
         keep_programs()
         from .study import commands
@@ -172,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mirrax: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("mirrax: stopped; add --resume to continue.", file=sys.stderr)
+        print(f"mirrax: stopped; {again}.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -34,6 +34,7 @@ STUDY = ImageStudy(
     tune_seeds=1,
     rows=12,
     comparator="last",
+    timed=False,
 )
 
 

@@ -35,11 +35,13 @@ from ._paper import S000_TABLE1_LENET as S000_TABLE1_LENET
 from ._paper import S000_TABLE1_MLP as S000_TABLE1_MLP
 from ._paper import S000_TABLE2 as S000_TABLE2
 from ._paper import S004_TABLE1 as S004_TABLE1
+from ._ranks import rank_table as rank_table
 from ._records import Run as Run
 from ._run_figures import RunFigure as RunFigure
 from ._run_figures import figures_of as figures_of
 from ._run_figures import write_figures as write_figures
 from ._spectrum_figure import geometry_spectrum as geometry_spectrum
+from ._seconds import seconds_table as seconds_table
 from ._summaries import summary_tables as summary_tables
 from ._summaries import write_markdown as write_markdown
 from ._table import Cell as Cell
@@ -50,3 +52,4 @@ from ._tables import certificate_table as certificate_table
 from ._tables import comparison_table as comparison_table
 from ._tables import side_by_side as side_by_side
 from ._trajectories import trajectories as trajectories
+from ._tuning import tuning_table as tuning_table

@@ -55,7 +55,7 @@ def _check_comparison(summary: Mapping[str, Any]) -> str | None:
     if fault:
         return fault
     for row in rows:
-        for key in ("hyperparameters", "steps_to"):
+        for key in ("hyperparameters", "steps_to", "seconds_to", "tuning"):
             if not isinstance(row.get(key) or {}, Mapping):
                 return f"'{key}' of {clean(row['optimiser'])} is not an object"
         fault = _check_fraction(row, "test_accuracy", row["optimiser"])

@@ -14,9 +14,12 @@ from ._hypergradients import hypergradient_tables
 from ._online import online_table
 from ._online_bounds import online_bounds_table
 from ._online_network import online_network_table
+from ._ranks import rank_table
 from ._records import Run
+from ._seconds import seconds_table
 from ._table import Table
 from ._tables import comparison_table
+from ._tuning import tuning_table
 
 _TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "few-shot": lambda summary: [few_shot_table(summary)],
@@ -44,7 +47,10 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
     known = _TABLES.get(kind_of(summary))
     if known is not None:
         return known(summary)
-    return [comparison_table(summary)] if summary.get("comparison") else []
+    if not summary.get("comparison"):
+        return []
+    others = (seconds_table(summary), rank_table(summary), tuning_table(summary))
+    return [comparison_table(summary), *(table for table in others if table is not None)]
 
 
 def write_markdown(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:

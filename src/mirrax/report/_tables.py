@@ -30,6 +30,7 @@ _METRICS = {
     "steps": ("Steps to convergence", "lower"),
 }
 _NOT_METRICS = {"optimiser", "hyperparameters", "steps_to", "notes"}
+_NOT_METRICS |= {"seconds_a_step", "seconds_to", "tuning"}  # each has a table of its own
 
 
 def comparison_table(summary: Mapping[str, Any]) -> Table:
@@ -73,8 +74,8 @@ def comparison_table(summary: Mapping[str, Any]) -> Table:
         label, better = _METRICS.get(key, (words(key).capitalize(), None))
         columns.append(Column(key, label, numeric=True))
         body.append(mark_best(_metric_cells(rows, key), better))
-    for target in _targets(rows):
-        columns.append(Column(f"steps_to_{target}", _target_label(target), numeric=True))
+    for target in targets_of(rows):
+        columns.append(Column(f"steps_to_{target}", target_label("Steps", target), numeric=True))
         body.append(step_cells([(row.get("steps_to") or {}).get(target) for row in rows]))
     return Table(
         _comparison_title(summary), tuple(columns), tuple(zip(*body, strict=True)), _notes(summary)
@@ -279,9 +280,9 @@ def percent(fraction: float | None) -> float | None:
     return None if fraction is None else 100 * fraction
 
 
-def _targets(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def targets_of(rows: Sequence[Mapping[str, Any]], key: str = "steps_to") -> list[str]:
     """The targets of all rows, numbers from the easiest to the hardest, then words."""
-    found = dict.fromkeys(key for row in rows for key in (row.get("steps_to") or {}))
+    found = dict.fromkeys(target for row in rows for target in (row.get(key) or {}))
 
     def order(key: str) -> tuple[int, float]:
         try:
@@ -292,19 +293,27 @@ def _targets(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(found, key=order)
 
 
-def _target_label(target: str) -> str:
+def target_label(unit: str, target: str) -> str:
+    """The heading of a column of steps or seconds to a target."""
     try:
-        return f"Steps to loss {float(target):g}"
+        return f"{unit} to loss {float(target):g}"
     except ValueError:
-        return f"Steps to {words(target)}"
+        return f"{unit} to {words(target)}"
 
 
-def step_cells(entries: Sequence[Any]) -> list[Cell]:
-    """Steps to one target: only the rows that most runs reached compete for the best."""
+def step_cells(entries: Sequence[Any], places: int | None = None) -> list[Cell]:
+    """Steps to one target: only the rows that most runs reached compete for the best.
+
+    **Arguments:**
+
+    - `entries`: what each row reached, and when.
+    - `places`: decimals; by default as many as steps need.
+    """
     counts = [_reached(entry) for entry in entries]
     most = max((reached for reached, _ in counts), default=0)
     errors = [error for _, error in map(estimate, entries) if error]
-    places = 1 if errors and min(errors) < 0.5 else 0
+    if places is None:
+        places = 1 if errors and min(errors) < 0.5 else 0
     cells = []
     for entry, (reached, runs) in zip(entries, counts, strict=True):
         mean, error = estimate(entry)

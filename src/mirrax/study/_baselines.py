@@ -1,10 +1,11 @@
-r"""The optimisers a learned geometry is compared with, and the grids they are tuned on.
+r"""The optimisers a learned geometry is compared with, and where each of them is tuned.
 
 The grids are those of S000 appendix E: rates {.1, .05, .01, .005, .001} for SGD, SGD with momentum
 and RMSprop, {.3, .2, .1, .01, .001} for Adam, weight decay {1e-3, 5e-4, 1e-4}. `wide` extends each
 rate grid beyond the paper's on both sides, so that no method is judged at the edge of its grid.
-Weight decay is added to the gradient, as in the framework the paper used. All updates but SOAP's
-are optax's.
+Ranges for a tuner that is not bound to a grid reach a factor 3 beyond the widened rates. Weight
+decay is added to the gradient, as in the framework the paper used, but where it is decoupled from
+it by design. All updates but SOAP's are optax's.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ import optax
 from jaxtyping import Array
 
 from .._errors import ConfigError, nearest
+from ._ranges import Range, Space, around
 from ._soap import soap
 
 Hyperparameters = Mapping[str, Any]
@@ -26,6 +28,10 @@ Read = Callable[[Any, Any], Any]
 _DECAYS = (1e-3, 5e-4, 1e-4)
 _RATES = (0.1, 0.05, 0.01, 0.005, 0.001)
 _ADAM_RATES = (0.3, 0.2, 0.1, 0.01, 0.001)
+_ADAM_WIDER = (0.03, 0.003, 0.0003)
+_ADDED, _DECOUPLED = Range(1e-5, 1e-2), Range(1e-5, 1e-1)  # decays; the latter act times a rate
+BEYOND = 3.0
+"""How far beyond a widened grid its range reaches, as a factor on both sides."""
 
 
 def as_trained(state: Any, params: Any) -> Any:
@@ -36,7 +42,7 @@ def as_trained(state: Any, params: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """An optimiser and the grid it is tuned on.
+    """An optimiser, and the grid or the ranges in which it is tuned.
 
     **Arguments:**
 
@@ -48,6 +54,7 @@ class Method:
     - `wide`: more configurations, beyond the paper's grid.
     - `context`: arrays that `make` needs besides numbers, such as a learned geometry.
     - `read`: `(state, params) -> params`, the parameters to be judged, for optimisers that average.
+    - `space`: the ranges of a search that is not bound to the grid.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Method:
     wide: tuple[Hyperparameters, ...] = ()
     context: Any = None
     read: Read = as_trained
+    space: Space = dataclasses.field(default_factory=dict)
 
 
 def product(**axes: tuple[float, ...]) -> tuple[Hyperparameters, ...]:
@@ -80,6 +88,8 @@ def columns(grid: Sequence[Hyperparameters]) -> dict[str, Array]:
 
 
 def _decayed(make: Callable[[Any], optax.GradientTransformation]) -> Make:
+    """An optimiser of a rate, with weight decay added to the gradient."""
+
     def build(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
         del context
         return optax.chain(
@@ -89,62 +99,86 @@ def _decayed(make: Callable[[Any], optax.GradientTransformation]) -> Make:
     return build
 
 
-def _method(
+def _baseline(
     name: str,
-    make: Callable[[Any], optax.GradientTransformation],
+    make: Make,
     rates: tuple[float, ...],
     wider: tuple[float, ...],
+    read: Read = as_trained,
+    decays: Range = _DECOUPLED,
 ) -> Method:
+    """An optimiser tuned over its rate and weight decay."""
     return Method(
         name,
-        _decayed(make),
+        make,
         product(learning_rate=rates, weight_decay=_DECAYS),
         product(learning_rate=wider, weight_decay=_DECAYS),
+        read=read,
+        space={"learning_rate": around((*rates, *wider), BEYOND), "weight_decay": decays},
     )
 
 
 BASELINES: dict[str, Method] = {
     method.name: method
     for method in (
-        _method("SGD", optax.sgd, _RATES, (1.0, 0.5, 0.3)),
-        _method("SGD-M", lambda rate: optax.sgd(rate, momentum=0.9), _RATES, (0.3, 0.03)),
-        _method("Adam", optax.adam, _ADAM_RATES, (0.03, 0.003, 0.0003)),
-        _method("RMSprop", lambda rate: optax.rmsprop(rate, decay=0.99), _RATES, (0.003, 0.0003)),
-        _method(
-            "Nesterov", lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True), _RATES, (0.3,)
+        _baseline("SGD", _decayed(optax.sgd), _RATES, (1.0, 0.5, 0.3), decays=_ADDED),
+        _baseline(
+            "SGD-M",
+            _decayed(lambda rate: optax.sgd(rate, momentum=0.9)),
+            _RATES,
+            (0.3, 0.03),
+            decays=_ADDED,
         ),
-        Method(
+        _baseline("Adam", _decayed(optax.adam), _ADAM_RATES, _ADAM_WIDER, decays=_ADDED),
+        _baseline(
+            "RMSprop",
+            _decayed(lambda rate: optax.rmsprop(rate, decay=0.99)),
+            _RATES,
+            (0.003, 0.0003),
+            decays=_ADDED,
+        ),
+        _baseline(
+            "Nesterov",
+            _decayed(lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True)),
+            _RATES,
+            (0.3,),
+            decays=_ADDED,
+        ),
+        _baseline(
             "AdamW",
             lambda v, _: optax.adamw(v["learning_rate"], weight_decay=v["weight_decay"]),
-            product(learning_rate=_ADAM_RATES, weight_decay=_DECAYS),
-            product(learning_rate=(0.03, 0.003, 0.0003), weight_decay=_DECAYS),
+            _ADAM_RATES,
+            _ADAM_WIDER,
         ),
-        Method(
+        _baseline(
             "Muon",
             lambda v, _: optax.contrib.muon(v["learning_rate"], weight_decay=v["weight_decay"]),
-            product(learning_rate=(0.05, 0.02, 0.01, 0.005, 0.002), weight_decay=_DECAYS),
-            product(learning_rate=(0.1, 0.03, 0.001), weight_decay=_DECAYS),
+            (0.05, 0.02, 0.01, 0.005, 0.002),
+            (0.1, 0.03, 0.001),
         ),
-        Method(
+        _baseline(
             "AdamW, schedule-free",
             lambda v, _: optax.contrib.schedule_free_adamw(
                 v["learning_rate"], weight_decay=v["weight_decay"]
             ),
-            product(learning_rate=(0.1, 0.03, 0.01, 0.003, 0.001), weight_decay=_DECAYS),
-            product(learning_rate=(0.3, 0.05, 0.0003), weight_decay=_DECAYS),
-            read=optax.contrib.schedule_free_eval_params,
+            (0.1, 0.03, 0.01, 0.003, 0.001),
+            (0.3, 0.05, 0.0003),
+            optax.contrib.schedule_free_eval_params,
         ),
-        Method(
+        _baseline(
             "SOAP",
             lambda v, _: soap(v["learning_rate"], v["weight_decay"]),
-            product(learning_rate=(0.03, 0.01, 0.003, 0.001, 0.0003), weight_decay=_DECAYS),
-            product(learning_rate=(0.1, 0.02, 0.0001), weight_decay=_DECAYS),
+            (0.03, 0.01, 0.003, 0.001, 0.0003),
+            (0.1, 0.02, 0.0001),
         ),
     )
 }
 """Every baseline by name. The first four are those of S000; the last three came after it."""
 
 DEFAULT_BASELINES = ("SGD", "SGD-M", "Adam", "RMSprop")
+
+ALL = "all"
+"""What stands for every baseline where names are given."""
 
 
 def find_baseline(name: str) -> Method:
@@ -167,3 +201,24 @@ def find_baseline(name: str) -> Method:
             f"no baseline {name!r}; known are {', '.join(BASELINES)}.{nearest(name, BASELINES)}"
         )
     return by_folded[name.casefold()]
+
+
+def named(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of baselines with `all` written out.
+
+    **Arguments:**
+
+    - `names`: as a user gave them.
+
+    **Raises:**
+
+    - `ConfigError`: if one is unknown, with the nearest names.
+
+    >>> named(["SGD", "adam"]), len(named(["all"])) == len(BASELINES)
+    (('SGD', 'adam'), True)
+    """
+    if ALL in (name.casefold() for name in names):
+        return tuple(BASELINES)
+    for name in names:
+        find_baseline(name)
+    return tuple(names)

@@ -16,7 +16,8 @@ import optax
 
 from ..deploy import averaged, averaged_params, to_optax
 from ..geometry import AbstractMirrorMap, Diagonal
-from ._baselines import Hyperparameters, Method, find_baseline, product
+from ._baselines import BEYOND, Hyperparameters, Method, find_baseline, product
+from ._ranges import Range, around
 from ._trials import Arena, Trials, curve_steps, run_trials
 
 LEARNED = "MetaMD"
@@ -34,6 +35,8 @@ _SCALES = (1.0, 1.4, 2.0, 2.8, 4.0)
 _MOMENTA = (0.8, 0.9, 0.95)
 _AVERAGED_SCALES = (1.4, 2.0, 2.8, 4.0, 5.6)
 _INTERPOLATIONS = (0.7, 0.8, 0.9)
+_KEPT = Range(0.5, 0.99, "complement")  # momentum, and interpolation
+_CONTROL_SCALES = Range(0.01, 12.0)  # the control's rate was not learned
 
 
 def _make_learned(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
@@ -51,10 +54,11 @@ def learned_method(
     name: str = LEARNED,
     scales: tuple[float, ...] = _SCALES,
     momenta: tuple[float, ...] = _MOMENTA,
+    searched: Range | None = None,
 ) -> Method:
     """A geometry as a method, tuned over the scale of its rate and Nesterov momentum.
 
-    Its grid has 15 configurations, as many as every baseline's.
+    Its grid has 15 configurations, as many as every baseline's, and its ranges two axes, too.
 
     **Arguments:**
 
@@ -62,9 +66,12 @@ def learned_method(
     - `rate`: the rate it was learned with.
     - `name`: as shown in tables.
     - `scales`, `momenta`: the grid.
+    - `searched`: the range of the scale; a little beyond the grid by default.
     """
     grid = product(rate_scale=scales, momentum=momenta)
-    return Method(name, _make_learned, grid, (), (geometry, jnp.asarray(rate, float)))
+    space = {"rate_scale": searched or around(scales, BEYOND), "momentum": _KEPT}
+    context = (geometry, jnp.asarray(rate, float))
+    return Method(name, _make_learned, grid, (), context, space=space)
 
 
 def _make_averaged(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
@@ -72,31 +79,45 @@ def _make_averaged(values: Hyperparameters, context: Any) -> optax.GradientTrans
     return averaged(to_optax(geometry, rate * values["rate_scale"]), values["interpolation"])
 
 
-def averaged_method(geometry: AbstractMirrorMap, rate: float, *, name: str = LEARNED) -> Method:
+def averaged_method(
+    geometry: AbstractMirrorMap,
+    rate: float,
+    *,
+    name: str = LEARNED,
+    searched: Range | None = None,
+) -> Method:
     """A geometry whose points are averaged, see `deploy.averaged`; its grid has 15 configurations.
 
     **Arguments:**
 
     - `geometry`, `rate`: as for `learned_method`.
     - `name`: of the geometry.
+    - `searched`: as for `learned_method`.
     """
     grid = product(rate_scale=_AVERAGED_SCALES, interpolation=_INTERPOLATIONS)
+    scale = searched or around(_AVERAGED_SCALES, BEYOND)
+    space = {"rate_scale": scale, "interpolation": _KEPT}
     context = (geometry, jnp.asarray(rate, float))
-    return Method(name + AVERAGED, _make_averaged, grid, (), context, averaged_params)
+    return Method(name + AVERAGED, _make_averaged, grid, (), context, averaged_params, space)
 
 
 def learned_methods(
-    geometry: AbstractMirrorMap, rate: float, averaging: bool, *, name: str = LEARNED
+    geometry: AbstractMirrorMap,
+    rate: float,
+    averaging: bool,
+    *,
+    name: str = LEARNED,
+    searched: Range | None = None,
 ) -> list[Method]:
     """Every way in which a geometry is compared.
 
     **Arguments:**
 
-    - `geometry`, `rate`, `name`: as for `learned_method`.
+    - `geometry`, `rate`, `name`, `searched`: as for `learned_method`.
     - `averaging`: with averaged points too.
     """
-    found = [learned_method(geometry, rate, name=name)]
-    return [*found, averaged_method(geometry, rate, name=name)] if averaging else found
+    ways = (learned_method, averaged_method) if averaging else (learned_method,)
+    return [way(geometry, rate, name=name, searched=searched) for way in ways]
 
 
 def control_methods(params: Any, averaging: bool) -> list[Method]:
@@ -108,7 +129,8 @@ def control_methods(params: Any, averaging: bool) -> list[Method]:
     - `averaging`: with averaged points too.
     """
     # Scales are relative to a rate; 0.5 centres this grid where plain descent is fast.
-    return learned_methods(Diagonal.like(params), 0.5, averaging, name=CONTROL)
+    identity = Diagonal.like(params)
+    return learned_methods(identity, 0.5, averaging, name=CONTROL, searched=_CONTROL_SCALES)
 
 
 def methods_of(learned: Sequence[Method], baselines: Sequence[str], wide: bool) -> list[Method]:
@@ -117,10 +139,10 @@ def methods_of(learned: Sequence[Method], baselines: Sequence[str], wide: bool) 
     **Arguments:**
 
     - `learned`: what was learned, if anything.
-    - `baselines`: names.
+    - `baselines`: names; one that is there twice counts once.
     - `wide`: extend the baselines' grids beyond S000's.
     """
-    found = [find_baseline(name) for name in baselines]
+    found = list({(m := find_baseline(name)).name: m for name in baselines}.values())
     if wide:
         found = [dataclasses.replace(m, grid=(*m.grid, *m.wide), wide=()) for m in found]
     return [*learned, *found]
@@ -193,6 +215,25 @@ def summarise(
             for target in targets
         },
     }
+
+
+def timed(row: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """A row of the comparison with the seconds to each target.
+
+    **Arguments:**
+
+    - `row`: what `summarise` returned.
+    - `seconds`: what a step takes.
+
+    >>> row = {"steps_to": {"0.1": {"mean": 40.0, "se": 8.0, "values": [32, 48]}}}
+    >>> timed(row, 0.25)["seconds_to"]["0.1"]
+    {'mean': 10.0, 'se': 2.0, 'values': [8.0, 12.0]}
+    """
+    scaled = {
+        target: spread([None if steps is None else steps * seconds for steps in entry["values"]])
+        for target, entry in row["steps_to"].items()
+    }
+    return {**row, "seconds_a_step": seconds, "seconds_to": scaled}
 
 
 def band(trials: Trials) -> dict[str, list[float | None]]:

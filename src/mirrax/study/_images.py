@@ -5,6 +5,7 @@ The configuration is one dataclass, and its fields are the command line's option
 
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,12 +19,13 @@ from ..meta import ManyShot, Reference, classification
 from ..methods import EstimatorName, meta_md
 from ..models import Model, build
 from ..tasks import ImageTask, cifar10_subsets, diverse_digits, rotated_digits, rotated_mnist
-from ._baselines import find_baseline
+from ._baselines import DEFAULT_BASELINES, named
 from ._compare import Criterion
 from ._config import between, divides, positive
 from ._trials import Arena, arena
 
 Family = Literal["rotated-digits", "rotated-mnist", "diverse-digits", "cifar-10"]
+Tuner = Literal["grid", "bayes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +48,17 @@ class ImageStudy:
     - `rounds`: rounds of meta-training.
     - `devices`, `in_turn`: over how many devices the tasks of meta-training are spread, and whether
       each takes its runs one after another, see `mirrax.meta.ManyShot`.
-    - `baselines`: what the geometry is compared with.
+    - `baselines`: what the geometry is compared with; `all` for every one there is.
     - `control`: compare with the identity geometry too, tuned exactly as the learned one.
     - `averaging`: compare the geometry, and the control, with averaged points too, see
       `mirrax.deploy.averaged`.
+    - `tuner`: `grid` tries all configurations of a grid, `bayes` as many trials of every method,
+      chosen by a Gaussian process within ranges.
     - `grid`: S000's grids, or these and rates beyond them.
+    - `trials`: of each method, for `bayes`.
+    - `kappa`: how much `bayes` prefers what it knows little of, see `mirrax.study._surrogate`.
+    - `storage`: where `bayes` keeps its trials, a file or the address of a database that several
+      workers share; a file of the run folder by default.
     - `criterion`: tuning maximises the accuracy on a fifth of the training images of the
       meta-training tasks, kept apart for it, or minimises the final training loss there.
     - `seeds`, `tune_seeds`: runs a method on the held-out task, and a configuration and task while
@@ -58,6 +66,7 @@ class ImageStudy:
     - `stride`: curves are measured every so many steps.
     - `targets`: training losses, falling; the steps to reach each are reported.
     - `rows`: the training loss is measured on at most this many training examples.
+    - `timed`: measure how long a step of every method takes.
     """
 
     changeable: ClassVar[frozenset[str]] = frozenset(
@@ -73,11 +82,11 @@ class ImageStudy:
             "grid",
         )
         + ("criterion", "seeds", "tune_seeds", "stride", "targets", "rows")
-        + ("devices", "in_turn")
+        + ("tuner", "trials", "kappa", "storage", "timed", "devices", "in_turn")
     )
     """Fields that may change while a run is under way; others would make it another run."""
 
-    placement: ClassVar[frozenset[str]] = frozenset(("devices", "in_turn"))
+    placement: ClassVar[frozenset[str]] = frozenset(("devices", "in_turn", "storage"))
     """Fields that say where it is computed, which may even change within one table."""
 
     family: Family = "rotated-digits"
@@ -108,28 +117,33 @@ class ImageStudy:
     pool: bool = True
     devices: int = 1
     in_turn: bool = False
-    baselines: tuple[str, ...] = ("SGD", "SGD-M", "Adam", "RMSprop")
+    baselines: tuple[str, ...] = DEFAULT_BASELINES
     control: bool = True
     averaging: bool = False
+    tuner: Tuner = "grid"
     grid: Literal["s000", "wide"] = "s000"
+    trials: int = 25
+    kappa: float = 1.0
+    storage: str = ""
     criterion: Criterion = "validation"
     seeds: int = 3
     tune_seeds: int = 3
     stride: int = 4
     targets: tuple[float, ...] = (0.3, 0.1)
     rows: int = 10_000
+    timed: bool = True
 
     def __post_init__(self):
-        """Checks every number."""
+        """Checks every number, and writes out `all` baselines."""
         positive(self, "batch", "steps", "rate", "outer_rate", "k", "rounds", "visits", "rows")
         positive(self, "reference_rate", "reference_steps")
         positive(self, "seeds", "tune_seeds", "stride", "components", "pairs", "spread")
-        positive(self, "devices", "targets")
+        positive(self, "devices", "targets", "trials", "kappa")
         between(self, "damping", 0, 100)
         between(self, "examples", 0, 10**9)
         between(self, "decay", 0, 0.999)
-        for name in self.baselines:
-            find_baseline(name)
+        # Written out, so that a record of the study means the same when there are more baselines.
+        object.__setattr__(self, "baselines", named(self.baselines))
         if self.window and (self.window < 0 or self.steps % self.window):
             raise ConfigError(
                 f"--window: expected a divisor of --steps ({self.steps}), or 0 for the whole run, "
@@ -309,6 +323,31 @@ def _check_devices(devices: int, tasks: int) -> None:
         )
 
 
+def check_tuner(config: ImageStudy) -> None:
+    """Refuses a tuner that cannot work here, before anything is computed.
+
+    **Arguments:**
+
+    - `config`: the study.
+
+    **Raises:**
+
+    - `ConfigError`: if Optuna is not installed, or the storage is of another kind or damaged.
+    - `MirraxError`: if the storage cannot be written.
+    """
+    if config.tuner != "bayes":
+        return
+    if importlib.util.find_spec("optuna") is None:
+        raise ConfigError(
+            "tuning by bayes keeps its trials with Optuna: pip install 'mirrax[tune]', or tune by "
+            "grid."
+        )
+    if config.storage:
+        from ._search import open_storage
+
+        open_storage(config.storage)
+
+
 def prepare(
     config: ImageStudy, data: Path | None, *, each: bool = False, learns: bool = True
 ) -> ImageSetting:
@@ -319,7 +358,8 @@ def prepare(
     - `config`: the study.
     - `data`: the folder of data sets, or `None` for the environment's.
     - `each`: each task will be held out in turn, so that `held_out` need not be among them.
-    - `learns`: a geometry will be learned, for which `devices` must be there.
+    - `learns`: a geometry will be learned and compared, for which `devices` and the tuner must be
+      there.
 
     **Returns:**
 
@@ -329,6 +369,8 @@ def prepare(
 
     - `ConfigError`, `DataError`: if a name is unknown, or data are missing or damaged.
     """
+    if learns:
+        check_tuner(config)
     tasks = load_family(config.family, data, config.split)
     if config.examples:
         tasks = tuple(shortened(task, config.examples) for task in tasks)

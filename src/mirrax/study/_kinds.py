@@ -39,7 +39,7 @@ class Kind:
 
 
 def _compared(summary: Mapping[str, Any]) -> list[report.Table]:
-    tables = [report.comparison_table(summary)]
+    tables = report.summary_tables(summary)
     if summary.get("certificate"):
         tables.append(report.certificate_table(summary["certificate"]))
     return tables

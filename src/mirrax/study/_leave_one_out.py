@@ -1,8 +1,9 @@
 r"""Leave-one-out tables: each task of a family held out in turn, every method tuned on the others.
 
-A baseline's run on a task does not depend on which task is held out, so each configuration is run
-once on every task, and for each held-out task the best mean over the *other* tasks is chosen. The
-learned geometry is meta-trained, and its grid run, anew for each held-out task on the others only.
+A baseline's run on a task does not depend on which task is held out, so each configuration of its
+grid is run once on every task, and for each held-out task the best mean over the *other* tasks is
+chosen. The learned geometry is meta-trained, and its grid run, anew for each held-out task on the
+others only; and so is every method where each trial follows from those before.
 """
 
 import dataclasses
@@ -15,24 +16,16 @@ import numpy as np
 
 from .. import report
 from .._files import slug, write_json
-from ._baselines import Hyperparameters, Method
-from ._compare import (
-    AVERAGED,
-    CONTROL,
-    LEARNED,
-    best,
-    edge_note,
-    evaluate,
-    learned_methods,
-    spread,
-    tune,
-)
+from ._baselines import Method
+from ._compare import AVERAGED, CONTROL, LEARNED, evaluate, learned_methods, spread, timed
 from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
 from ._progress import Progress
-from ._streams import EVALUATE, TUNE, stream
+from ._step_cost import seconds_a_step
+from ._streams import EVALUATE, stream
 from ._train import data_notes, hardware, meta_train, open_folder, record_of, rivals
-from ._trials import Arena, curve_steps
+from ._trials import curve_steps
+from ._tuning import Tuned, by_grid, grid_scores, tuned
 
 Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
 
@@ -79,17 +72,19 @@ def leave_one_out(
         resume=resume,
         command=command,
     )
-    done = folder.read_json("cells.json") or {"scores": {}, "cells": {}, "notes": []}
+    done: dict[str, Any] = {"scores": {}, "cells": {}, "notes": [], "timing": {}}
+    done |= folder.read_json("cells.json") or {}
     begun = time.perf_counter() - done.get("seconds", 0.0)
 
     def keep() -> None:
         write_json(folder / "cells.json", {**done, "seconds": time.perf_counter() - begun})
 
     names = [task.name.rsplit("/", 1)[-1] for task in setting.tasks]
-    shared = rivals(setting)
-    left = [method for method in shared if method.name not in done["scores"]]
-    if left:
-        found = _scores(config, setting.tuning, left, seed, progress, "tuning baselines")
+    others = rivals(setting)
+    left = [method for method in others if method.name not in done["scores"]]
+    if left and config.tuner == "grid":
+        title = "tuning baselines"
+        found = grid_scores(config, left, setting.tuning, seed, progress, title)
         done["scores"] |= {name: scores.tolist() for name, scores in found.items()}
         keep()
     for position, name in enumerate(names):
@@ -110,17 +105,7 @@ def leave_one_out(
             note = f"{variant}, for each task held out: {own.cost}"
             if note not in done["notes"]:
                 done["notes"].append(note)
-        place, title = setting.tuning.select(held.training), f"tuning, {name} held out"
-        scores = _scores(config, place, ours, seed, progress, title)
-        for method in shared:
-            scores[method.name] = np.array(done["scores"][method.name])[:, held.training]
-        methods = [*ours, *shared]
-        chosen = [best(method, scores[method.name]) for method in methods]
-        done["cells"][name] = _cells(held, methods, chosen, seed, progress)
-        for method, values in zip(methods, chosen, strict=True):
-            note = edge_note(method, values)
-            if note and note not in done["notes"]:
-                done["notes"].append(note)
+        done["cells"][name] = _tried(held, ours, others, done, path, seed, progress)
         keep()
     result = _summary(setting, recipe, variants, done, time.perf_counter() - begun)
     write_json(folder / "curves.json", _curves(config, done["cells"]))
@@ -146,30 +131,46 @@ def _curves(config: ImageStudy, cells: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _scores(
-    config: ImageStudy,
-    place: Arena,
-    methods: Sequence[Method],
+def _tried(
+    held: ImageSetting,
+    ours: Sequence[Method],
+    others: Sequence[Method],
+    done: dict[str, Any],
+    path: Path,
     seed: int,
     progress: Progress,
-    title: str,
-) -> dict[str, np.ndarray]:
-    with progress.phase(title, 100) as phase:
-        return tune(
-            methods,
-            place,
-            steps=config.steps,
-            criterion=config.criterion,
-            seeds=config.tune_seeds,
-            key=stream(seed, TUNE),
-            advance=phase.share,
-        )
+) -> dict[str, Any]:
+    """Every method tuned without the task held out, and tried on it; adds to notes and timing."""
+    config, methods = held.config, [*ours, *others]
+    known = {
+        # JSON has no infinity: a configuration that failed was written as null.
+        method.name: np.nan_to_num(np.array(scores, float), nan=np.inf, posinf=np.inf)
+        for method in others
+        if (scores := done["scores"].get(method.name)) is not None
+    }
+    anew = [method for method in methods if method.name not in known]
+    title = f"tuning, {config.held_out} held out"
+    found = dict(
+        zip((m.name for m in anew), tuned(held, anew, path, seed, progress, title), strict=True)
+    )
+    for method in others:
+        if method.name in known:
+            found[method.name] = by_grid(method, known[method.name][:, held.training], config)
+    chosen = [found[method.name] for method in methods]
+    done["notes"] += [one.note for one in chosen if one.note and one.note not in done["notes"]]
+    cells = _cells(held, methods, chosen, seed, progress)
+    if not config.timed:
+        return cells
+    if not done["timing"]:  # what a step costs does not depend on the task
+        place = held.place.select([held.held_out])
+        done["timing"] = seconds_a_step(methods, [one.values for one in chosen], place)
+    return {name: timed(cell, done["timing"][name]) for name, cell in cells.items()}
 
 
 def _cells(
     held: ImageSetting,
     methods: Sequence[Method],
-    chosen: Sequence[Hyperparameters],
+    chosen: Sequence[Tuned],
     seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def _cells(
     with progress.phase(f"{config.held_out} held out", 100) as phase:
         found = evaluate(
             methods,
-            chosen,
+            [one.values for one in chosen],
             held.place.select([held.held_out]),
             steps=config.steps,
             stride=config.stride,
@@ -186,7 +187,11 @@ def _cells(
             key=stream(seed, EVALUATE),
             advance=phase.share,
         )
-    return {name: {**row, "curve": curve} for name, (row, curve) in found.items()}
+    return {
+        method.name: {**row, "tuning": one.record, "curve": curve}
+        for method, one in zip(methods, chosen, strict=True)
+        for row, curve in [found[method.name]]
+    }
 
 
 def _learned(
@@ -235,6 +240,7 @@ def _summary(
 
 def _mean_row(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over tasks and seeds; the standard error is over all runs."""
+    targets = [key for key in ("steps_to", "seconds_to") if key in rows[0]]
 
     def pooled(pick: Any) -> dict[str, Any]:
         return spread([value for row in rows for value in pick(row)["values"]])
@@ -245,10 +251,11 @@ def _mean_row(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "test_accuracy": pooled(lambda row: row["test_accuracy"]),
         "final_loss": pooled(lambda row: row["final_loss"]),
         "log_loss_area": pooled(lambda row: row["log_loss_area"]),
-        "steps_to": {
-            target: pooled(lambda row, t=target: row["steps_to"][t])
-            for target in rows[0]["steps_to"]
+        **{
+            key: {target: pooled(lambda row, k=key, t=target: row[k][t]) for target in rows[0][key]}
+            for key in targets
         },
+        **{key: rows[0][key] for key in ("seconds_a_step",) if key in rows[0]},
     }
 
 

@@ -56,7 +56,7 @@ def _plain(name: str) -> str:
 
 
 def _own_tables(result: Mapping[str, Any]) -> list[report.Table]:
-    found = [report.comparison_table(result)]
+    found = report.summary_tables(result)
     if result["against_best_baseline"]:
         found.append(report.standing_table(result))
     by_task = report.steps_by_task_table(result, ("SGD", "SGD-M"))
@@ -188,7 +188,7 @@ def _activation_tables(result: Mapping[str, Any]) -> list[report.Table]:
         for index, share in enumerate(result["activation"])
     )
     title = "Activation of the components in the last round, S000 Fig. 5"
-    return [report.Table(title, columns, rows), report.comparison_table(result)]
+    return [report.Table(title, columns, rows), *report.summary_tables(result)]
 
 
 _THREE: Variants = {

@@ -12,27 +12,21 @@ import jax
 
 from .. import deploy, report
 from .._errors import ConfigError
-from .._files import write_json
+from .._files import plain, write_json
 from ..geometry import AbstractMirrorMap
 from ._baselines import Method
 from ._certify import certify_images
-from ._compare import (
-    best,
-    control_methods,
-    edge_note,
-    evaluate,
-    learned_methods,
-    methods_of,
-    tune,
-)
+from ._compare import control_methods, evaluate, learned_methods, methods_of, timed
 from ._config import option
 from ._describe import describe_geometry
 from ._folder import RunFolder
 from ._images import ImageSetting
 from ._learn import Learned, learn
 from ._progress import Progress
-from ._streams import CERTIFY, EVALUATE, META, TUNE, stream
+from ._step_cost import seconds_a_step
+from ._streams import CERTIFY, EVALUATE, META, stream
 from ._trials import curve_steps
+from ._tuning import tuned
 
 
 def hardware() -> dict[str, Any]:
@@ -98,8 +92,8 @@ def compare_images(
 ) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
     """Tunes every method on the meta-training tasks and tries it on the held-out one.
 
-    Methods already in `comparison.json` of an interrupted run are not run again, unless it was
-    made with another geometry or other settings.
+    Methods already in the comparison of an interrupted run are not run again, unless it was made
+    with another geometry or other settings; there is one file a tuner.
 
     **Arguments:**
 
@@ -113,34 +107,22 @@ def compare_images(
 
     The rows of the comparison, the curves by method, and notes.
     """
-    config = setting.config
+    config, name = setting.config, f"comparison-{setting.config.tuner}.json"
     methods = roster(setting, geometry)
-    basis = {
-        "geometry": hashlib.sha256((folder / "geometry.safetensors").read_bytes()).hexdigest(),
-        **{name: getattr(config, name) for name in _DECIDING},
-    }
-    done = folder.read_json("comparison.json") or {}
-    if done.get("basis") != basis:
-        done = {"basis": basis, "rows": {}, "curves": {}, "notes": []}
+    geometry_file = (folder / "geometry.safetensors").read_bytes()
+    basis = {"geometry": hashlib.sha256(geometry_file).hexdigest()}
+    basis |= plain({name: getattr(config, name) for name in _DECIDING})
+    done = _compared(folder, name, basis)
     left = [method for method in methods if method.name not in done["rows"]]
     if left:
-        place = setting.tuning.select(setting.training)
-        with progress.phase("tuning", 100) as phase:
-            scores = tune(
-                left,
-                place,
-                steps=config.steps,
-                criterion=config.criterion,
-                seeds=config.tune_seeds,
-                key=stream(seed, TUNE),
-                advance=phase.share,
-            )
-        chosen = [best(method, scores[method.name]) for method in left]
+        found = tuned(setting, left, folder.path, seed, progress)
+        chosen = [one.values for one in found]
+        place = setting.place.select([setting.held_out])
         with progress.phase("held-out task", 100) as phase:
-            found = evaluate(
+            evaluated = evaluate(
                 left,
                 chosen,
-                setting.place.select([setting.held_out]),
+                place,
                 steps=config.steps,
                 stride=config.stride,
                 targets=config.targets,
@@ -148,14 +130,24 @@ def compare_images(
                 key=stream(seed, EVALUATE),
                 advance=phase.share,
             )
-        for method, values in zip(left, chosen, strict=True):
-            done["rows"][method.name], done["curves"][method.name] = found[method.name]
-            note = edge_note(method, values)
-            done["notes"] += [note] if note else []
-        write_json(folder / "comparison.json", done)
+        seconds = seconds_a_step(left, chosen, place) if config.timed else {}
+        done = _compared(folder, name, basis)  # another command may have added to it meanwhile
+        for method, one in zip(left, found, strict=True):
+            row, done["curves"][method.name] = evaluated[method.name]
+            row = {**row, "tuning": one.record, "note": one.note}
+            timing = seconds.get(method.name)
+            done["rows"][method.name] = row if timing is None else timed(row, timing)
+        write_json(folder / name, done)
     names = [method.name for method in methods]
-    rows = [done["rows"][name] for name in names]
-    return rows, {name: done["curves"][name] for name in names}, done["notes"]
+    rows = [dict(done["rows"][name]) for name in names]
+    notes = [note for row in rows if (note := row.pop("note"))]
+    return rows, {name: done["curves"][name] for name in names}, notes
+
+
+def _compared(folder: RunFolder, name: str, basis: Mapping[str, Any]) -> dict[str, Any]:
+    """The methods that were compared already, on the same terms."""
+    done = folder.read_json(name) or {}
+    return done if done.get("basis") == basis else {"basis": basis, "rows": {}, "curves": {}}
 
 
 def roster(setting: ImageSetting, geometry: AbstractMirrorMap) -> list[Method]:
@@ -269,6 +261,7 @@ def open_folder(
 
 
 _DECIDING = ("criterion", "seeds", "tune_seeds", "stride", "targets", "rows", "grid", "rate")
+_DECIDING += ("trials", "kappa", "timed")
 """Fields on which, besides the geometry, the figures of a comparison depend."""
 
 

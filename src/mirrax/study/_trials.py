@@ -8,7 +8,7 @@ runs on different tasks are independent of each other.
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -206,6 +206,10 @@ def _run_chunk(
     return lax.map(run, jobs)
 
 
+RunTrials = Callable[..., Trials]
+"""`run(jobs, advance=…)`, what `compile_trials` returns."""
+
+
 def run_trials(
     methods: Sequence[Method],
     jobs: Sequence[tuple[int, Hyperparameters]],
@@ -220,20 +224,11 @@ def run_trials(
 ) -> Trials:
     """Trains methods with chosen configurations, on every task, from several seeds.
 
-    All methods share one compiled program, in which each run selects its optimiser. Runs are dealt
-    out in chunks of equal size to one thread a core, on a CPU: one XLA program does not spread such
-    small networks over cores by itself.
-
     **Arguments:**
 
     - `methods`: the optimisers.
     - `jobs`: pairs of a method's position and its hyper-parameters.
-    - `place`: the tasks.
-    - `steps`: the length of a run.
-    - `stride`: the curve is measured every so many steps; a divisor of `steps`.
-    - `seeds`: runs a job and task.
-    - `key`: initial weights and batches; equal keys give equal ones to every method.
-    - `watch`: measure accuracies along the curve too.
+    - `place`, `steps`, `stride`, `seeds`, `key`, `watch`: as for `compile_trials`.
     - `advance`: told the share of work done after each chunk.
 
     **Returns:**
@@ -244,38 +239,98 @@ def run_trials(
 
     - `ValueError`: if `stride` does not divide `steps`.
     """
+    names = {name for _, values in jobs for name in values}
+    run = compile_trials(
+        methods,
+        names,
+        len(jobs),
+        place,
+        steps=steps,
+        stride=stride,
+        seeds=seeds,
+        key=key,
+        watch=watch,
+    )
+    return run(jobs, advance)
+
+
+def compile_trials(
+    methods: Sequence[Method],
+    names: Collection[str],
+    jobs: int,
+    place: Arena,
+    *,
+    steps: int,
+    stride: int,
+    seeds: int,
+    key: PRNGKeyArray,
+    watch: bool = False,
+) -> RunTrials:
+    """Compiles the training runs of methods, for jobs that are given later, and in several goes.
+
+    All methods share one compiled program, in which each run selects its optimiser. Runs are dealt
+    out in chunks of equal size to one thread a core, on a CPU: one XLA program does not spread such
+    small networks over cores by itself.
+
+    **Arguments:**
+
+    - `methods`: the optimisers.
+    - `names`: of their hyper-parameters.
+    - `jobs`: how many there will be at a time; of more or fewer the last chunk wastes a little.
+    - `place`: the tasks.
+    - `steps`: the length of a run.
+    - `stride`: the curve is measured every so many steps; a divisor of `steps`.
+    - `seeds`: runs a job and task.
+    - `key`: initial weights and batches; equal keys give equal ones to every method.
+    - `watch`: measure accuracies along the curve too.
+
+    **Returns:**
+
+    A function of pairs of a method's position and its hyper-parameters, and of `advance`, which is
+    told the share of work done after each chunk. Its results have leading axes (jobs, tasks,
+    seeds).
+
+    **Raises:**
+
+    - `ValueError`: if `stride` does not divide `steps`.
+    """
     if steps % stride:
-        raise ValueError(f"run_trials.stride: expected a divisor of {steps}, got {stride!r}.")
-    shape = (len(jobs), place.count, seeds)
-    columns = _columns(jobs, shape)
+        raise ValueError(f"compile_trials.stride: expected a divisor of {steps}, got {stride!r}.")
     starts, keys = _draw(place.model, place.numbers, seeds, key)
     makes = tuple(method.make for method in methods)
     reads = tuple(method.read for method in methods)
     contexts = tuple(method.context for method in methods)
-
     # Programs of one accelerator would only wait for each other, each with memory of its own.
     workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
-    total = math.prod(shape)
-    size = max(1, -(-total // (workers * _CHUNKS_A_WORKER)))
-    count = -(-total // size)
-    # The last chunk repeats its first jobs, so that one program serves every chunk.
-    order = np.resize(np.arange(total), count * size)
-    order[total:] = order[(count - 1) * size]
-    parts = [{k: jnp.asarray(v[p]) for k, v in columns.items()} for p in np.split(order, count)]
-    compiled = _run_chunk.lower(
-        makes, reads, contexts, place, starts, keys, parts[0], steps, stride, watch
-    ).compile()
+    size = max(1, -(-jobs * place.count * seeds // (workers * _CHUNKS_A_WORKER)))
+    blank = _columns([(0, {})] * size, names, (size, 1, 1))
+    shown = {name: jnp.asarray(column) for name, column in blank.items()}
+    fixed = (makes, reads, contexts, place, starts, keys)
+    compiled = _run_chunk.lower(*fixed, shown, steps, stride, watch).compile()
 
-    def work(part: dict[str, Array]) -> Trials:
-        found = compiled(makes, reads, contexts, place, starts, keys, part, steps, stride, watch)
-        done = jax.tree.map(np.asarray, found)
-        advance(1 / count)
-        return done
+    def run(
+        jobs: Sequence[tuple[int, Hyperparameters]],
+        advance: Callable[[float], None] = lambda share: None,
+    ) -> Trials:
+        shape = (len(jobs), place.count, seeds)
+        columns, total = _columns(jobs, names, shape), math.prod(shape)
+        count = -(-total // size)
+        # The last chunk repeats its first jobs, so that one program serves every chunk.
+        order = np.resize(np.arange(total), count * size)
+        order[total:] = order[(count - 1) * size]
+        parts = [{k: jnp.asarray(v[p]) for k, v in columns.items()} for p in np.split(order, count)]
 
-    with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(work, parts))
-    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:total], *found)
-    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), whole)
+        def work(part: dict[str, Array]) -> Trials:
+            done = jax.tree.map(np.asarray, compiled(*fixed, part, steps, stride, watch))
+            advance(1 / count)
+            return done
+
+        with ThreadPoolExecutor(workers) as pool:
+            found = list(pool.map(work, parts))
+        whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:total], *found)
+        return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), whole)
+
+    return run
 
 
 @eqx.filter_jit
@@ -293,12 +348,14 @@ def _draw(
 
 
 def _columns(
-    jobs: Sequence[tuple[int, Hyperparameters]], shape: tuple[int, int, int]
+    jobs: Sequence[tuple[int, Hyperparameters]],
+    names: Collection[str],
+    shape: tuple[int, int, int],
 ) -> dict[str, np.ndarray]:
     """One entry a run and column: method, task, seed and every hyper-parameter there is."""
     job, task, seed = (index.ravel() for index in np.indices(shape))
     columns = {"method": np.array([method for method, _ in jobs])[job], "task": task, "seed": seed}
-    for name in sorted({name for _, values in jobs for name in values}):
+    for name in sorted(names):
         column = np.array([values.get(name, 0.0) for _, values in jobs], np.float32)
         columns[name] = column[job]
     return columns

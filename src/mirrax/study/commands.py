@@ -136,7 +136,7 @@ _THREE_LINES = """\
 
 
 def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
-    """Compares a run's geometry with other baselines."""
+    """Compares a run's geometry with other baselines, or tuned in another way."""
     del rest, command
     import dataclasses
 
@@ -144,20 +144,28 @@ def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str
     from ..geometry import AbstractMirrorMap
     from ._config import from_record
     from ._folder import RunFolder
-    from ._images import ImageStudy, prepare
+    from ._images import ImageStudy, check_tuner, prepare
     from ._progress import Progress
     from ._recipes import find_recipe
     from ._train import compare_images
 
-    if options.tune != "grid":
-        raise ConfigError(f"--tune: expected grid, got {options.tune!r}.")
+    if options.tune not in (None, "grid", "bayes"):
+        raise ConfigError(f"--tune: expected grid or bayes, got {options.tune!r}.")
     folder, record = RunFolder.open(options.run)
     recipe = find_recipe(record["recipe"])
     config = from_record(type(recipe.config), record["fields"])
     if not isinstance(config, ImageStudy):
         raise ConfigError(f"{options.run}: compare needs a run of an image recipe.")
-    if options.baselines:
-        config = dataclasses.replace(config, baselines=tuple(options.baselines))
+    changes = {
+        "tuner": options.tune,
+        "trials": options.trials,
+        "storage": options.storage,
+        "baselines": options.baselines and tuple(options.baselines),
+    }
+    config = dataclasses.replace(config, **{k: v for k, v in changes.items() if v is not None})
+    if config.tuner == "grid" and (options.trials, options.storage) != (None, None):
+        raise ConfigError("--trials and --storage are of --tune bayes; a grid has neither.")
+    check_tuner(config)
     setting = prepare(config, options.data, learns=False)
     artifact = deploy.load(folder / "geometry.safetensors")
     deploy.check_fits(artifact, setting.template)
@@ -166,8 +174,6 @@ def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str
     rows, _, notes = compare_images(
         setting, artifact.geometry, folder, record["seed"], Progress(console)
     )
-    names = ("MetaMD", *config.baselines)
-    rows = [row for row in rows if row["optimiser"].casefold() in {n.casefold() for n in names}]
     result = {
         "recipe": record["recipe"],
         "held_out": setting.tasks[setting.held_out].name,
@@ -176,7 +182,8 @@ def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str
         "notes": notes,
     }
     if not options.json:
-        console.print(report.comparison_table(result))
+        for table in report.summary_tables(result):
+            console.print(table)
     return result
 
 
