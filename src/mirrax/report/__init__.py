@@ -40,8 +40,8 @@ from ._records import Run as Run
 from ._run_figures import RunFigure as RunFigure
 from ._run_figures import figures_of as figures_of
 from ._run_figures import write_figures as write_figures
-from ._spectrum_figure import geometry_spectrum as geometry_spectrum
 from ._seconds import seconds_table as seconds_table
+from ._spectrum_figure import geometry_spectrum as geometry_spectrum
 from ._summaries import summary_tables as summary_tables
 from ._summaries import write_markdown as write_markdown
 from ._table import Cell as Cell
