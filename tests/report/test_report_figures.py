@@ -79,11 +79,11 @@ def by_task(run_folder, change=None):
 def test_tasks_held_out_in_turn_have_a_figure_each(run_folder):
     run = Run.read(by_task(run_folder))
     figures = [figure for figure in figures_of(run) if figure.stem.startswith("curves")]
-    assert [figure.stem for figure in figures] == ["curves-0", "curves-fashion-mnist"]
-    assert "Fashion MNIST" in figures[1].caption
+    assert [figure.stem for figure in figures] == ["curves", "curves-0", "curves-fashion-mnist"]
+    assert "mean over all 2" in figures[0].caption and "Fashion MNIST" in figures[2].caption
     with drawing():
         lines = [len(figure.draw().axes[0].get_lines()) for figure in figures]
-    assert lines[0] > lines[1] == 1
+    assert lines[1] > lines[2] == 1 and lines[0] == 1, "the mean of what both have"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ._geometry_figures import (
 from ._online_figures import draw_online
 from ._online_network import draw_online_network
 from ._records import Run
+from ._series import mean_over_tasks
 from ._style import drawing, save
 
 if TYPE_CHECKING:
@@ -127,8 +128,12 @@ def _curve_figures(curves: Mapping[str, Any]) -> list[RunFigure]:
 
     if "tasks" not in curves:
         return [one("curves", "", curves["curves"])] if curves["curves"] else []
-    tasks = curves["tasks"].items()
-    return [one(f"curves-{slug(task)}", f", {clean(task)},", named) for task, named in tasks]
+    tasks = curves["tasks"]
+    single = [one(f"curves-{slug(task)}", f", {clean(task)},", c) for task, c in tasks.items()]
+    if len(tasks) < 2:
+        return single
+    mean = f", mean over all {len(tasks)} that were held out in turn,"
+    return [one("curves", mean, mean_over_tasks(list(tasks.values()))), *single]
 
 
 def _few_shot_figures(summary: Mapping[str, Any]) -> list[RunFigure]:

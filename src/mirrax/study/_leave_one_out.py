@@ -6,7 +6,6 @@ learned geometry is meta-trained, and its grid run, anew for each held-out task 
 """
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,7 +30,7 @@ from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
 from ._progress import Progress
 from ._streams import EVALUATE, TUNE, stream
-from ._train import data_notes, hardware, meta_train, open_folder, record_of, rivals
+from ._train import data_notes, meta_train, open_folder, record_of, rivals
 from ._trials import Arena, curve_steps
 
 Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -80,18 +79,13 @@ def leave_one_out(
         command=command,
     )
     done = folder.read_json("cells.json") or {"scores": {}, "cells": {}, "notes": []}
-    begun = time.perf_counter() - done.get("seconds", 0.0)
-
-    def keep() -> None:
-        write_json(folder / "cells.json", {**done, "seconds": time.perf_counter() - begun})
-
     names = [task.name.rsplit("/", 1)[-1] for task in setting.tasks]
     shared = rivals(setting)
     left = [method for method in shared if method.name not in done["scores"]]
     if left:
         found = _scores(config, setting.tuning, left, seed, progress, "tuning baselines")
         done["scores"] |= {name: scores.tolist() for name, scores in found.items()}
-        keep()
+        write_json(folder / "cells.json", done)
     for position, name in enumerate(names):
         if name in done["cells"]:
             continue
@@ -121,8 +115,8 @@ def leave_one_out(
             note = edge_note(method, values)
             if note and note not in done["notes"]:
                 done["notes"].append(note)
-        keep()
-    result = _summary(setting, recipe, variants, done, time.perf_counter() - begun)
+        write_json(folder / "cells.json", done)
+    result = _summary(setting, recipe, variants, done)
     write_json(folder / "curves.json", _curves(config, done["cells"]))
     write_json(folder / "summary.json", result)
     report.write_figures(report.Run.read(path))
@@ -130,15 +124,20 @@ def leave_one_out(
 
 
 def _curves(config: ImageStudy, cells: Mapping[str, Any]) -> dict[str, Any]:
-    """What `curves.json` holds: mean training losses of every method, task by task."""
+    """What `curves.json` holds: training losses of every method, task by task, over seeds."""
     return {
         "metric": "training loss",
         "steps": curve_steps(config.steps, config.stride),
         "tasks": {
-            task: {name: {"mean": cell["curve"]} for name, cell in row.items()}
+            task: {name: _banded(cell["curve"]) for name, cell in row.items()}
             for task, row in cells.items()
         },
     }
+
+
+def _banded(curve: Any) -> dict[str, Any]:
+    """A curve with its band; a table begun by version 0.1.0 has means alone."""
+    return curve if isinstance(curve, dict) else {"mean": curve}
 
 
 def _scores(
@@ -181,7 +180,7 @@ def _cells(
             key=stream(seed, EVALUATE),
             advance=phase.share,
         )
-    return {name: {**row, "curve": curve["mean"]} for name, (row, curve) in found.items()}
+    return {name: {**row, "curve": curve} for name, (row, curve) in found.items()}
 
 
 def _learned(
@@ -203,7 +202,6 @@ def _summary(
     recipe: str,
     variants: Variants,
     done: Mapping[str, Any],
-    seconds: float,
 ) -> dict[str, Any]:
     config, cells = setting.config, done["cells"]
     methods = list(next(iter(cells.values())))
@@ -214,8 +212,6 @@ def _summary(
         "model": config.model,
         "held_out": "each task in turn",
         "seeds": config.seeds,
-        "wall_seconds": round(seconds, 1),
-        "hardware": hardware(),
         "comparison": list(means.values()),
         "cells": {
             task: {

@@ -7,7 +7,6 @@ Everything runs in float64, because float32 cannot resolve such gradients.
 """
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -196,7 +195,6 @@ def train_quadratics(
 def _train(
     config: QuadraticStudy, folder: RunFolder, seed: int, progress: Progress
 ) -> dict[str, Any]:
-    begun = time.perf_counter()
     keys = jax.random.split(jax.random.key(seed), 3)
 
     def draw(key: jax.Array, count: int) -> QuadraticTask:
@@ -237,7 +235,6 @@ def _train(
         "recipe": "quadratics",
         "held_out": f"{config.held_out} quadratics",
         "seeds": 1,
-        "wall_seconds": round(time.perf_counter() - begun, 2),
         "comparison": rows,
         "ratios": _ratios(rows),
         "notes": [

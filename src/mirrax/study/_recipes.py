@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._errors import ConfigError, nearest
-from ._config import Budget, at_budget
+from ._config import at_budget
 from ._few_shot import FewShotStudy
 from ._images import ImageStudy
 from ._quadratics import QuadraticStudy
@@ -32,7 +32,7 @@ class Recipe:
     paper: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
 
-    def at(self, budget: Budget) -> Study:
+    def at(self, budget: str) -> Study:
         """The configuration at a budget.
 
         **Arguments:**
