@@ -1,5 +1,6 @@
 """Records of what made a result: sessions, commits, and when nothing is written."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -12,6 +13,13 @@ from mirrax.study import _provenance
 from mirrax.study._machine import commit
 from mirrax.study._provenance import recorded
 
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    steps: int = 5
+
+
+TOY = Toy()
 TOLD = {"command": "mirrax train toys", "seed": 3, "budget": "smoke"}
 
 
@@ -43,7 +51,7 @@ def parts(path):
 
 
 def work(path, clock, seconds):
-    with recorded(path, **TOLD) as recorder:
+    with recorded(path, TOY, **TOLD) as recorder:
         recorder.keep()
         clock["now"] += seconds
 
@@ -65,13 +73,15 @@ def test_sessions_are_added_and_those_of_other_machines_listed(tmp_path, clock, 
 
 def test_the_command_of_a_continued_run_is_its_first(tmp_path, clock, on):
     work(tmp_path, clock, 1.0)
-    with recorded(tmp_path, command="mirrax train toys --resume", seed=0, budget=None) as recorder:
+    told = {"command": "mirrax train toys --resume", "seed": 0, "budget": None}
+    with recorded(tmp_path, Toy(steps=7), **told) as recorder:
         recorder.keep()
     assert {key: read(tmp_path)[key] for key in TOLD} == TOLD
+    assert read(tmp_path)["fields"] == {"steps": 7}, "as it went on"
 
 
 def test_a_killed_session_counts_to_its_last_sign_of_progress(tmp_path, clock, on):
-    recorder = _provenance.Recorder(tmp_path, **TOLD)
+    recorder = _provenance.Recorder(tmp_path, TOY, **TOLD)
     recorder.keep()
     for _ in range(3):
         clock["now"] += 6.0
@@ -84,7 +94,7 @@ def test_a_killed_session_counts_to_its_last_sign_of_progress(tmp_path, clock, o
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ConfigError("no")])
 def test_how_a_session_ends_does_not_matter(tmp_path, clock, on, error):
     with pytest.raises(type(error) if isinstance(error, Exception) else error):
-        with recorded(tmp_path, **TOLD) as recorder:
+        with recorded(tmp_path, TOY, **TOLD) as recorder:
             recorder.keep()
             clock["now"] += 3.0
             raise error
@@ -92,17 +102,17 @@ def test_how_a_session_ends_does_not_matter(tmp_path, clock, on, error):
 
 
 def test_without_a_folder_or_progress_nothing_is_written(tmp_path, clock, on):
-    with pytest.raises(ConfigError), recorded(tmp_path, **TOLD):
+    with pytest.raises(ConfigError), recorded(tmp_path, TOY, **TOLD):
         raise ConfigError("exists already")
     assert not list(tmp_path.iterdir())
-    with recorded(tmp_path / "later", **TOLD) as recorder:
+    with recorded(tmp_path / "later", TOY, **TOLD) as recorder:
         recorder.keep()
         assert not (tmp_path / "later").exists() and not recorder.begun
         (tmp_path / "later").mkdir()
         recorder.keep()
         assert recorder.begun
     assert recorder.read() == read(tmp_path / "later")
-    assert _provenance.Recorder(tmp_path, **TOLD).read() is None
+    assert _provenance.Recorder(tmp_path, TOY, **TOLD).read() is None
 
 
 def test_a_record_that_cannot_be_written_does_not_hide_what_went_wrong(
@@ -111,7 +121,7 @@ def test_a_record_that_cannot_be_written_does_not_hide_what_went_wrong(
     def full(path, obj):
         raise MirraxError("cannot write: the disk is full")
 
-    with pytest.raises(KeyboardInterrupt), recorded(tmp_path, **TOLD) as recorder:
+    with pytest.raises(KeyboardInterrupt), recorded(tmp_path, TOY, **TOLD) as recorder:
         recorder.keep()
         monkeypatch.setattr(_provenance, "write_json", full)
         raise KeyboardInterrupt

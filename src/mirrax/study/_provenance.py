@@ -1,10 +1,11 @@
-"""Who computed a result: command, commit, versions, machine, date and time, session by session.
+"""What made a result: command, fields, commit, versions, machine, date and time, by sessions.
 
 A run that was stopped and continued has several sessions, perhaps of other machines. Those alike
 are one entry, whose seconds are their sum; what a session took that was killed is known up to its
 last sign of progress, at most some seconds earlier.
 """
 
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,13 +39,15 @@ class Recorder:
     **Arguments:**
 
     - `path`: the run folder.
+    - `config`: the study.
     - `command`, `seed`, `budget`: as on the command line; an earlier record's count where it is
         continued.
     """
 
-    def __init__(self, path: Path, *, command: str, seed: int, budget: str | None):
+    def __init__(self, path: Path, config: Any, *, command: str, seed: int, budget: str | None):
         self._folder, self._lock = RunFolder(path), threading.Lock()
         self._head = {"command": command, "seed": seed, "budget": budget}
+        self._fields = dataclasses.asdict(config)
         self._session = {"started": now(), "sessions": 1, "commit": commit(), **machine()}
         self._begun, self._written = time.perf_counter(), -_PAUSE
         self._earlier: dict[str, Any] | None = None
@@ -65,7 +68,8 @@ class Recorder:
                 self._session |= _device()
             session = {**self._session, "seconds": round(spent, 1)}
             made_by = merged([*self._earlier["made_by"], session])
-            write_json(self._folder / FILE, {**self._earlier, "made_by": made_by})
+            found = {**self._earlier, "fields": self._fields, "made_by": made_by}
+            write_json(self._folder / FILE, found)
             self._written = spent
 
     @property
@@ -79,14 +83,14 @@ class Recorder:
 
 
 @contextmanager
-def recorded(path: Path, *, command: str, seed: int, budget: str | None) -> Iterator[Recorder]:
+def recorded(path: Path, config: Any, **told: Any) -> Iterator[Recorder]:
     """Keeps the record of a run while it is worked on, to its end, whichever that is.
 
     **Arguments:**
 
-    - `path`, `command`, `seed`, `budget`: as for `Recorder`.
+    - `path`, `config`, `told`: as for `Recorder`.
     """
-    recorder = Recorder(path, command=command, seed=seed, budget=budget)
+    recorder = Recorder(path, config, **told)
     try:
         yield recorder
     except BaseException:

@@ -112,7 +112,7 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
         )
     console = _console(options)
     told = {"command": command, "seed": seed, "budget": budget}
-    with recorded(path, **told) as recorder:
+    with recorded(path, config, **told) as recorder:
         summary = kind.train(setting, folder, seed, Progress(console, recorder.keep))
     result = _tell(console, path, summary, kind.tables(summary), recorder.read())
     if _is_optimiser(folder / "geometry.safetensors"):
@@ -266,7 +266,7 @@ def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[s
     path = options.out or Path("runs") / options.name
     console = _console(options)
     told = {"command": command, "seed": options.seed, "budget": options.budget}
-    with recorded(path, **told) as recorder:
+    with recorded(path, config, **told) as recorder:
         summary = reproduction.make(
             Request(
                 path,
