@@ -27,6 +27,7 @@ from ._made_by import hardware_line as hardware_line
 from ._made_by import record_table as record_table
 from ._made_by import wall_seconds as wall_seconds
 from ._maps import map_tables as map_tables
+from ._online import online_medians_table as online_medians_table
 from ._online import online_table as online_table
 from ._online_bounds import online_bounds_table as online_bounds_table
 from ._online_figures import online_figure as online_figure
