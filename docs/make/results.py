@@ -23,6 +23,7 @@ from mirrax import report
 from mirrax._files import write_atomically
 from mirrax.report._format import ABSENT, duration, number, plus_minus
 from mirrax.report._labels import method_label
+from mirrax.report._made_by import wall_seconds
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "results"
@@ -149,7 +150,7 @@ def made(result: Mapping[str, Any]) -> str:
     parts = found["made_by"]
     begun = [part["started"][:10] for part in parts if "started" in part]
     commits = dict.fromkeys(part["commit"][:10] for part in parts if part.get("commit"))
-    spent = report.wall_seconds(found)
+    spent = wall_seconds(found)
     facts = {
         "date": begun[0] if begun else None,
         "commit": ", ".join(f"`{commit}`" for commit in commits),
@@ -262,7 +263,7 @@ def _filled(block: str) -> str:
 
 def main() -> int:
     """Writes the page, or says whether it is up to date."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description="Makes docs/results.md of the results.")
     options.add_argument("--check", action="store_true", help="write nothing, fail if it differs")
     check = options.parse_args().check
     try:

@@ -23,9 +23,7 @@ from ._hypergradients import hypergradient_tables as hypergradient_tables
 from ._inspect import active_components as active_components
 from ._inspect import inspect_table as inspect_table
 from ._inspect import inspect_text as inspect_text
-from ._made_by import hardware_line as hardware_line
 from ._made_by import record_table as record_table
-from ._made_by import wall_seconds as wall_seconds
 from ._maps import map_tables as map_tables
 from ._online import online_medians_table as online_medians_table
 from ._online import online_table as online_table

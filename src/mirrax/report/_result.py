@@ -11,7 +11,8 @@ from ._made_by import record_table
 from ._table import Table
 
 _LONG = frozenset(
-    ("curve", "curves", "curve_steps", "training", "sensitivity", "meta_sensitivity", "by_step")
+    ("curve", "curves", "curve_steps", "loss", "training")
+    + ("sensitivity", "meta_sensitivity", "by_step")
 )
 """What figures show and no table does: curves along runs, and losses over grids."""
 

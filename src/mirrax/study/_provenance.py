@@ -64,13 +64,13 @@ class Recorder:
             if spent - self._written < least or not self._folder.path.is_dir():
                 return
             if self._earlier is None:
-                self._earlier = self._folder.read_json(FILE) or {**self._head, "made_by": []}
                 self._session |= _device()
+            earlier = self._earlier or self.read() or {**self._head, "made_by": []}
             session = {**self._session, "seconds": round(spent, 1)}
-            made_by = merged([*self._earlier["made_by"], session])
-            found = {**self._earlier, "fields": self._fields, "made_by": made_by}
+            made_by = merged([*earlier["made_by"], session])
+            found = {**earlier, "fields": self._fields, "made_by": made_by}
             write_json(self._folder / FILE, found)
-            self._written = spent
+            self._earlier, self._written = earlier, spent
 
     @property
     def begun(self) -> bool:

@@ -87,8 +87,9 @@ def _resnet(about: str) -> Reproduction:
     """CIFAR-10 with ResNet-18 and the rivals of S000 Fig. 4; at the smoke budget with fewer."""
 
     def configure(budget: str) -> ImageStudy:
-        rivals = {} if budget == "smoke" else {"baselines": ("SGD", "SGD-M", "Adam", "AdamW")}
-        return _images("cifar-10", **rivals)(budget)
+        config = _images("cifar-10")(budget)
+        rivals = config.baselines if budget == "smoke" else ("SGD", "SGD-M", "Adam", "AdamW")
+        return dataclasses.replace(config, baselines=rivals)
 
     return Reproduction(
         about,
