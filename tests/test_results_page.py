@@ -138,6 +138,32 @@ def test_gains_are_paired(page):
     assert page.points(found) == "20.00 ± 5.77" and not page.alike(found)
 
 
+def online(*ratios, decays=(0.0, 0.9, 0.0), start=1.0):
+    """A result of S002 Fig. 2 on three problems, in which all methods have the same ratios."""
+    own = {"to_baseline": {"by_problem": list(ratios), "median": sorted(ratios)[1]}}
+    own |= {"hyperparameters": [{"start": start, "meta_rate": 10.0 * start}] * 3}
+    from facts import EXTEND
+
+    rows = [{"method": name, "cumulative": [2.0, 9.0, 8.0], **own} for name in EXTEND]
+    rows.append({"method": "GD", "cumulative": [4.0, 3.0, 8.0]})
+    rows.append({"method": "Momentum", "hyperparameters": [{"decay": decay} for decay in decays]})
+    return {"settings": [{"minimiser": "at 0", "methods": rows}]}
+
+
+def test_facts_of_online_rates_are_counted(page):
+    facts = page.environment().globals
+    two, name = [online(0.5, 2.0, 1.5), online(0.5, 3.0, 1.00001, start=0.5)], "Online SGD"
+    assert facts["medians"](two, name) == [1.5, 1.00001]
+    assert facts["all_medians"](two, [name, name], "best") == [1.5, 1.00001] * 2
+    assert facts["ratios"](two, name) == [0.5, 2.0, 1.5, 0.5, 3.0, 1.00001]
+    assert facts["worse"](two, name) == 3 and facts["worse"](two, name, 0.6) == 2
+    assert facts["first_rates"](two) == {"inside": 18, "of": 36}
+    assert facts["meta_rates"](two) == [5.0] * 18 + [10.0] * 18
+    assert facts["to_descent"](two[0], name) == [1.0]
+    found = facts["by_decay"](two, name)
+    assert found == {"lost": 3, "with_decay": 2, "worst": 3.0, "plain": 4, "won_plain": 3}
+
+
 # README
 
 
