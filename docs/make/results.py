@@ -30,6 +30,7 @@ TEMPLATES = HERE / "results"
 RESULTS = HERE.parent / "results"
 PAGE = HERE.parent / "results.md"
 _WIDTH = 110
+_PLUS_MINUS = "\0±\0"  # in whose place no line ends
 _AS_IT_IS = ("|", "#", "!", "```")
 
 
@@ -249,9 +250,9 @@ def _filled(block: str) -> str:
     if block.startswith(_AS_IT_IS):
         return block
     items = re.split(r"^(?=- )", block, flags=re.MULTILINE) if block.startswith("- ") else [block]
-    return "\n".join(
+    filled = "\n".join(
         textwrap.fill(
-            " ".join(item.split()),
+            " ".join(item.split()).replace(" ± ", _PLUS_MINUS),
             width=_WIDTH,
             subsequent_indent="  " if item.startswith("- ") else "",
             break_long_words=False,
@@ -259,6 +260,7 @@ def _filled(block: str) -> str:
         )
         for item in filter(None, items)
     )
+    return filled.replace(_PLUS_MINUS, " ± ")
 
 
 def main() -> int:
