@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import mirrax
+from mirrax import _machine
 from mirrax._xla import set_flags
-from mirrax.study import _machine
 
 set_flags()  # as the command line does
 

@@ -10,7 +10,7 @@ import pytest
 from mirrax._errors import ConfigError, MirraxError
 from mirrax.report import record_table
 from mirrax.study import _provenance
-from mirrax.study._machine import commit
+from mirrax._machine import commit
 from mirrax.study._provenance import recorded
 
 

@@ -17,8 +17,8 @@ import jax
 
 from .._errors import MirraxError
 from .._files import write_json
+from .._machine import commit, machine, now
 from ._folder import RunFolder
-from ._machine import commit, machine, now
 
 FILE = "record.json"
 _PAUSE = 10.0  # seconds between two writes

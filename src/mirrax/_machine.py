@@ -11,10 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from . import __version__
 
 _PACKAGES = ("jax", "jaxlib", "numpy")
-_SOURCE = Path(__file__).parents[1]
+_SOURCE = Path(__file__).parent
 
 
 def machine(packages: Sequence[str] = _PACKAGES) -> dict[str, Any]:
