@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 from mirrax._errors import ConfigError, MirraxError
+from mirrax._machine import commit
 from mirrax.report import record_table
 from mirrax.study import _provenance
-from mirrax._machine import commit
 from mirrax.study._provenance import recorded
 
 
