@@ -348,6 +348,7 @@ def _path(
     start = jnp.zeros_like(task.vector)
     begin = (start, optimiser.init(start))
     points = np.asarray(lax.scan(advance, begin, None, length=_TRAJECTORY_POINTS)[1])
-    sizes = np.linalg.norm(np.asarray(jax.vmap(task.gradient)(jnp.asarray(points))), axis=-1)
+    with np.errstate(over="ignore"):  # of a run that diverges; infinity is not small
+        sizes = np.linalg.norm(np.asarray(jax.vmap(task.gradient)(jnp.asarray(points))), axis=-1)
     small = np.flatnonzero(sizes < config.tolerance)
     return points[: small[0] + 1] if len(small) else points
