@@ -167,7 +167,7 @@ FEW_SHOT |= {"way": 5, "shot": 1, "decay": "none", "protocol": "official", "test
     [
         ("s000-fig1", {"flatness": (5.0, 0.5)}),
         ("s000-table1-mlp", {"family": "rotated-mnist", "model": "mlp-256-128"}),
-        ("s000-table2", {"family": "rotated-mnist", "model": "linear"}),
+        ("s000-table2", {"family": "rotated-mnist", "model": "linear", "steps": 1000}),
         ("s000-table1-lenet", DIGITS),
         ("s000-fig3", DIGITS),
         ("s000-fig7", DIGITS),

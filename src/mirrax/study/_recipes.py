@@ -125,7 +125,7 @@ RECIPES: dict[str, Recipe] = {
         "RotatedMNIST with a linear model (S000 Table 2), where the theory holds",
         ImageStudy(model="linear", **_MNIST),
         _MNIST_SMOKE,
-        _MNIST_PAPER,
+        {**_MNIST_PAPER, "steps": 1000},
         needs=("mnist",),
     ),
     "rotated-mnist-kronecker": Recipe(

@@ -1,7 +1,7 @@
 r"""Reproductions: tables and figures of the papers by name, theirs printed beside ours."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from .. import report
@@ -21,16 +21,13 @@ from ._reproduction import Reproduction, Request
 from ._train import train_images
 
 
-def _images(
-    recipe: str, paper: Mapping[str, Any] | None = None, **fields: Any
-) -> Callable[[str], ImageStudy]:
-    """A recipe at a budget, with other fields; those of `paper` at that budget only."""
+def _images(recipe: str, **fields: Any) -> Callable[[str], ImageStudy]:
+    """A recipe at a budget, with other fields."""
 
     def configure(budget: str) -> ImageStudy:
         config = find_recipe(recipe).at(budget)
         assert isinstance(config, ImageStudy)
-        more = paper if paper and budget == "paper" else {}
-        return dataclasses.replace(config, **fields, **more)
+        return dataclasses.replace(config, **fields)
 
     return configure
 
@@ -41,7 +38,6 @@ def _held_out(
     variants: Variants = ONE,
     *,
     beside: str | None = None,
-    paper: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Reproduction:
     """A recipe with each task held out in turn; `beside` names the paper's table, if it is one."""
@@ -63,7 +59,7 @@ def _held_out(
     printed = report.PAPERS[beside] if beside else None
     return Reproduction(
         about,
-        _images(recipe, paper, **fields),
+        _images(recipe, **fields),
         make,
         lambda result: report.held_out_tables(result, printed),
     )
@@ -128,9 +124,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         _activation,
         report.activation_tables,
     ),
-    "s000-fig6": _held_out(
-        f"learning curves, {_LINEAR}", "rotated-mnist-linear", paper={"steps": 1000}
-    ),
+    "s000-fig6": _held_out(f"learning curves, {_LINEAR}", "rotated-mnist-linear"),
     "s000-fig7": _held_out(f"learning curves on every data set, {_LENET}", "diverse-digits"),
     "rotated-mnist-kronecker": _held_out(
         "a Kronecker geometry beside old and new optimisers, each rotation held out",
