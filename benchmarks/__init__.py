@@ -7,18 +7,22 @@ Every benchmark is a module with `main(argv)`, run from the root of the reposito
 import argparse
 import json
 import os
-import platform
+import shlex
+import sys
+import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import mirrax
+from mirrax import _machine
 from mirrax._xla import set_flags
 
 set_flags()  # as the command line does
 
+_BEGUN = time.perf_counter()
+_SOURCES = (Path(str(mirrax.__file__)).parent, Path(__file__).parent)
 PACKAGES = (
-    "mirrax",
     "jax",
     "jaxlib",
     "equinox",
@@ -33,38 +37,12 @@ PACKAGES = (
 
 def machine() -> dict[str, Any]:
     """Cores, processor, load, and the versions of what is installed of `PACKAGES`."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "processor": _processor(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "load_before": load(),
-        "versions": versions,
-    }
+    return {**_machine.machine(PACKAGES), "load_before": load()}
 
 
 def load() -> float | None:
     """The machine's load over the last minute, where the system tells it."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -96,11 +74,14 @@ def begin() -> dict[str, Any]:
         f"{facts['cores']} cores, {facts['processor']}, {facts['system']}, "
         f"load {facts['load_before']}; Python {facts['python']}; {versions}\n"
     )
-    return {"machine": facts}
+    made = {"started": _machine.now(), "commit": _machine.commit(*_SOURCES)}
+    command = shlex.join(["python", *sys.orig_argv[1:]])
+    return {"machine": facts, "record": {"command": command, "made_by": [made]}}
 
 
 def finish(record: dict[str, Any], file: Path | None) -> None:
-    """Writes the record, if a file is named."""
+    """Writes the record, with the time the command took, if a file is named."""
+    record["record"]["made_by"][0]["seconds"] = round(time.perf_counter() - _BEGUN, 1)
     if file is not None:
         file.write_text(json.dumps(record, indent=2) + "\n")
         print(f"\nwrote {file}")

@@ -60,10 +60,25 @@ def test_json_is_one_object_on_standard_output(finished):
     assert "Traceback" not in done.stderr
 
 
+def test_what_was_found_and_what_made_it_can_be_published(finished):
+    path, done = finished
+    result = json.loads((path / "result.json").read_text())
+    assert result == json.loads(done.stdout)
+    record = json.loads((path / "record.json").read_text())
+    assert result["record"] == record and record["command"].startswith("mirrax train rotated")
+    assert (record["seed"], record["budget"]) == (0, "smoke")
+    (part,) = record["made_by"]
+    assert part["seconds"] > 0 and part["cores"] >= 1 and part["versions"]["jax"] == jax.__version__
+    text = (path / "result.md").read_text()
+    assert "Comparison of optimisers" in text and record["command"] in text
+    assert part["started"] in text and part["processor"] in text
+
+
 def test_a_run_leaves_the_files_of_the_contract(finished):
     path, _ = finished
     names = {"config.json", "metrics.jsonl", "geometry.safetensors", "geometry.json"}
     names |= {"summary.json", "curves.json", "checkpoints", "figures"}
+    names |= {"record.json", "result.json", "result.md"}
     assert names <= {file.name for file in path.iterdir()}
     assert not list(path.rglob("*.tmp"))
     config = json.loads((path / "config.json").read_text())
@@ -92,6 +107,12 @@ def test_resuming_gives_the_same_bytes(finished, tmp_path, as_in_life, capsys):
     assert cli.main([*SMALL, "--out", str(copy), "--resume", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert any("round-000002" in note for note in summary["notes"])
+    # The second session is of the same machine, and its time is added.
+    (before,), (after,) = (
+        json.loads((place / "record.json").read_text())["made_by"] for place in (path, copy)
+    )
+    assert after["sessions"] == 2 and after["seconds"] > before["seconds"]
+    assert after["started"] == before["started"]
     name = "geometry.safetensors"
     assert (copy / name).read_bytes() == (path / name).read_bytes()
     assert (copy / "curves.json").read_bytes() == (path / "curves.json").read_bytes()

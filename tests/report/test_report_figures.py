@@ -81,12 +81,17 @@ def by_task(run_folder, change=None):
 def test_tasks_held_out_in_turn_have_a_figure_each(run_folder):
     run = Run.read(by_task(run_folder))
     figures = [figure for figure in figures_of(run) if figure.stem.startswith("curves")]
-    assert [figure.stem for figure in figures] == ["curves-0", "curves-fashion-mnist"]
-    assert "Fashion MNIST" in figures[1].caption
+    assert [figure.stem for figure in figures] == ["curves", "curves-0", "curves-fashion-mnist"]
+    assert (
+        "all 2 tasks in turn (mean)" in figures[0].caption and "Fashion MNIST" in figures[2].caption
+    )
     with drawing():
         drawn = [figure.draw().axes[0] for figure in figures]
-    assert len(drawn[0].get_lines()) > len(drawn[1].get_lines()) == 1
-    assert drawn[1].get_title(loc="left") == "Training loss on Fashion MNIST, held out"
+    mean, both, alone = (len(axes.get_lines()) for axes in drawn)
+    assert both > alone == 1 and mean == 1, "the mean of what both have"
+    titles = [axes.get_title(loc="left") for axes in drawn]
+    assert titles[0] == "Training loss on all 2 tasks in turn (mean), held out"
+    assert titles[2] == "Training loss on Fashion MNIST, held out"
 
 
 @pytest.mark.parametrize(

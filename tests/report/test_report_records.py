@@ -34,6 +34,19 @@ def test_a_finished_run_is_read_whole(run_folder):
     assert shares == run.rounds[-1]["activation_by_step"]
 
 
+def test_wall_time_and_hardware_come_from_the_record(run_folder):
+    path = run_folder / "summary.json"
+    summary = json.loads(path.read_text())
+    del summary["wall_seconds"], summary["hardware"]
+    path.write_text(json.dumps(summary))
+    parts = [{"seconds": 60.0, "cores": 2}, {"seconds": 30.5, "cores": 4}]
+    (run_folder / "record.json").write_text(json.dumps({"made_by": parts}))
+    facts = {"wall_seconds": 90.5, "hardware": "cores 2; cores 4"}
+    assert Run.read(run_folder).summary == {**summary, **facts}
+    (run_folder / "record.json").write_text('{"made_by": [3]}')
+    assert "record.json" in failure(run_folder)
+
+
 def test_a_run_in_progress_has_only_some_files(run_folder):
     for name in ("summary.json", "curves.json", "geometry.json", "metrics.jsonl"):
         (run_folder / name).unlink()

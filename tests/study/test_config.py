@@ -15,6 +15,7 @@ from mirrax.study._recipes import RECIPES, find_recipe
 from mirrax.study._reproduce import REPRODUCTIONS, find_reproduction
 from mirrax.study._train import record_of
 
+BUDGETS = ("smoke", "default", "paper")
 IMAGES, QUADRATICS = ImageStudy(), QuadraticStudy()
 
 
@@ -111,9 +112,7 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "budget"), list(itertools.product(RECIPES, ["smoke", "default", "paper"]))
-)
+@pytest.mark.parametrize(("name", "budget"), list(itertools.product(RECIPES, BUDGETS)))
 def test_every_recipe_constructs_at_every_budget(name, budget):
     recipe = find_recipe(name)
     config = recipe.at(budget)
@@ -129,7 +128,7 @@ def test_every_recipe_constructs_at_every_budget(name, budget):
 
 def test_budgets_and_names_that_do_not_exist():
     with pytest.raises(ConfigError, match="--budget.*Did you mean 'smoke'"):
-        find_recipe("rotated-digits").at("smok")  # type: ignore[arg-type]
+        find_recipe("rotated-digits").at("smok")
     with pytest.raises(ConfigError, match="no recipe 'rotated-digts'. Did you mean"):
         find_recipe("rotated-digts")
     with pytest.raises(ConfigError, match="no reproduction 's000-table3'. Did you mean"):
@@ -137,8 +136,53 @@ def test_budgets_and_names_that_do_not_exist():
 
 
 def test_reproductions_are_those_of_the_design():
-    assert {"s000-fig1", "s000-table1-mlp", "s000-table2", "s000-fig5"} <= set(REPRODUCTIONS)
+    figures = {f"s000-fig{number}" for number in range(1, 8)} | {"s000-fig2-resnet"}
+    tables = {"s000-table1-mlp", "s000-table1-lenet", "s000-table2", "s004-table1"}
+    others = {"s002-fig1", "s002-fig1-resnet", "s002-fig1-imagenet", "s002-fig2", "s002-bounds"}
+    assert figures | tables | others | {"s004-fig1"} <= set(REPRODUCTIONS)
     assert all(r.about and "\n" not in r.about for r in REPRODUCTIONS.values())
+
+
+@pytest.mark.parametrize("name", REPRODUCTIONS)
+def test_every_reproduction_heeds_every_budget(name):
+    found = {budget: REPRODUCTIONS[name].configure(budget) for budget in BUDGETS}
+    assert len({type(config) for config in found.values()}) == 1
+    smoke, default, paper = (dataclasses.asdict(config) for config in found.values())
+    assert smoke != default
+    # Whatever makes a run longer is no smaller at a larger budget.
+    for length in ("steps", "meta_steps", "rounds", "seeds", "problems", "limit", "test_tasks"):
+        if length in smoke:
+            assert smoke[length] <= default[length] <= paper[length], length
+    with pytest.raises(ConfigError, match="--budget: expected smoke, default or paper"):
+        REPRODUCTIONS[name].configure("papr")
+
+
+DIGITS = {"steps": 500, "seeds": 3, "family": "diverse-digits", "model": "lenet5"}
+FEW_SHOT = {"meta_steps": 60_000, "model": "conv4-64", "steps": 5, "tasks": 4, "rate": (0.01,)}
+FEW_SHOT |= {"way": 5, "shot": 1, "decay": "none", "protocol": "official", "test_tasks": 1000}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("s000-fig1", {"flatness": (5.0, 0.5)}),
+        ("s000-table1-mlp", {"family": "rotated-mnist", "model": "mlp-256-128"}),
+        ("s000-table2", {"family": "rotated-mnist", "model": "linear", "steps": 1000}),
+        ("s000-table1-lenet", DIGITS),
+        ("s000-fig3", DIGITS),
+        ("s000-fig7", DIGITS),
+        ("s000-fig6", {"model": "linear", "steps": 1000}),
+        ("s000-fig4", {"model": "resnet18", "seeds": 3, "family": "cifar-10"}),
+        ("s000-fig5", {"geometry": "max-of-diagonals"}),
+        ("s002-fig1-imagenet", {"model": "resnet50", "side": 224, "seeds": 3}),
+        ("s002-fig2", {"problems": 5, "steps": 100}),
+        ("s004-table1", {**FEW_SHOT, "seeds": 3}),
+        ("s004-fig1", {**FEW_SHOT, "curve_steps": 10}),
+    ],
+)
+def test_the_paper_budget_is_what_the_papers_say(name, fields):
+    config = REPRODUCTIONS[name].configure("paper")
+    assert {field: getattr(config, field) for field in fields} == fields
 
 
 RATES, ADAM_RATES = {0.1, 0.05, 0.01, 0.005, 0.001}, {0.3, 0.2, 0.1, 0.01, 0.001}

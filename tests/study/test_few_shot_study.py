@@ -430,7 +430,7 @@ BRIEF = [
 def test_the_table_of_the_paper_is_made_again(small_images, tmp_path, as_in_life, capsys):
     words = ["reproduce", "s004-table1", *BRIEF, "--out", str(tmp_path / "run")]
     assert cli.main(words) == 0
-    found = json.loads((tmp_path / "run/summary.json").read_text())["shots"]
+    found = json.loads((tmp_path / "run/result.json").read_text())["shots"]
     assert {name: run["protocol"]["shot"] for name, run in found.items()} == {
         "1-shot": 1,
         "5-shot": 5,

@@ -220,6 +220,14 @@ def _check_series(series: Mapping[str, Any], keys: Sequence[str], what: str) -> 
     return None
 
 
+def check_record(record: Mapping[str, Any]) -> str | None:
+    """What is wrong with `record.json`."""
+    parts = record.get("made_by")
+    if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+        return "'made_by' is not a list of objects"
+    return None
+
+
 def check_curves(curves: Mapping[str, Any]) -> str | None:
     """What is wrong with `curves.json`."""
     steps = curves.get("steps")

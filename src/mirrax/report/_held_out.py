@@ -1,13 +1,82 @@
 """Leave-one-out tables: learned geometries beside the best baselines, and steps task by task."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ._compared import comparison_tables
 from ._format import ABSENT, clean, plus_minus
 from ._table import Cell, Column, Table
-from ._tables import step_cells
+from ._tables import percent, side_by_side, step_cells
 
 _LEARNED = "Geometry"
+
+
+def held_out_tables(
+    result: Mapping[str, Any], paper: Mapping[str, Any] | None = None
+) -> list[Table]:
+    """All tables of a study with each task held out in turn.
+
+    **Arguments:**
+
+    - `result`: the content of `summary.json`.
+    - `paper`: a table of a paper by task, such as `S000_TABLE2`, to be shown beside ours.
+
+    **Returns:**
+
+    Accuracies task by task beside the paper's, if it prints any; the comparison; learned geometries
+    against the best baselines; steps task by task where there are common targets.
+
+    >>> row = {"optimiser": "SGD", "test_accuracy": {"mean": 0.9, "se": 0.01}, "steps_to": {}}
+    >>> result = {"comparison": [row], "cells": {"0": {"SGD": row}}, "against_best_baseline": {}}
+    >>> [table.title for table in held_out_tables(result)]
+    ['Comparison of optimisers']
+    """
+    found = [side_by_side(_by_task(result, paper), paper)] if paper else []
+    found += comparison_tables(result)
+    if result.get("against_best_baseline"):
+        found.append(standing_table(result))
+    by_task = steps_by_task_table(result, ("SGD", "SGD-M"))
+    return found if by_task is None else [*found, by_task]
+
+
+def one_task_tables(result: Mapping[str, Any], paper: Mapping[str, Any]) -> list[Table]:
+    """The comparison on one held-out task, and the one column of a paper's table beside it.
+
+    **Arguments:**
+
+    - `result`: the content of `summary.json`.
+    - `paper`: the paper's table, such as `S000_FIGURE4`.
+
+    >>> from mirrax.report import S000_FIGURE4
+    >>> row = {"optimiser": "Adam", "test_accuracy": {"mean": 0.9, "se": 0.01}}
+    >>> [r[2].text for r in one_task_tables({"comparison": [row]}, S000_FIGURE4)[0].rows[2:4]]
+    ['90.00 ± 1.00', '91.29']
+    """
+    (column,) = paper["columns"]
+    rows = result["comparison"]
+    ours = {row["optimiser"]: {column: _percents(row["test_accuracy"])} for row in rows}
+    return [side_by_side(ours, paper), *comparison_tables(result)]
+
+
+def _by_task(result: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Accuracies in per cent by method and column of the paper; spellings of tasks may differ."""
+    columns = {_plain(column): column for column in map(str, paper["columns"])}
+    ours: dict[str, dict[str, Any]] = {}
+    for task, row in result["cells"].items():
+        for name, cell in row.items():
+            column = columns.get(_plain(task)) or task
+            ours.setdefault(name, {})[column] = _percents(cell["test_accuracy"])
+    return ours
+
+
+def _percents(accuracy: Mapping[str, Any]) -> dict[str, float | None]:
+    return {key: percent(accuracy[key]) for key in ("mean", "se")}
+
+
+def _plain(name: str) -> str:
+    """A name without what spellings differ in: `fashion-mnist` and `FashionMNIST` are one."""
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
 def standing_table(result: Mapping[str, Any]) -> Table:

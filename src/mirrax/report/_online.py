@@ -1,13 +1,14 @@
 """Online optimisers as a table: those that learn their rates against what they extend (S002)."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._format import ABSENT, clean, finite, number
 from ._table import Cell, Column, Table
 
 _GOAL = 1 / 1.5
+_WORSE = 1e-4
 _COLUMNS = (
     Column("method", "Method, minimiser"),
     Column("baseline", "Baseline"),
@@ -42,6 +43,61 @@ def online_table(summary: Mapping[str, Any]) -> Table:
         for row in setting["methods"]
     )
     return Table("Rates learned online, S002 Fig. 2", _COLUMNS, rows, _notes(summary))
+
+
+def online_medians_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Several comparisons of many problems each, by the medians of the ratios to baselines.
+
+    **Arguments:**
+
+    - `summaries`: as for `online_table`, by what they are called.
+
+    **Returns:**
+
+    A `Table` with one row a method that has a baseline, and one column a comparison and minimiser.
+
+    >>> found = {"by_problem": [0.5, 2.0, 0.7], "median": 0.7}
+    >>> row = {"method": "Online SGD", "baseline": "GD", "to_baseline": found}
+    >>> row |= {"to_baseline_with_one": found, "to_baseline_at_low_rates": found}
+    >>> summary = {"settings": [{"minimiser": "at 0", "methods": [row]}]}
+    >>> [cell.text for cell in online_medians_table({"seed 0": summary}).rows[0]]
+    ['Online SGD', '0.70 (1)', '0.70 to 0.70', '0.70 to 0.70']
+    """
+    settings = {
+        f"{label}, {clean(setting['minimiser'])}": {
+            row["method"]: row for row in setting["methods"]
+        }
+        for label, summary in summaries.items()
+        for setting in summary["settings"]
+    }
+    named = next(iter(settings.values()))
+    columns = [Column("method", "Method")]
+    columns += [Column(label, label[:1].upper() + label[1:], numeric=True) for label in settings]
+    columns += [Column("one", "One configuration", True), Column("low", "At low rates", True)]
+    body = []
+    for method in (name for name, row in named.items() if row.get("baseline")):
+        rows = [by_name[method] for by_name in settings.values()]
+        cells = [_median_cell(row["to_baseline"]) for row in rows]
+        cells += [
+            _range_cell(rows, f"to_baseline_{limit}") for limit in ("with_one", "at_low_rates")
+        ]
+        body.append((Cell(clean(method)), *cells))
+    notes = (
+        "Median over problems of the ratio to the baseline, below 1 is better; in brackets on how "
+        f"many problems a method is worse by more than {100 * _WORSE:g}%. One configuration, and "
+        "at low rates: the least and the greatest of the medians.",
+    )
+    return Table("Rates learned online, on many problems", tuple(columns), tuple(body), notes)
+
+
+def _median_cell(against: Mapping[str, Any]) -> Cell:
+    lost = sum(value is None or value > 1 + _WORSE for value in against["by_problem"])
+    return Cell(f"{_ratio(against['median']).text} ({lost})", finite(against["median"]))
+
+
+def _range_cell(rows: Sequence[Mapping[str, Any]], key: str) -> Cell:
+    values = [row[key]["median"] for row in rows]
+    return Cell(f"{_ratio(min(values)).text} to {_ratio(max(values)).text}")
 
 
 def _row(minimiser: str, row: Mapping[str, Any]) -> tuple[Cell, ...]:

@@ -9,7 +9,7 @@ from ._marks import mark_best
 from ._series import band, last, span, to_array
 from ._style import new_figure, strokes
 from ._table import Cell, Column, Table
-from ._tables import estimate_cell
+from ._tables import estimate_cell, percent, side_by_side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,6 +67,28 @@ def online_network_table(summary: Mapping[str, Any]) -> Table:
     )
     title = f"Rates that learn themselves on {clean(summary['task'])}, S002 Fig. 1"
     return Table(title, columns, tuple(zip(*body, strict=True)), notes)
+
+
+def online_network_tables(
+    summary: Mapping[str, Any], paper: Mapping[str, Any] | None = None
+) -> list[Table]:
+    """The table, and the paper's accuracies beside ours where the images are the paper's.
+
+    **Arguments:**
+
+    - `summary`: as for `online_network_table`.
+    - `paper`: `S002_FIGURE1`.
+    """
+    found = [online_network_table(summary)]
+    if paper is not None:
+        (column,) = paper["columns"]
+        ours = {
+            row["optimiser"]: {column: tuple(map(percent, estimate(row["test_accuracy"], "ci95")))}
+            for row in summary["methods"]
+        }
+        interval = "the half-width of a 95% interval over seeds"
+        found.append(side_by_side(ours, paper, spread=interval))
+    return found
 
 
 def draw_online_network(summary: Mapping[str, Any]) -> "Figure":

@@ -20,6 +20,7 @@ from ._checks import (
     check_config,
     check_curves,
     check_geometry,
+    check_record,
     check_summary,
     check_trajectories,
     has_rounds,
@@ -27,6 +28,7 @@ from ._checks import (
     numbers,
 )
 from ._format import clean
+from ._made_by import hardware_line, wall_seconds
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Run:
     - `rounds`: the meta-rounds of `metrics.jsonl`, by round number; a round that was run again
         after a resume is kept once, as it was run last.
     - `summary`, `curves`, `geometry`, `trajectories`: the content of the files of these names, or
-        `None`.
+        `None`; the summary with wall time and hardware, which are in `record.json`.
     - `notes`: what a reader should know: files not there yet, a last line that was cut short.
 
     >>> Run(Path("runs/a"), {"recipe": "rotated-digits"}).recipe
@@ -94,6 +96,10 @@ class Run:
         curves = _read_json(folder / "curves.json", check_curves, "compare")
         geometry = _read_json(folder / "geometry.json", check_geometry, "resume")
         trajectories = _read_json(folder / "trajectories.json", check_trajectories, "resume")
+        record = _read_json(folder / "record.json", check_record, "train")
+        if summary is not None and record is not None:
+            facts = {"wall_seconds": wall_seconds(record), "hardware": hardware_line(record)}
+            summary = {**facts, **summary}
         if not rounds and has_rounds(summary):
             notes.append("No meta-round is finished yet.")
         elif geometry is None and has_rounds(summary):

@@ -23,6 +23,7 @@ from ._level_sets import draw_level_sets
 from ._online_figures import draw_online
 from ._online_network import draw_online_network
 from ._records import Run
+from ._series import mean_over_tasks
 from ._spectrum_figure import draw_spectrum, spectrum_caption
 from ._style import drawing, to_png, to_svg, write_pair
 from ._trajectories import draw_trajectories
@@ -221,8 +222,12 @@ def _curve_figures(curves: Mapping[str, Any]) -> list[RunFigure]:
 
     if "tasks" not in curves:
         return [one("curves", None, curves["curves"])] if curves["curves"] else []
-    tasks = curves["tasks"].items()
-    return [one(f"curves-{slug(task)}", clean(task), named) for task, named in tasks]
+    tasks = curves["tasks"]
+    single = [one(f"curves-{slug(task)}", clean(task), named) for task, named in tasks.items()]
+    if len(tasks) < 2:
+        return single
+    mean = mean_over_tasks(list(tasks.values()))
+    return [one("curves", f"all {len(tasks)} tasks in turn (mean)", mean), *single]
 
 
 def _few_shot_figures(summary: Mapping[str, Any]) -> list[RunFigure]:

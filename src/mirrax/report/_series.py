@@ -1,6 +1,6 @@
 """Series of numbers as arrays, and the limits of the axes that show them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._axes import log_axis
@@ -34,6 +34,35 @@ def to_array(values: Sequence[Any]) -> "np.ndarray":
 
     array = np.asarray([np.nan if v is None else v for v in values], dtype=float)
     return np.where(np.isfinite(array), array, np.nan)
+
+
+def mean_over_tasks(tasks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Curves of the methods of all tasks, averaged over these, within the range of all runs.
+
+    **Arguments:**
+
+    - `tasks`: for each the curves by method, `{"mean", "low", "high"}`; without the last two the
+        range is that of the means.
+
+    >>> tasks = [{"SGD": {"mean": [1.0, None]}}, {"SGD": {"mean": [3.0, 2.0], "low": [2.0, 1.0]}}]
+    >>> found = mean_over_tasks(tasks)["SGD"]
+    >>> found["mean"], found["low"]
+    ([2.0, nan], [1.0, nan])
+    """
+    import numpy as np
+
+    def stacked(name: str, key: str) -> np.ndarray:
+        return np.stack([to_array(task[name].get(key) or task[name]["mean"]) for task in tasks])
+
+    return {
+        name: {
+            "mean": stacked(name, "mean").mean(axis=0).tolist(),
+            "low": stacked(name, "low").min(axis=0).tolist(),
+            "high": stacked(name, "high").max(axis=0).tolist(),
+        }
+        for name in tasks[0]
+        if all(name in task for task in tasks)
+    }
 
 
 def thin(count: int) -> "np.ndarray":

@@ -9,17 +9,15 @@ from mirrax._errors import MirraxError
 from mirrax._files import write_atomically
 
 from ._checks import kind_of
+from ._compared import comparison_tables
 from ._few_shot import few_shot_table
+from ._held_out import held_out_tables
 from ._hypergradients import hypergradient_tables
 from ._online import online_table
 from ._online_bounds import online_bounds_table
 from ._online_network import online_network_table
-from ._ranks import rank_table
 from ._records import Run
-from ._seconds import seconds_table
 from ._table import Table
-from ._tables import comparison_table
-from ._tuning import tuning_table
 
 _TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "few-shot": lambda summary: [few_shot_table(summary)],
@@ -49,8 +47,7 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
         return known(summary)
     if not summary.get("comparison"):
         return []
-    others = (seconds_table(summary), rank_table(summary), tuning_table(summary))
-    return [comparison_table(summary), *(table for table in others if table is not None)]
+    return held_out_tables(summary) if summary.get("cells") else comparison_tables(summary)
 
 
 def write_markdown(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:

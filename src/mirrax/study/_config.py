@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from .._errors import ConfigError, nearest
 
-Budget = Literal["smoke", "default", "paper"]
 Config = TypeVar("Config")
 
 

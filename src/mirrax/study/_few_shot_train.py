@@ -23,7 +23,6 @@ from ._few_shot_rates import choose_rate, run_folder
 from ._folder import RunFolder
 from ._progress import Progress
 from ._streams import EVALUATE, SEEN, stream
-from ._train import hardware
 
 
 def train_few_shot(
@@ -66,7 +65,6 @@ def train_few_shot(
         "model": config.model,
         "seeds": config.seeds,
         "meta_steps": config.meta_steps,
-        "hardware": hardware(),
         "methods": compared(runs, chosen),
         "notes": [*notes, *_notes(runs, chosen)],
     }

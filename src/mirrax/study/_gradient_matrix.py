@@ -21,7 +21,7 @@ from .. import report
 from .._errors import NumericalError
 from ..hypergradient import AbstractHypergradient, EstimatorState, Reverse
 from ..inner import evaluate
-from ._config import among, at_budget, between, override
+from ._config import among, between
 from ._gradient_cases import (
     ALL_PARTS,
     GEOMETRIES,
@@ -34,7 +34,7 @@ from ._gradient_cases import (
 )
 from ._gradient_closed_forms import closed_form, has_closed_form
 from ._progress import Phase
-from ._reproduction import Reproduction, Request
+from ._reproduction import Reproduction, Request, budgets
 
 INNERS = {"run": False, "solution": True}
 _STEP = 1e-5
@@ -283,10 +283,8 @@ def fill_matrix(config: GradientStudy, seed: int, phase: Phase) -> dict[str, Any
     return {"recipe": "hypergradients", "kind": "hypergradients", "about": about, "rows": rows}
 
 
-def _make(request: Request) -> dict[str, Any]:
-    """The matrix; the same at every budget but the smallest."""
-    config = at_budget(GradientStudy(), request.budget, smoke=_SMOKE, paper={})
-    config = override(config, request.fields)
+def _make(request: Request, config: GradientStudy) -> dict[str, Any]:
+    """The matrix."""
 
     def fill() -> dict[str, Any]:
         total = len(INNERS) * len(config.geometries)
@@ -298,6 +296,7 @@ def _make(request: Request) -> dict[str, Any]:
 
 HYPERGRADIENTS = Reproduction(
     "every geometry with every hypergradient estimator, against differences and closed forms",
+    budgets(GradientStudy(), _SMOKE),
     _make,
     report.hypergradient_tables,
 )

@@ -7,7 +7,6 @@ others only; and so is every method where each trial follows from those before.
 """
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,7 +22,7 @@ from ._images import ImageSetting, ImageStudy, prepare
 from ._progress import Progress
 from ._step_cost import seconds_a_step
 from ._streams import EVALUATE, stream
-from ._train import data_notes, hardware, meta_train, open_folder, record_of, rivals
+from ._train import data_notes, meta_train, open_folder, record_of, rivals
 from ._trials import curve_steps
 from ._tuning import Tuned, by_grid, grid_scores, tuned
 
@@ -74,11 +73,6 @@ def leave_one_out(
     )
     done: dict[str, Any] = {"scores": {}, "cells": {}, "notes": [], "timing": {}}
     done |= folder.read_json("cells.json") or {}
-    begun = time.perf_counter() - done.get("seconds", 0.0)
-
-    def keep() -> None:
-        write_json(folder / "cells.json", {**done, "seconds": time.perf_counter() - begun})
-
     names = [task.name.rsplit("/", 1)[-1] for task in setting.tasks]
     others = rivals(setting)
     left = [method for method in others if method.name not in done["scores"]]
@@ -86,7 +80,7 @@ def leave_one_out(
         title = "tuning baselines"
         found = grid_scores(config, left, setting.tuning, seed, progress, title)
         done["scores"] |= {name: scores.tolist() for name, scores in found.items()}
-        keep()
+        write_json(folder / "cells.json", done)
     for position, name in enumerate(names):
         if name in done["cells"]:
             continue
@@ -106,8 +100,8 @@ def leave_one_out(
             if note not in done["notes"]:
                 done["notes"].append(note)
         done["cells"][name] = _tried(held, ours, others, done, path, seed, progress)
-        keep()
-    result = _summary(setting, recipe, variants, done, time.perf_counter() - begun)
+        write_json(folder / "cells.json", done)
+    result = _summary(setting, recipe, variants, done)
     write_json(folder / "curves.json", _curves(config, done["cells"]))
     write_json(folder / "summary.json", result)
     report.write_figures(report.Run.read(path))
@@ -115,20 +109,20 @@ def leave_one_out(
 
 
 def _curves(config: ImageStudy, cells: Mapping[str, Any]) -> dict[str, Any]:
-    """What `curves.json` holds: mean and range of the training losses of every method, by task."""
-
-    def band(curve: Any) -> dict[str, Any]:
-        # Cells that were made before ranges were kept, and are continued, have the mean alone.
-        return {"mean": curve} if isinstance(curve, list) else curve
-
+    """What `curves.json` holds: training losses of every method, task by task, over seeds."""
     return {
         "metric": "training loss",
         "steps": curve_steps(config.steps, config.stride),
         "tasks": {
-            task: {name: band(cell["curve"]) for name, cell in row.items()}
+            task: {name: _banded(cell["curve"]) for name, cell in row.items()}
             for task, row in cells.items()
         },
     }
+
+
+def _banded(curve: Any) -> dict[str, Any]:
+    """A curve with its band; a table begun by version 0.1.0 has means alone."""
+    return curve if isinstance(curve, dict) else {"mean": curve}
 
 
 def _tried(
@@ -213,7 +207,6 @@ def _summary(
     recipe: str,
     variants: Variants,
     done: Mapping[str, Any],
-    seconds: float,
 ) -> dict[str, Any]:
     config, cells = setting.config, done["cells"]
     methods = list(next(iter(cells.values())))
@@ -224,8 +217,6 @@ def _summary(
         "model": config.model,
         "held_out": "each task in turn",
         "seeds": config.seeds,
-        "wall_seconds": round(seconds, 1),
-        "hardware": hardware(),
         "comparison": list(means.values()),
         "cells": {
             task: {

@@ -28,8 +28,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .. import report
 from ..certificate import GapCertificate, gap_certificate, rate_with_hints, rate_without_hints
 from ..online import FTRL, ConvexMeta, Hint, last_gradient, linear_weights, no_hint
-from ._config import at_budget, override, positive
-from ._reproduction import Reproduction, Request
+from ._config import positive
+from ._reproduction import Reproduction, Request, budgets
 
 DIM = 4
 _ROWS = 12
@@ -317,10 +317,8 @@ def _ratios(gap: np.ndarray, bound: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _bounds(request: Request) -> dict[str, Any]:
-    """All bounds; as many problems at every budget but the smallest."""
-    config = at_budget(BoundStudy(), request.budget, smoke=_SMOKE, paper={})
-    config = override(config, request.fields)
+def _bounds(request: Request, config: BoundStudy) -> dict[str, Any]:
+    """All bounds."""
 
     def certify() -> dict[str, Any]:
         with request.progress.phase("bounds", 1) as phase:
@@ -333,6 +331,7 @@ def _bounds(request: Request) -> dict[str, Any]:
 
 ONLINE_BOUNDS = Reproduction(
     "gap and regret beside their bounds on random convex problems",
+    budgets(BoundStudy(), _SMOKE),
     _bounds,
     lambda result: [report.online_bounds_table(result)],
 )

@@ -19,8 +19,7 @@ from ..models import Model, build
 from ..online import online_sgd
 from ._baselines import Hyperparameters, Method, product
 from ._compare import edge_note, spread
-from ._config import at_budget, override
-from ._reproduction import Reproduction, Request
+from ._reproduction import Reproduction, Request, budgets
 from ._trials import curve_steps
 
 SGD, STANDARD, OPTIMISTIC = "SGD", "Online", "Online, optimistic"
@@ -239,6 +238,7 @@ def figure1(
     smoke: Mapping[str, Any],
     paper: Mapping[str, Any],
     prepare: Prepare,
+    beside: Mapping[str, Any] | None = None,
 ) -> Reproduction:
     """Fig. 1 on some task: test accuracy along the run.
 
@@ -248,13 +248,17 @@ def figure1(
     - `study`: its configuration at the default budget.
     - `smoke`, `paper`: the fields that differ at these budgets.
     - `prepare`: what is done.
+    - `beside`: the paper's accuracies, if it is its task.
     """
 
-    def make(request: Request) -> dict[str, Any]:
-        config = at_budget(study, request.budget, smoke=smoke, paper=paper)
-        config = override(config, request.fields)
+    def make(request: Request, config: Any) -> dict[str, Any]:
         summary = request.once(config, recipe, lambda: prepare(config, request, recipe))
         report.write_figures(report.Run.read(request.path))
         return summary
 
-    return Reproduction(about, make, lambda result: [report.online_network_table(result)])
+    return Reproduction(
+        about,
+        budgets(study, smoke, paper),
+        make,
+        lambda result: report.online_network_tables(result, beside),
+    )

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import report
 from .._files import slug, write_json
 from ..meta import classification_loss
 from ..models import Model
@@ -267,6 +268,7 @@ ONLINE_STREAMS: dict[str, Reproduction] = {
         _SMOKE,
         _PAPER,
         _prepare,
+        report.S002_FIGURE1,
     )
 }
 """Fig. 1 as the paper has it."""

@@ -1,6 +1,6 @@
 """Live progress: one bar a phase with rate, time left and a figure of interest."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 class Phase:
     """One bar: `advance` moves it and shows a note."""
 
-    def __init__(self, progress, task):
-        self._progress, self._task = progress, task
+    def __init__(self, progress, task, heed):
+        self._progress, self._task, self._heed = progress, task, heed
 
     def advance(self, note: str = "", by: int = 1) -> None:
         """Moves the bar.
@@ -23,10 +23,12 @@ class Phase:
         - `by`: how far.
         """
         self._progress.update(self._task, advance=by, note=note)
+        self._heed()
 
     def share(self, part: float) -> None:
         """Moves a bar of 100 units by a share of the whole; safe to call from several threads."""
         self._progress.update(self._task, advance=100 * part)
+        self._heed()
 
     def say(self, line: str) -> None:
         """Shows a line that stays, above the bar."""
@@ -34,10 +36,16 @@ class Phase:
 
 
 class Progress:
-    """Phases of a command on one console; silent where there is no terminal and no need."""
+    """Phases of a command on one console; silent where there is no terminal and no need.
 
-    def __init__(self, console: "Console"):
-        self.console = console
+    **Arguments:**
+
+    - `console`: where they are shown.
+    - `heed`: called at every sign of progress, from several threads perhaps.
+    """
+
+    def __init__(self, console: "Console", heed: Callable[[], None] = lambda: None):
+        self.console, self._heed = console, heed
 
     @contextmanager
     def phase(self, title: str, total: int, done: int = 0) -> Iterator[Phase]:
@@ -69,5 +77,6 @@ class Progress:
         )
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(title, total=total, completed=done, note="")
-            yield Phase(progress, task)
+            self._heed()
+            yield Phase(progress, task, self._heed)
             progress.update(task, completed=total)  # shares may sum to a little less

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._errors import ConfigError, nearest
-from ._config import Budget, at_budget
+from ._config import at_budget
 from ._few_shot import FewShotStudy
 from ._images import ImageStudy
 from ._quadratics import QuadraticStudy
@@ -32,7 +32,7 @@ class Recipe:
     paper: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
 
-    def at(self, budget: Budget) -> Study:
+    def at(self, budget: str) -> Study:
         """The configuration at a budget.
 
         **Arguments:**
@@ -57,6 +57,7 @@ _MNIST = {
     "rounds": 4,
     "tune_seeds": 1,
 }
+_MNIST_SMOKE = _SMOKE | {"examples": 500, "rows": 200, "batch": 32, "reference_steps": 100}
 _KRONECKER = _MNIST | {
     "geometry": "kronecker",
     "examples": 10_000,
@@ -116,21 +117,21 @@ RECIPES: dict[str, Recipe] = {
     "rotated-mnist": Recipe(
         "RotatedMNIST with a 3-layer network (S000 Table 1, top)",
         ImageStudy(model="mlp-100-100", **_MNIST),
-        _SMOKE,
+        _MNIST_SMOKE,
         {**_MNIST_PAPER, "model": "mlp-256-128"},
         needs=("mnist",),
     ),
     "rotated-mnist-linear": Recipe(
         "RotatedMNIST with a linear model (S000 Table 2), where the theory holds",
         ImageStudy(model="linear", **_MNIST),
-        _SMOKE,
-        _MNIST_PAPER,
+        _MNIST_SMOKE,
+        {**_MNIST_PAPER, "steps": 1000},
         needs=("mnist",),
     ),
     "rotated-mnist-kronecker": Recipe(
         "RotatedMNIST, 10,000 images, in a geometry of Kronecker factors (S001)",
         ImageStudy(model="mlp-100-100", **_KRONECKER),
-        {**_SMOKE, "examples": 500, "rows": 200, "batch": 32, "reference_steps": 100},
+        _MNIST_SMOKE,
         {"model": "mlp-256-128", "examples": 0, "steps": 2000, "tune_seeds": 3},
         needs=("mnist",),
     ),

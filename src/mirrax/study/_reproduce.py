@@ -1,39 +1,48 @@
 r"""Reproductions: tables and figures of the papers by name, theirs printed beside ours."""
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from .. import report
 from .._errors import ConfigError, nearest
-from .._files import write_json
 from ._compare import LEARNED
-from ._config import override
 from ._gradient_matrix import HYPERGRADIENTS
 from ._images import ImageStudy, prepare
 from ._leave_one_out import ONE, Variants, leave_one_out
 from ._online_bounds import ONLINE_BOUNDS
 from ._online_network import ONLINE_NETWORKS
 from ._online_stream import ONLINE_STREAMS
-from ._quadratics import QuadraticStudy, train_quadratics
 from ._recipes import find_recipe
 from ._reproduce_few_shot import FEW_SHOT_REPRODUCTIONS
 from ._reproduce_online import ONLINE_REPRODUCTIONS
+from ._reproduce_quadratics import QUADRATICS
 from ._reproduction import Reproduction, Request
 from ._train import train_images
 
 
-def _leave_one_out(
-    recipe: str, variants: Variants = ONE, **fields: Any
-) -> Callable[[Request], dict[str, Any]]:
-    def make(request: Request) -> dict[str, Any]:
-        config = find_recipe(recipe).at(request.budget)  # type: ignore[arg-type]
+def _images(recipe: str, **fields: Any) -> Callable[[str], ImageStudy]:
+    """A recipe at a budget, with other fields."""
+
+    def configure(budget: str) -> ImageStudy:
+        config = find_recipe(recipe).at(budget)
         assert isinstance(config, ImageStudy)
-        config = override(dataclasses.replace(config, **fields), request.fields)
+        return dataclasses.replace(config, **fields)
+
+    return configure
+
+
+def _held_out(
+    about: str,
+    recipe: str,
+    variants: Variants = ONE,
+    *,
+    beside: str | None = None,
+    **fields: Any,
+) -> Reproduction:
+    """A recipe with each task held out in turn; `beside` names the paper's table, if it is one."""
+
+    def make(request: Request, config: ImageStudy) -> dict[str, Any]:
         return leave_one_out(
             config,
             request.path,
@@ -47,148 +56,43 @@ def _leave_one_out(
             variants=variants,
         )
 
-    return make
-
-
-def _plain(name: str) -> str:
-    """A name without what spellings differ in: `fashion-mnist` and `FashionMNIST` are one."""
-    return re.sub(r"[^a-z0-9]", "", name.casefold())
-
-
-def _own_tables(result: Mapping[str, Any]) -> list[report.Table]:
-    found = report.summary_tables(result)
-    if result["against_best_baseline"]:
-        found.append(report.standing_table(result))
-    by_task = report.steps_by_task_table(result, ("SGD", "SGD-M"))
-    return found if by_task is None else [*found, by_task]
-
-
-def _beside(paper: str) -> Callable[[Mapping[str, Any]], list[report.Table]]:
-    def tables(result: Mapping[str, Any]) -> list[report.Table]:
-        ours: dict[str, dict[str, Any]] = {}
-        columns = {_plain(column): column for column in map(str, report.PAPERS[paper]["columns"])}
-        for task, row in result["cells"].items():
-            for name, cell in row.items():
-                accuracy = cell["test_accuracy"]
-                ours.setdefault(name, {})[columns.get(_plain(task)) or task] = {
-                    "mean": 100 * accuracy["mean"],
-                    "se": 100 * accuracy["se"],
-                }
-        return [report.side_by_side(ours, report.PAPERS[paper]), *_own_tables(result)]
-
-    return tables
-
-
-def _quadratics(request: Request) -> dict[str, Any]:
-    """Both flatness settings, three seeds each, S000's law of tasks and the spec's."""
-    seeds = 1 if request.budget == "smoke" else 3
-    settings: dict[str, Any] = {}
-
-    def configured(recipe: str, law: str) -> QuadraticStudy:
-        config = find_recipe(recipe).at(request.budget)  # type: ignore[arg-type]
-        assert isinstance(config, QuadraticStudy)
-        return override(dataclasses.replace(config, law=law), request.fields)
-
-    for label, recipe, law in (
-        ("flatness (5, 0.5)", "quadratics", "curvature"),
-        ("flatness (20, 0.02)", "quadratics-flat", "curvature"),
-        ("flatness (5, 0.5), means of C", "quadratics", "factor"),
-        ("flatness (20, 0.02), means of C", "quadratics-flat", "factor"),
-    ):
-        runs = []
-        for seed in range(request.seed, request.seed + seeds):
-            config = configured(recipe, law)
-            path = request.path / f"{recipe}-{law}-{seed}"
-            runs.append(_quadratic_run(config, recipe, path, seed, request))
-        settings[label] = _pool_quadratics(runs)
-    config = configured("quadratics", "curvature")
-    result = {
-        "settings": settings,
-        "seeds": seeds,
-        "tolerance": config.tolerance,
-        "configurations": config.rates,
-    }
-    write_json(request.path / "summary.json", result)
-    return result
-
-
-def _quadratic_run(
-    config: QuadraticStudy, recipe: str, path: Path, seed: int, request: Request
-) -> dict[str, Any]:
-    folder, finished = request.folder(config, recipe, path, seed)
-    return finished or train_quadratics(config, folder, seed, request.progress)
-
-
-def _pool_quadratics(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    steps: dict[str, list[float]] = {}
-    medians: dict[str, list[float]] = {}
-    for run in runs:
-        for row in run["comparison"]:
-            steps.setdefault(row["optimiser"], []).append(row["steps"]["mean"])
-            medians.setdefault(row["optimiser"], []).append(row["steps"]["median"])
-    mean = {name: float(np.mean(values)) for name, values in steps.items()}
-    others = min(mean[name] for name in ("SGD-M", "Adam", "RMSprop"))
-    return {
-        "mean_steps": mean,
-        "by_seed": steps,
-        "median_steps": {name: float(np.mean(values)) for name, values in medians.items()},
-        "to_sgd": mean["MetaMD"] / mean["SGD"],
-        "to_best_other": mean["MetaMD"] / others,
-        "eq10_to_sgd": mean["eq. 10"] / mean["SGD"],
-    }
-
-
-def _quadratic_tables(result: Mapping[str, Any]) -> list[report.Table]:
-    names = list(next(iter(result["settings"].values()))["mean_steps"])
-    columns = (
-        report.Column("setting", "Tasks"),
-        *(report.Column(name, name, numeric=True) for name in names),
-        report.Column("sgd", "MetaMD / SGD", numeric=True),
-        report.Column("other", "MetaMD / best other", numeric=True),
+    printed = report.PAPERS[beside] if beside else None
+    return Reproduction(
+        about,
+        _images(recipe, **fields),
+        make,
+        lambda result: report.held_out_tables(result, printed),
     )
-    rows = []
-    for label, found in result["settings"].items():
-        steps = [found["mean_steps"][name] for name in names]
-        ratios = (found["to_sgd"], found["to_best_other"])
-        row = [report.Cell(label)]
-        row += [report.Cell(f"{value:,.1f}", value) for value in steps]
-        row += [report.Cell(f"{value:.3f}", value) for value in ratios]
-        rows.append(tuple(row))
-    notes = (
-        f"Steps until the gradient norm is below {result['tolerance']:g}, mean over held-out tasks "
-        f"and {result['seeds']} seeds; every method tuned on {result['configurations']} "
-        "configurations.",
-        "Means of C: the spec's law of tasks, whose correlated directions no diagonal can undo.",
-    )
-    return [report.Table("Quadratics, S000 Fig. 1", columns, tuple(rows), notes)]
 
 
-def _activation(request: Request) -> dict[str, Any]:
-    config = find_recipe("rotated-digits").at(request.budget)  # type: ignore[arg-type]
-    assert isinstance(config, ImageStudy)
-    config = dataclasses.replace(
-        config, geometry="max-of-diagonals", estimator="direct", components=3
-    )
-    config = override(config, request.fields)
+def _trained(request: Request, config: ImageStudy, recipe: str) -> dict[str, Any]:
+    """One geometry learned and compared on one held-out task, as `mirrax train` does."""
     request.check_new()
     setting = prepare(config, request.data)
-    folder, _ = request.folder(config, "rotated-digits")
-    summary = train_images(setting, folder, request.seed, request.progress)
-    last = report.Run.read(request.path).rounds[-1]
-    return {**summary, "activation": last["activation"]}
+    folder, finished = request.folder(config, recipe)
+    return finished or train_images(setting, folder, request.seed, request.progress)
 
 
-def _activation_tables(result: Mapping[str, Any]) -> list[report.Table]:
-    columns = (
-        report.Column("component", "Component"),
-        report.Column("share", "Steps at which it is the largest (%)", numeric=True),
+def _activation(request: Request, config: ImageStudy) -> dict[str, Any]:
+    summary = _trained(request, config, "rotated-digits")
+    rounds = report.Run.read(request.path).rounds
+    return {**summary, "activation_by_round": [line["activation"] for line in rounds]}
+
+
+def _resnet(about: str) -> Reproduction:
+    """CIFAR-10 with ResNet-18 and the rivals of S000 Fig. 4; at the smoke budget with fewer."""
+
+    def configure(budget: str) -> ImageStudy:
+        config = _images("cifar-10")(budget)
+        rivals = config.baselines if budget == "smoke" else ("SGD", "SGD-M", "Adam", "AdamW")
+        return dataclasses.replace(config, baselines=rivals)
+
+    return Reproduction(
+        about,
+        configure,
+        lambda request, config: _trained(request, config, "cifar-10"),
+        lambda result: report.one_task_tables(result, report.S000_FIGURE4),
     )
-    rows = tuple(
-        (report.Cell(str(index + 1)), report.Cell(f"{100 * share:.1f}", 100 * share))
-        for index, share in enumerate(result["activation"])
-    )
-    title = "Activation of the components in the last round, S000 Fig. 5"
-    return [report.Table(title, columns, rows), *report.summary_tables(result)]
 
 
 _THREE: Variants = {
@@ -198,44 +102,36 @@ _THREE: Variants = {
 }
 """Every kind of geometry that S000 and S001 learn."""
 
+_RESNET = "ResNet-18 on CIFAR-10, learned on small parts of it"
+_LINEAR = "RotatedMNIST with a linear model, each rotation held out"
+_LENET = "DiverseDigits with LeNet-5, each data set that is present held out"
+_MLP = "RotatedMNIST with a 3-layer network, each rotation held out"
+
 REPRODUCTIONS: dict[str, Reproduction] = {
-    "s000-fig1": Reproduction(
-        "steps to converge on quadratics, both flatness settings", _quadratics, _quadratic_tables
+    "s000-fig1": QUADRATICS,
+    "s000-table1-mlp": _held_out(_MLP, "rotated-mnist", beside="s000-table1-mlp"),
+    "s000-table1-lenet": _held_out(
+        _LENET, "diverse-digits", _THREE, beside="s000-table1-lenet", averaging=True
     ),
-    "s000-table1-mlp": Reproduction(
-        "RotatedMNIST with a 3-layer network, each rotation held out",
-        _leave_one_out("rotated-mnist"),
-        _beside("s000-table1-mlp"),
-    ),
-    "s000-table1-lenet": Reproduction(
-        "DiverseDigits with LeNet-5, each data set that is present held out",
-        _leave_one_out("diverse-digits", _THREE, averaging=True),
-        _beside("s000-table1-lenet"),
-    ),
-    "s000-fig3": Reproduction(
-        "learning curves on DiverseDigits with LeNet-5, each data set held out",
-        _leave_one_out("diverse-digits"),
-        _own_tables,
-    ),
-    "s000-table2": Reproduction(
-        "RotatedMNIST with a linear model, each rotation held out",
-        _leave_one_out("rotated-mnist-linear"),
-        _beside("s000-table2"),
-    ),
-    "rotated-mnist-kronecker": Reproduction(
-        "a Kronecker geometry beside old and new optimisers, each rotation held out",
-        _leave_one_out("rotated-mnist-kronecker"),
-        _own_tables,
-    ),
+    "s000-fig2": _held_out(f"learning curves, {_MLP}", "rotated-mnist"),
+    "s000-fig2-resnet": _resnet(f"learning curves, {_RESNET}; for an accelerator"),
+    "s000-fig3": _held_out(f"learning curves, {_LENET}", "diverse-digits"),
+    "s000-table2": _held_out(_LINEAR, "rotated-mnist-linear", beside="s000-table2"),
+    "s000-fig4": _resnet(f"test accuracy, {_RESNET}; for an accelerator"),
     "s000-fig5": Reproduction(
         "how often each of three diagonals is active, on rotated digits",
+        _images("rotated-digits", geometry="max-of-diagonals", estimator="direct", components=3),
         _activation,
-        _activation_tables,
+        report.activation_tables,
     ),
-    "rotated-digits": Reproduction(
-        "the main job with each rotation held out in turn",
-        _leave_one_out("rotated-digits"),
-        _own_tables,
+    "s000-fig6": _held_out(f"learning curves, {_LINEAR}", "rotated-mnist-linear"),
+    "s000-fig7": _held_out(f"learning curves on every data set, {_LENET}", "diverse-digits"),
+    "rotated-mnist-kronecker": _held_out(
+        "a Kronecker geometry beside old and new optimisers, each rotation held out",
+        "rotated-mnist-kronecker",
+    ),
+    "rotated-digits": _held_out(
+        "the main job with each rotation held out in turn", "rotated-digits"
     ),
     **ONLINE_NETWORKS,
     **ONLINE_STREAMS,

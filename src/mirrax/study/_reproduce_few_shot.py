@@ -6,8 +6,6 @@ from typing import Any
 
 from .. import report
 from .._errors import ConfigError
-from .._files import write_json
-from ._config import override
 from ._few_shot import FewShotStudy, prepare_few_shot
 from ._few_shot_train import train_few_shot
 from ._recipes import find_recipe
@@ -24,12 +22,10 @@ TABLE1 = ("maml", "anil", "meta_sgd", "t_net", "mt_net", "warp_maml", "warpgrad"
 FIGURE1 = ("maml", "meta_sgd", "meta_curvature", "block_iaf", "kronecker_metric")
 
 
-def _study(request: Request, baselines: tuple[str, ...], **fields: Any) -> FewShotStudy:
-    """The configuration of a reproduction: the recipe's, with the fields asked for last."""
-    config = find_recipe("mini-imagenet").at(request.budget)  # type: ignore[arg-type]
+def _study(budget: str, baselines: tuple[str, ...], **fields: Any) -> FewShotStudy:
+    config = find_recipe("mini-imagenet").at(budget)
     assert isinstance(config, FewShotStudy)
-    config = dataclasses.replace(config, baselines=baselines, **fields)
-    return override(config, request.fields)
+    return dataclasses.replace(config, baselines=baselines, **fields)
 
 
 def _run(request: Request, config: FewShotStudy, name: str) -> dict[str, Any]:
@@ -40,9 +36,12 @@ def _run(request: Request, config: FewShotStudy, name: str) -> dict[str, Any]:
     return train_few_shot(setting, folder, request.seed, request.progress)
 
 
-def _table1(request: Request) -> dict[str, Any]:
+def _configure_table1(budget: str) -> FewShotStudy:
+    return _study(budget, TABLE1, seeds=1 if budget == "smoke" else 3)
+
+
+def _table1(request: Request, config: FewShotStudy) -> dict[str, Any]:
     """All methods, 1-shot and 5-shot."""
-    config = _study(request, TABLE1, seeds=1 if request.budget == "smoke" else 3)
     if config.shot != 1:
         raise ConfigError(
             "--shot: s004-table1 has runs of 1 and of 5 shots; leave it out, or use "
@@ -52,7 +51,6 @@ def _table1(request: Request) -> dict[str, Any]:
         f"{shot}-shot": _run(request, dataclasses.replace(config, shot=shot), f"{shot}-shot")
         for shot in (1, 5)
     }
-    write_json(request.path / "summary.json", {"shots": shots})
     return {"shots": shots}
 
 
@@ -62,10 +60,13 @@ def _table1_tables(result: Mapping[str, Any]) -> list[report.Table]:
     return [*(report.few_shot_table(run) for run in runs), beside]
 
 
-def _figure1(request: Request) -> dict[str, Any]:
-    """Adaptation on 1,000 new tasks, for k = 0, …, 10."""
-    tasks = {} if request.budget == "smoke" else {"test_tasks": 1000}
-    config = _study(request, FIGURE1, **tasks)
+def _configure_figure1(budget: str) -> FewShotStudy:
+    """The paper judges by 1,000 new tasks."""
+    return _study(budget, FIGURE1, **({} if budget == "smoke" else {"test_tasks": 1000}))
+
+
+def _figure1(request: Request, config: FewShotStudy) -> dict[str, Any]:
+    """Adaptation on new tasks, for k = 0, …, 10."""
     return _run(dataclasses.replace(request, path=request.path.parent), config, request.path.name)
 
 
@@ -76,11 +77,13 @@ def _figure1_tables(result: Mapping[str, Any]) -> list[report.Table]:
 FEW_SHOT_REPRODUCTIONS: dict[str, Reproduction] = {
     "s004-table1": Reproduction(
         "miniImageNet 5-way 1-shot and 5-shot, every method under one protocol",
+        _configure_table1,
         _table1,
         _table1_tables,
     ),
     "s004-fig1": Reproduction(
         "loss and gradient norm against the adaptation step on new tasks",
+        _configure_figure1,
         _figure1,
         _figure1_tables,
     ),

@@ -1,12 +1,13 @@
 r"""What a reproduction is, and what the command line asks of it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import report
 from .._files import write_json
+from ._config import at_budget
 from ._folder import RunFolder
 from ._progress import Progress
 from ._train import open_folder
@@ -22,7 +23,6 @@ class Request:
     data: Path | None
     resume: bool
     progress: Progress
-    fields: Sequence[str]
     command: str
 
     def folder(
@@ -100,10 +100,26 @@ class Reproduction:
     **Arguments:**
 
     - `about`: one line.
-    - `make`: runs it.
-    - `tables`: its result as tables.
+    - `configure`: its study at a budget, whose fields are options of the command line.
+    - `make`: runs the study and returns its summary.
+    - `tables`: the summary as tables, the paper's figures beside ours where it prints any.
     """
 
     about: str
-    make: Callable[[Request], dict[str, Any]]
+    configure: Callable[[str], Any]
+    make: Callable[[Request, Any], dict[str, Any]]
     tables: Callable[[Mapping[str, Any]], list[report.Table]]
+
+
+def budgets(
+    study: Any, smoke: Mapping[str, Any], paper: Mapping[str, Any] | None = None
+) -> Callable[[str], Any]:
+    """A study at each budget.
+
+    **Arguments:**
+
+    - `study`: that of the default budget.
+    - `smoke`, `paper`: the fields that differ at these; without `paper` the default is the paper's
+        own size, or as much as is of interest.
+    """
+    return lambda budget: at_budget(study, budget, smoke=smoke, paper=paper or {})

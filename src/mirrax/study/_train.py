@@ -2,13 +2,9 @@ r"""The main job: meta-train a geometry, compare it on the held-out task, write 
 
 import dataclasses
 import hashlib
-import platform
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from .. import deploy, report
 from .._errors import ConfigError
@@ -27,17 +23,6 @@ from ._step_cost import seconds_a_step
 from ._streams import CERTIFY, EVALUATE, META, stream
 from ._trials import curve_steps
 from ._tuning import tuned
-
-
-def hardware() -> dict[str, Any]:
-    """What a result was computed on."""
-    return {
-        "device": jax.devices()[0].device_kind,
-        "platform": jax.default_backend(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-    }
 
 
 def meta_train(setting: ImageSetting, folder: RunFolder, seed: int, progress: Progress) -> Learned:
@@ -190,7 +175,6 @@ def train_images(
 
     What `summary.json` holds.
     """
-    begun = time.perf_counter()
     config = setting.config
     learned = meta_train(setting, folder, seed, progress)
     rows, curves, notes = compare_images(setting, learned.geometry, folder, seed, progress)
@@ -207,9 +191,7 @@ def train_images(
         "recipe": RunFolder.open(folder.path)[1]["recipe"],
         "held_out": setting.tasks[setting.held_out].name,
         "seeds": config.seeds,
-        "wall_seconds": round(time.perf_counter() - begun, 2),
         "meta_training_seconds": round(learned.seconds, 2),
-        "hardware": hardware(),
         "comparison": rows,
         "certificate": certificate,
         "notes": [setting.cost, *learned.notes, *notes, *data_notes(setting)],

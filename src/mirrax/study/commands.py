@@ -81,6 +81,7 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
     from ._folder import RunFolder
     from ._kinds import kind_of
     from ._progress import Progress
+    from ._provenance import recorded
     from ._recipes import find_recipe
     from ._train import record_of, revise
 
@@ -94,12 +95,12 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
                 "name that recipe, or another --out."
             )
         config = override(from_record(type(recipe.config), record["fields"]), rest)
-        seed, kind = record["seed"], kind_of(config)
+        seed, budget, kind = record["seed"], record.get("budget"), kind_of(config)
         setting = kind.prepare(config, options.data)
         revise(folder, record, config)
     else:
         config = override(recipe.at(options.budget), rest)
-        seed, kind = options.seed, kind_of(config)
+        seed, budget, kind = options.seed, options.budget, kind_of(config)
         RunFolder.check_new(path)
         # Data first: where they are missing, no folder is left behind.
         setting = kind.prepare(config, options.data)
@@ -110,15 +111,30 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
             ),
         )
     console = _console(options)
-    summary = kind.train(setting, folder, seed, Progress(console))
-    for table in kind.tables(summary):
-        console.print(table)
-    console.print(f"Results are in {path}.")
+    told = {"command": command, "seed": seed, "budget": budget}
+    with recorded(path, config, **told) as recorder:
+        summary = kind.train(setting, folder, seed, Progress(console, recorder.keep))
+    result = _tell(console, path, summary, kind.tables(summary), recorder.read())
     if _is_optimiser(folder / "geometry.safetensors"):
         console.print("Use the geometry in your own loop:\n")
         lines = _THREE_LINES.format(path=path / "geometry.safetensors")
         console.print(lines, style="bold", soft_wrap=True)
-    return summary
+    return result
+
+
+def _tell(
+    console: "Console",
+    path: Path,
+    summary: dict[str, Any],
+    tables: Sequence[report.Table],
+    record: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Shows what a command found, and leaves it in its folder in the form to publish."""
+    result = report.write_result(path, summary, tables, record)
+    for table in tables:
+        console.print(table)
+    console.print(f"Results are in {path}.")
+    return result
 
 
 def _is_optimiser(path: Path) -> bool:
@@ -252,29 +268,30 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
 
 def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
     """Re-makes one table or figure of a paper."""
+    from ._config import override
     from ._progress import Progress
+    from ._provenance import recorded
     from ._reproduce import Request, find_reproduction
 
     reproduction = find_reproduction(options.name)
+    config = override(reproduction.configure(options.budget), rest)
     path = options.out or Path("runs") / options.name
     console = _console(options)
-    result = reproduction.make(
-        Request(
-            path,
-            options.budget,
-            options.seed,
-            options.data,
-            options.resume,
-            Progress(console),
-            rest,
-            command,
+    told = {"command": command, "seed": options.seed, "budget": options.budget}
+    with recorded(path, config, **told) as recorder:
+        summary = reproduction.make(
+            Request(
+                path,
+                options.budget,
+                options.seed,
+                options.data,
+                options.resume,
+                Progress(console, recorder.keep),
+                command,
+            ),
+            config,
         )
-    )
-    if not options.json:
-        for table in reproduction.tables(result):
-            console.print(table)
-        console.print(f"Results are in {path}.")
-    return result
+    return _tell(console, path, summary, reproduction.tables(summary), recorder.read())
 
 
 def run_data(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:

@@ -1,0 +1,154 @@
+"""Records of what made a result: sessions, commits, and when nothing is written."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from mirrax._errors import ConfigError, MirraxError
+from mirrax._machine import commit
+from mirrax.report import record_table
+from mirrax.study import _provenance
+from mirrax.study._provenance import recorded
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    steps: int = 5
+
+
+TOY = Toy()
+TOLD = {"command": "mirrax train toys", "seed": 3, "budget": "smoke"}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by hand."""
+    time = {"now": 100.0}
+    monkeypatch.setattr(_provenance.time, "perf_counter", lambda: time["now"])
+    return time
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Computes on a machine of so many cores."""
+
+    def on(cores):
+        monkeypatch.setattr(_provenance, "machine", lambda: {"cores": cores, "versions": {}})
+
+    on(2)
+    return on
+
+
+def read(path):
+    return json.loads((path / "record.json").read_text())
+
+
+def parts(path):
+    return [(part["cores"], part["seconds"], part["sessions"]) for part in read(path)["made_by"]]
+
+
+def work(path, clock, seconds):
+    with recorded(path, TOY, **TOLD) as recorder:
+        recorder.keep()
+        clock["now"] += seconds
+
+
+def test_sessions_are_added_and_those_of_other_machines_listed(tmp_path, clock, on):
+    work(tmp_path, clock, 5.0)
+    assert parts(tmp_path) == [(2, 5.0, 1)]
+    work(tmp_path, clock, 7.0)
+    assert parts(tmp_path) == [(2, 12.0, 2)]
+    on(4)
+    work(tmp_path, clock, 1.0)
+    on(2)
+    work(tmp_path, clock, 2.0)
+    assert parts(tmp_path) == [(2, 12.0, 2), (4, 1.0, 1), (2, 2.0, 1)]
+    rows = {row[0].text: row[1].text for row in record_table(read(tmp_path)).rows}
+    assert rows["Wall time"] == "15 s" and rows["Seed"] == "3"
+    assert rows["Hardware, part 2"].startswith("cores 4")
+
+
+def test_the_command_of_a_continued_run_is_its_first(tmp_path, clock, on):
+    work(tmp_path, clock, 1.0)
+    told = {"command": "mirrax train toys --resume", "seed": 0, "budget": None}
+    with recorded(tmp_path, Toy(steps=7), **told) as recorder:
+        recorder.keep()
+    assert {key: read(tmp_path)[key] for key in TOLD} == TOLD
+    assert read(tmp_path)["fields"] == {"steps": 7}, "as it went on"
+
+
+def test_a_killed_session_counts_to_its_last_sign_of_progress(tmp_path, clock, on):
+    recorder = _provenance.Recorder(tmp_path, TOY, **TOLD)
+    recorder.keep()
+    for _ in range(3):
+        clock["now"] += 6.0
+        recorder.keep()
+    assert parts(tmp_path) == [(2, 12.0, 1)], "at most every ten seconds"
+    work(tmp_path, clock, 1.0)
+    assert parts(tmp_path) == [(2, 13.0, 2)]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ConfigError("no")])
+def test_how_a_session_ends_does_not_matter(tmp_path, clock, on, error):
+    with pytest.raises(type(error) if isinstance(error, Exception) else error):
+        with recorded(tmp_path, TOY, **TOLD) as recorder:
+            recorder.keep()
+            clock["now"] += 3.0
+            raise error
+    assert parts(tmp_path) == [(2, 3.0, 1)]
+
+
+def test_without_a_folder_or_progress_nothing_is_written(tmp_path, clock, on):
+    with pytest.raises(ConfigError), recorded(tmp_path, TOY, **TOLD):
+        raise ConfigError("exists already")
+    assert not list(tmp_path.iterdir())
+    with recorded(tmp_path / "later", TOY, **TOLD) as recorder:
+        recorder.keep()
+        assert not (tmp_path / "later").exists() and not recorder.begun
+        (tmp_path / "later").mkdir()
+        recorder.keep()
+        assert recorder.begun
+    assert recorder.read() == read(tmp_path / "later")
+    assert _provenance.Recorder(tmp_path, TOY, **TOLD).read() is None
+
+
+def test_a_record_that_cannot_be_written_does_not_hide_what_went_wrong(
+    tmp_path, clock, on, monkeypatch
+):
+    def full(path, obj):
+        raise MirraxError("cannot write: the disk is full")
+
+    with pytest.raises(KeyboardInterrupt), recorded(tmp_path, TOY, **TOLD) as recorder:
+        recorder.keep()
+        monkeypatch.setattr(_provenance, "write_json", full)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_is_that_of_a_source_tree_and_of_no_installed_package(tmp_path):
+    def git(*words):
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip()
+
+    package, installed = tmp_path / "src", tmp_path / ".venv"
+    for folder in (package, installed):
+        folder.mkdir()
+        (folder / "__init__.py").write_text("")
+    git("init", "--quiet")
+    git("add", "src")
+    git("commit", "--quiet", "-m", "one")
+    assert commit.__wrapped__(package) == git("rev-parse", "HEAD")
+    assert commit.__wrapped__(installed) is None
+    assert commit.__wrapped__(tmp_path / "nowhere") is None
+    (tmp_path / "notes.txt").write_text("beside the package")
+    assert commit.__wrapped__(package) == git("rev-parse", "HEAD")
+    (package / "new.py").write_text("")
+    assert commit.__wrapped__(package) == git("rev-parse", "HEAD") + "+"
