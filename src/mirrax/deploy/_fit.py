@@ -103,6 +103,13 @@ def expected_shapes(geometry: Stored) -> Expected:
     return {name: leaf.shape if leaf else None for name, leaf in table.items()}
 
 
+def whole_table(geometry: Stored) -> tuple[Leaf, ...] | None:
+    """The table of a geometry's own arrays, or `None` where they leave any parameters free."""
+    known = expected_leaves(geometry)
+    leaves = tuple(leaf for leaf in known.values() if leaf is not None)
+    return leaves if len(leaves) == len(known) else None
+
+
 def check_shapes(expected: Expected, params: PyTree) -> None:
     """Compares parameters with what a geometry expects.
 

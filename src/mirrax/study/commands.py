@@ -80,6 +80,7 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
     from ._config import from_record, override
     from ._folder import RunFolder
     from ._kinds import kind_of
+    from ._logging import logging_to
     from ._progress import Progress
     from ._recipes import find_recipe
     from ._train import record_of, revise
@@ -110,7 +111,9 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
             ),
         )
     console = _console(options)
-    summary = kind.train(setting, folder, seed, Progress(console))
+    with logging_to(path, options.log, console.print) as log:
+        summary = kind.train(setting, folder, seed, Progress(console))
+        log(kind.tables(summary))
     for table in kind.tables(summary):
         console.print(table)
     console.print(f"Results are in {path}.")
@@ -240,24 +243,27 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
 
 def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
     """Re-makes one table or figure of a paper."""
+    from ._logging import logging_to
     from ._progress import Progress
     from ._reproduce import Request, find_reproduction
 
     reproduction = find_reproduction(options.name)
     path = options.out or Path("runs") / options.name
     console = _console(options)
-    result = reproduction.make(
-        Request(
-            path,
-            options.budget,
-            options.seed,
-            options.data,
-            options.resume,
-            Progress(console),
-            rest,
-            command,
+    with logging_to(path, options.log, console.print) as log:
+        result = reproduction.make(
+            Request(
+                path,
+                options.budget,
+                options.seed,
+                options.data,
+                options.resume,
+                Progress(console),
+                rest,
+                command,
+            )
         )
-    )
+        log(reproduction.tables(result))
     if not options.json:
         for table in reproduction.tables(result):
             console.print(table)
