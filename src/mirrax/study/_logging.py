@@ -64,7 +64,7 @@ class TensorBoard(Sink):
     """
 
     def __init__(self, folder: Path):
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboardX.record_writer import RecordWriter
 
         # Records are written by hand: tensorboardX's own writer has a thread whose errors are lost.
@@ -186,6 +186,9 @@ class Log:
             action()
         except Exception as error:  # whatever a logging library may raise
             self._failed = True
+            with contextlib.suppress(Exception):
+                if self._sink is not None:
+                    self._sink.close()
             told = explain(error) if isinstance(error, OSError) else str(error)
             why = told.splitlines()[0] if told else type(error).__name__
             self._say(f"--log {self._kind} stops here: {why}. The run goes on without it.")
@@ -232,32 +235,44 @@ class Log:
 _logs: list[Log] = []
 
 
+def log_kinds(choice: str | None) -> tuple[str, ...]:
+    """The logs that an option asks for.
+
+    **Arguments:**
+
+    - `choice`: a key of `NEEDS`, `both`, or `None` for no log.
+
+    **Raises:**
+
+    - `ConfigError`: if a package is missing.
+
+    >>> log_kinds(None)
+    ()
+    """
+    kinds = () if choice is None else tuple(NEEDS) if choice == "both" else (choice,)
+    for kind in kinds:
+        if importlib.util.find_spec(NEEDS[kind]) is None:
+            raise ConfigError(f"--log {kind} needs {NEEDS[kind]}; pip install 'mirrax[log]'.")
+    return kinds
+
+
 @contextlib.contextmanager
 def logging_to(
-    root: Path, choice: str | None, say: Callable[[str], None]
+    root: Path, kinds: Iterable[str], say: Callable[[str], None]
 ) -> Iterator[Callable[[Iterable[report.Table]], None]]:
     """Copies metrics that are appended below a folder while the block runs.
 
     **Arguments:**
 
     - `root`: the run folder, which need not exist yet.
-    - `choice`: a key of `NEEDS`, `both`, or `None` for no log.
+    - `kinds`: of `log_kinds`.
     - `say`: takes a line for the user.
 
     **Returns:**
 
     What takes the tables of a finished run.
-
-    **Raises:**
-
-    - `ConfigError`: if a package is missing.
     """
-    kinds = () if choice is None else tuple(NEEDS) if choice == "both" else (choice,)
-    for kind in kinds:
-        if importlib.util.find_spec(NEEDS[kind]) is None:
-            raise ConfigError(f"--log {kind} needs {NEEDS[kind]}; pip install 'mirrax[log]'.")
-    logs = [Log(root, kind, say) for kind in kinds]
-    results: list[report.Table] = []
+    logs, results = [Log(root, kind, say) for kind in kinds], []
     _logs.extend(logs)
     try:
         yield results.extend

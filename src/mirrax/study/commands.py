@@ -80,12 +80,12 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
     from ._config import from_record, override
     from ._folder import RunFolder
     from ._kinds import kind_of
-    from ._logging import logging_to
+    from ._logging import log_kinds, logging_to
     from ._progress import Progress
     from ._recipes import find_recipe
     from ._train import record_of, revise
 
-    recipe = find_recipe(options.recipe)
+    recipe, kinds = find_recipe(options.recipe), log_kinds(options.log)
     path = options.out or Path("runs") / options.recipe
     if options.resume:
         folder, record = RunFolder.open(path)
@@ -111,7 +111,7 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
             ),
         )
     console = _console(options)
-    with logging_to(path, options.log, console.print) as log:
+    with logging_to(path, kinds, console.print) as log:
         summary = kind.train(setting, folder, seed, Progress(console))
         log(kind.tables(summary))
     for table in kind.tables(summary):
@@ -243,14 +243,14 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
 
 def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
     """Re-makes one table or figure of a paper."""
-    from ._logging import logging_to
+    from ._logging import log_kinds, logging_to
     from ._progress import Progress
     from ._reproduce import Request, find_reproduction
 
-    reproduction = find_reproduction(options.name)
+    reproduction, kinds = find_reproduction(options.name), log_kinds(options.log)
     path = options.out or Path("runs") / options.name
     console = _console(options)
-    with logging_to(path, options.log, console.print) as log:
+    with logging_to(path, kinds, console.print) as log:
         result = reproduction.make(
             Request(
                 path,
