@@ -6,14 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 from deployed import assert_close
 from flax import nnx
 from other_models import MODELS_OF, FlaxMlp, equinox_mlp, start_of, written_as
 from test_torch_trajectories import network
-from torch_models import batch, diagonal, saved
+from torch_models import batch, diagonal, named, saved, start
 
 from mirrax._errors import ArtifactError
-from mirrax.deploy import save, to_optax
+from mirrax.deploy import layer_roles, save, to_optax
+from mirrax.deploy.torch import MirrorDescent
 from mirrax.geometry import Diagonal, Kronecker, MaxOfDiagonals
 from repeats import slow
 
@@ -139,6 +141,30 @@ def test_the_loop_of_equinox(tmp_path):
     rates = np.exp(-2 * np.asarray(geometry.log_diagonal["dense_0"]["weight"])).T
     old, slope = model.layers[0].weight, grads.layers[0].weight
     np.testing.assert_allclose(moved.layers[0].weight, 0.9 * old - 0.5 * rates * slope, rtol=1e-12)
+
+
+def test_a_geometry_of_an_equinox_model_steps_the_others(tmp_path):
+    """Learned with channels first, used with channels last: the other way round, images too."""
+    like, _ = MODELS_OF["equinox"]("lenet")
+    learned = Diagonal(jax.tree.map(jnp.log, written_as("equinox", "lenet", positive(), like)))
+    save(tmp_path / "g", learned, rate=1.0, roles=layer_roles(like, "first"))
+    rates = jax.tree.map(lambda m: m**-2, positive())
+    flax, _ = MODELS_OF["flax"]("lenet")
+    found = to_optax(tmp_path / "g", verbose=False).init(flax).rates
+    assert_close(found, written_as("flax", "lenet", rates, flax), 4e-15)
+    module = start("lenet", "float64")[1]
+    optimiser = MirrorDescent(module.named_parameters(), tmp_path / "g", verbose=False)
+    for param in module.parameters():
+        param.grad = -torch.ones_like(param)
+        torch.nn.init.zeros_(param)
+    optimiser.step()
+    for name, rate in named("lenet", rates).items():
+        np.testing.assert_allclose(module.get_parameter(name).detach(), rate, rtol=4e-15)
+
+
+def positive():
+    rng = np.random.default_rng(7)
+    return jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.5, 2, x.shape)), start_of("lenet"))
 
 
 def squares(tmp_path, roles=True):

@@ -19,7 +19,7 @@ from .._tree import leaf_names
 from ._fit import by_name, check_shapes, leaves_of
 from ._layout import Expected, Leaf, Shape, mismatch
 from ._match import Given, Row, matched
-from ._reorder import CHANNELS_FIRST, CHANNELS_LAST, Convention, Reorder, shape_in
+from ._reorder import CHANNELS_FIRST, CHANNELS_LAST, Convention, Reorder, shape_in, without_units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,16 +112,10 @@ def _as_it_is(leaf: Leaf) -> Row:
 def _matched(
     leaves: Sequence[Leaf], shapes: Mapping[str, Shape], given: Given, ordered: bool
 ) -> list[Row]:
-    flat = {name: _without_units(name, shape) for name, shape in shapes.items()}
+    flat = {name: without_units(name, shape) for name, shape in shapes.items()}
     listed = flat if ordered else {name: flat[name] for name in sorted(flat, key=_natural)}
     convention = _convention(leaves, listed, given["axes"])
     return matched(leaves, listed, **given, ordered=ordered, convention=convention)
-
-
-def _without_units(name: str, shape: Shape) -> Shape:
-    """The shape of a vector where Equinox gives a bias one axis a dimension of the images."""
-    is_bias = "bias" in name.casefold().split("/")[-1]
-    return shape[:1] if is_bias and all(size == 1 for size in shape[1:]) else shape
 
 
 def _is_ordered(params: PyTree) -> bool:

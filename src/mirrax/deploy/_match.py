@@ -151,7 +151,8 @@ def _order(
     first = convention is CHANNELS_FIRST
     if leaf.name not in axes:
         found = found_axes(leaf, own, convention)
-        return None if found is None else Reorder(own, found, first=first)
+        units = len(leaf.shape) - len(own)  # where it is a vector; axes are as many elsewhere
+        return None if found is None else Reorder(own, found, first=first, units=units)
     given = tuple(axes[leaf.name])
     if sorted(given) != list(range(len(own))):
         raise ValueError(

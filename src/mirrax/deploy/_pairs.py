@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ._layout import Leaf, Shape
-from ._reorder import CHANNELS_FIRST, Convention, shape_in
+from ._reorder import CHANNELS_FIRST, Convention, shape_in, without_units
 
 _WRAPPERS = ("module", "_orig_mod")
 _BOXES = ("value", "raw_value")  # the array of a Flax variable
@@ -183,7 +183,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _signature(leaf: Leaf) -> Shape:
-    return tuple(sorted(leaf.shape))
+    return tuple(sorted(without_units(leaf.name, leaf.shape)))
 
 
 def _words(name: str) -> list[str]:

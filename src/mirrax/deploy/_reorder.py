@@ -42,6 +42,7 @@ class Reorder:
     - `axes`: for each axis of the array which axis of the parameter it is.
     - `channels`: of the flattened images along the parameter's inputs; 1 where there are none.
     - `first`: whether the model keeps channels before rows and columns.
+    - `units`: axes of one entry behind the array of a vector.
 
     >>> Reorder((3, 2), (1, 0)).shape
     (2, 3)
@@ -51,11 +52,12 @@ class Reorder:
     axes: tuple[int, ...]
     channels: int = 1
     first: bool = True
+    units: int = 0
 
     @property
     def shape(self) -> Shape:
         """The shape of the array."""
-        return tuple(self.own[axis] for axis in self.axes)
+        return tuple(self.own[axis] for axis in self.axes) + (1,) * self.units
 
     @property
     def inputs(self) -> int:
@@ -108,6 +110,16 @@ class Reorder:
         return tuple(self.order.index(place) for place in range(len(self.order)))
 
 
+def without_units(name: str, shape: Shape) -> Shape:
+    """The shape of a vector where Equinox gives a bias one axis a dimension of the images.
+
+    >>> without_units("layers/0/bias", (6, 1, 1)), without_units("layers/0/weight", (6, 1, 1))
+    ((6,), (6, 1, 1))
+    """
+    is_bias = "bias" in name.casefold().split("/")[-1]
+    return shape[:1] if is_bias and all(size == 1 for size in shape[1:]) else shape
+
+
 def found_axes(leaf: Leaf, own: Shape, convention: Convention) -> tuple[int, ...] | None:
     """Which axis of a parameter each axis of an artifact's array is.
 
@@ -131,11 +143,11 @@ def found_axes(leaf: Leaf, own: Shape, convention: Convention) -> tuple[int, ...
     >>> found_axes(Leaf("w", (2, 3), "float32", ("in", "out")), (3, 2), CHANNELS_FIRST)
     (1, 0)
     """
-    rank = len(own)
-    if rank != len(leaf.shape):
+    rank, wanted = len(own), without_units(leaf.name, leaf.shape)
+    if rank != len(wanted):
         return None
     if rank < 2:
-        return tuple(range(rank)) if own == leaf.shape else None
+        return tuple(range(rank)) if own == wanted else None
     roles = convention.get(rank, ())
     if leaf.roles is not None and set(leaf.roles) == set(roles):
         orders = {tuple(map(roles.index, leaf.roles))}
@@ -158,8 +170,9 @@ def shape_in(leaf: Leaf, convention: Convention) -> Shape | None:
     >>> shape_in(leaf, CHANNELS_FIRST)
     (6, 1, 5, 5)
     """
-    if len(leaf.shape) < 2:
-        return leaf.shape
+    shape = without_units(leaf.name, leaf.shape)
+    if len(shape) < 2:
+        return shape
     roles = convention.get(len(leaf.shape), ())
     if leaf.roles is None or set(leaf.roles) != set(roles):
         return None
