@@ -65,11 +65,11 @@ def image_folder(
         entries = file_by_class([filed])
         parts = _shared_out(list(entries), shares, seed, filed.name)
         name = Path(path).stem
-        classes = [
+        train, validation, test = (
             _read(f"{name}/{part}", {label: entries[label] for label in labels}, shape)
             for part, labels in zip(("train", "validation", "test"), parts, strict=True)
-        ]
-    return FewShotFamily(name, *classes)
+        )
+    return FewShotFamily(name, train, validation, test)
 
 
 def _shared_out(
@@ -83,7 +83,7 @@ def _shared_out(
             f"{where} has {len(labels)} classes, too few for parts of {tuple(shares)}; add classes,"
             " or pass other shares"
         )
-    return [[labels[place] for place in sorted(part)] for part in parts]
+    return [[labels[place] for place in sorted(part.tolist())] for part in parts]
 
 
 def _read(name: str, entries: dict[str, list[Entry]], shape: tuple[int, int, int]) -> ImageClasses:
