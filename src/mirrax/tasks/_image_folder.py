@@ -83,7 +83,7 @@ def _shared_out(
             f"{where} has {len(labels)} classes, too few for parts of {tuple(shares)}; add classes,"
             " or pass other shares"
         )
-    return [[labels[place] for place in sorted(part.tolist())] for part in parts]
+    return [[str(labels[place]) for place in sorted(part)] for part in parts]
 
 
 def _read(name: str, entries: dict[str, list[Entry]], shape: tuple[int, int, int]) -> ImageClasses:
