@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--json", action="store_true", help="print one JSON object, no tables")
     data = _Parser(add_help=False)
     data.add_argument("--data", type=Path, metavar="DIR", help="data sets; or set MIRRAX_DATA")
+    log = _Parser(add_help=False)
+    kinds = ("tensorboard", "wandb", "both")
+    log.add_argument("--log", choices=kinds, help="copy metrics to DIR/logs; W&B offline")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=_Parser)
 
     def verb(name: str, *parents: _Parser) -> argparse.ArgumentParser:
@@ -70,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     verb("list", data)
-    train = verb("train", data)
+    train = verb("train", data, log)
     train.add_argument("recipe", metavar="RECIPE", help="see mirrax list")
     train.add_argument("--out", type=Path, metavar="DIR", help="run folder (runs/RECIPE)")
     train.add_argument("--seed", type=_seed, default=0)
@@ -93,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", type=Path, nargs="+", metavar="DIR")
     report.add_argument("--html", type=Path, metavar="F", help="write one self-contained page")
     report.add_argument("--markdown", type=Path, metavar="F", help="write the tables in Markdown")
-    reproduce = verb("reproduce", data)
+    reproduce = verb("reproduce", data, log)
     reproduce.add_argument("name", metavar="NAME", help="see mirrax list")
     reproduce.add_argument("--out", type=Path, metavar="DIR", help="folder (runs/NAME)")
     reproduce.add_argument("--seed", type=_seed, default=0)

@@ -337,6 +337,7 @@ def test_what_is_kept(tmp_path):
         ("momentum", 1.0),
         ("momentum", -0.1),
         ("weight_decay", -1.0),
+        ("weight_decay", 11.0),
         ("nesterov", True),
     ],
 )

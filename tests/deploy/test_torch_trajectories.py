@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 import torch
-from deployed import BY_ROLES, ROLES, STEPPED, cast, make_loss, make_params, run
+from deployed import BY_ROLES, ROLES, STEPPED, assert_close, cast, make_loss, make_params, run
 from torch.nn import functional
 from torch_models import DTYPES, MODELS, batch, diagonal, named, saved, start
 
@@ -83,11 +83,11 @@ def test_every_geometry(tmp_path, name, dtype):
     assert_same(points, expected, dtype, 1e-13 if dtype == "float64" else 4e-6)
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(("nesterov", "decay"), [(False, 0.0), (True, 0.5)])
 @pytest.mark.parametrize("name", ["blockwise-linear", "kronecker", "max", "blockwise", "convex"])
-def test_momentum(tmp_path, name, nesterov):
+def test_momentum(tmp_path, name, nesterov, decay):
     path, params = written(tmp_path / "g.safetensors", MAPS[name]), tensors("float64")
-    options = {"momentum": 0.8, "nesterov": nesterov}
+    options = {"momentum": 0.8, "nesterov": nesterov, "weight_decay": decay}
     optimiser = MirrorDescent(params.items(), path, 0.02, verbose=False, **options)
     points = run_torch(optimiser, params, "float64", 100)
     ours = to_optax(MAPS[name], 0.02, **options)
@@ -95,7 +95,9 @@ def test_momentum(tmp_path, name, nesterov):
     assert_same(points, expected, "float64", 1e-10)
 
 
-@pytest.mark.parametrize("name", ["diagonal", "kronecker", "pnorm", "max", "orthant", "convex"])
+@pytest.mark.parametrize(
+    "name", ["diagonal", "kronecker", "pnorm", "max", "orthant", "convex", "scaled-blockwise"]
+)
 def test_weights_decay_before_the_step(tmp_path, name):
     path, params = written(tmp_path / "g.safetensors", MAPS[name]), tensors("float64")
     optimiser = MirrorDescent(params.items(), path, 0.05, weight_decay=0.3, verbose=False)
@@ -117,6 +119,8 @@ def test_weights_decay_before_the_step(tmp_path, name):
         found.append(here)
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
     assert_same(points, expected, "float64", 1e-10)
+    ours = run(to_optax(geometry, 0.05, weight_decay=0.3), make_params(), loss, 40)[2]
+    assert_close(ours, expected, 1e-10)
 
 
 def test_decay_does_nothing_on_a_simplex(tmp_path):
@@ -128,6 +132,8 @@ def test_decay_does_nothing_on_a_simplex(tmp_path):
         points.append(run_torch(optimiser, params, "float64", 20)[-1])
     for name in points[0]:
         np.testing.assert_allclose(points[0][name], points[1][name], rtol=1e-12)
+    ours = run(to_optax(MAPS["simplex"], 0.1, weight_decay=0.5), make_params(), make_loss(), 20)[2]
+    assert_same(points[1:], jax.tree.map(lambda x: x[-1:], ours), "float64", 1e-12)
 
 
 def test_maximize_climbs(tmp_path):

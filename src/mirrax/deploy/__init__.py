@@ -1,8 +1,9 @@
 """The way out: a learned geometry as one file, and as an optimiser in somebody else's loop.
 
 `save` and `load` write and read the artifact, `to_optax` makes it an optax optimiser, `averaged`
-averages the points of one, `check_fits` compares an artifact with parameters. Each is imported
-when it is first touched, so that readers of the file format alone need not load JAX.
+averages the points of one, `check_fits` compares an artifact with parameters, `layer_roles` says
+what their axes mean. Each is imported when it is first touched, so that readers of the file format
+alone need not load JAX.
 `mirrax.deploy.torch` is the way into PyTorch.
 """
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ._averaging import averaged as averaged
     from ._averaging import averaged_params as averaged_params
     from ._encoding import storable as storable
+    from ._fit import layer_roles as layer_roles
     from ._optax import to_optax as to_optax
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "averaged",
     "averaged_params",
     "check_fits",
+    "layer_roles",
     "load",
     "save",
     "storable",
@@ -38,6 +41,7 @@ _HOME = {
     "averaged": "_averaging",
     "averaged_params": "_averaging",
     "check_fits": "_artifact",
+    "layer_roles": "_fit",
     "load": "_artifact",
     "save": "_artifact",
     "storable": "_encoding",

@@ -16,7 +16,7 @@ from .. import __version__
 from .._errors import NumericalError, nearest
 from ._archive import write_archive
 from ._encoding import Stored, decode, encode
-from ._fit import by_name, check_shapes, expected_leaves, expected_shapes, leaves_of
+from ._fit import by_name, check_shapes, expected_shapes, leaves_of, whole_table
 from ._layout import Expected, Leaf, Shape
 from ._record import VERSION, cannot_rebuild, checked_rate, read_record
 
@@ -183,9 +183,7 @@ def _table(geometry: Stored, params_like: PyTree | None) -> tuple[Leaf, ...] | N
     if params_like is not None:
         check_shapes(expected_shapes(geometry), params_like)
         return leaves_of(params_like)
-    known = expected_leaves(geometry)
-    leaves = tuple(leaf for leaf in known.values() if leaf is not None)
-    return leaves if len(leaves) == len(known) else None
+    return whole_table(geometry)
 
 
 def _is_role(node: Any) -> bool:

@@ -1,4 +1,4 @@
-r"""What optimisers refuse: rates `η ≤ 0`, shares outside `0 ≤ μ < 1`, parameters that do not fit.
+r"""What optimisers refuse: rates `η ≤ 0`, shares outside `0 ≤ μ < 1`, decay `λ < 0` or `η λ ≥ 1`.
 
 A fixed number is looked at when the optimiser is made, parameters when they are first seen;
 schedules and traced numbers cannot be looked at and pass.
@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from ._fit import by_name, check_shapes
-from ._layout import Expected
+from ._fit import by_name
 
 
 def check_learning_rate(rate: Any) -> None:
@@ -91,22 +90,48 @@ def check_share(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected 0 <= {word} < 1, got {value!r}.")
 
 
-def check_params(params: PyTree, expected: Expected) -> None:
+def check_decay(decay: Any, rate: Any) -> None:
+    """Refuses a weight decay of `to_optax` out of range, or one that turns weights round.
+
+    **Arguments:**
+
+    - `decay`: `λ`, or `None`.
+    - `rate`: `η`; a schedule is not looked at.
+
+    **Raises:**
+
+    - `ValueError`: with what was given.
+
+    >>> check_decay(0.01, 0.1)
+    """
+    if decay is None or isinstance(decay, Tracer):
+        return
+    try:
+        value = float(decay)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"to_optax.weight_decay: expected a number of at least 0, got {decay!r}.")
+    if not callable(rate) and not isinstance(rate, Tracer) and float(rate) * value >= 1:
+        raise ValueError(
+            f"to_optax.weight_decay: a step would take away more than all of the weights, got "
+            f"{decay!r} with the learning rate {rate!r}; their product must be below 1."
+        )
+
+
+def check_floating(params: PyTree) -> None:
     """Refuses parameters that `to_optax` has no step for.
 
     **Arguments:**
 
     - `params`: those given to `init`.
-    - `expected`: the shapes that the geometry was learned for, by name.
 
     **Raises:**
 
-    - `ArtifactError`: names or shapes differ; both tables are shown.
     - `ValueError`: a leaf is not of a floating-point type.
 
-    >>> check_params({"w": jnp.ones(2)}, {"w": (2,)})
+    >>> check_floating({"w": jnp.ones(2)})
     """
-    check_shapes(expected, params)
     for name, leaf in by_name(params).items():
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(

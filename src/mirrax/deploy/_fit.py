@@ -5,7 +5,7 @@ of some neural-network library there. Both are read as a flat mapping from names
 must agree is names and shapes, not the classes of the containers.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from ..geometry import (
 )
 from ._encoding import Stored
 from ._layout import Expected, Leaf, Shape, is_below, join, mismatch
+from ._reorder import CHANNELS_FIRST, CHANNELS_LAST, without_units
 
 
 def is_geometry(node: Any) -> bool:
@@ -50,6 +51,40 @@ def by_name(tree: PyTree, is_leaf: Any = None) -> dict[str, Any]:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"parameters: {', '.join(map(repr, twice))} name two leaves; rename one.")
     return named
+
+
+def layer_roles(params: PyTree, outputs: Literal["last", "first"] = "last") -> dict[str, Any]:
+    """What the axes of a network's arrays mean, from their number alone, for `save`.
+
+    Weights have two axes, kernels one more a dimension of the images; vectors belong to outputs,
+    and so do biases with axes of one entry, which need no word for it.
+
+    **Arguments:**
+
+    - `params`: the parameters, of whatever containers.
+    - `outputs`: where layers keep their outputs: `"last"`, as here and in Flax, `(in, out)` and
+        `(height, width, in, out)`; or `"first"`, as in Equinox, `(out, in)` and
+        `(out, in, height, width)`.
+
+    **Returns:**
+
+    Roles by name, of those arrays that have one to four axes.
+
+    **Raises:**
+
+    - `ValueError`: another word.
+
+    >>> layer_roles({"dense_0": {"weight": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}})
+    {'dense_0/bias': ('out',), 'dense_0/weight': ('in', 'out')}
+    """
+    if outputs not in ("last", "first"):
+        raise ValueError(f"layer_roles.outputs: expected 'last' or 'first', got {outputs!r}.")
+    convention = CHANNELS_LAST if outputs == "last" else CHANNELS_FIRST
+    return {
+        name: convention[len(shape)]
+        for name, shape in shapes_of(params).items()
+        if len(shape) in convention and shape == without_units(name, shape)
+    }
 
 
 def leaves_of(params: PyTree) -> tuple[Leaf, ...]:
@@ -101,6 +136,13 @@ def expected_shapes(geometry: Stored) -> Expected:
     """`expected_leaves`, shapes only."""
     table = expected_leaves(geometry)
     return {name: leaf.shape if leaf else None for name, leaf in table.items()}
+
+
+def whole_table(geometry: Stored) -> tuple[Leaf, ...] | None:
+    """The table of a geometry's own arrays, or `None` where they leave any parameters free."""
+    known = expected_leaves(geometry)
+    leaves = tuple(leaf for leaf in known.values() if leaf is not None)
+    return leaves if len(leaves) == len(known) else None
 
 
 def check_shapes(expected: Expected, params: PyTree) -> None:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 
@@ -61,3 +62,25 @@ def as_state(params: PyTree) -> PyTree:
     'float32'
     """
     return owned(params, working_dtype(params))
+
+
+def placed_like(tree: PyTree, params: PyTree) -> PyTree:
+    """A tree whose arrays lie on the devices as the parameters of the same shape do.
+
+    Inside a compiled program the compiler places them.
+
+    **Arguments:**
+
+    - `tree`: of the structure of `params`; scalars are left alone.
+    - `params`: parameters.
+
+    >>> placed_like({"w": jnp.ones(2)}, {"w": jnp.zeros(2)})["w"].tolist()
+    [1.0, 1.0]
+    """
+
+    def place(leaf: Array, param: Any) -> Array:
+        known = isinstance(param, Array) and not isinstance(param, Tracer)
+        same = known and leaf.shape == param.shape and not isinstance(leaf, Tracer)
+        return jax.device_put(leaf, param.sharding) if same else leaf
+
+    return jax.tree.map(place, tree, params)

@@ -19,4 +19,5 @@ from ._outer import Runs as Runs
 from ._problems import classification as classification
 from ._problems import classification_loss as classification_loss
 from ._problems import quadratic as quadratic
+from ._problems import stacked as stacked
 from ._reference import Reference as Reference

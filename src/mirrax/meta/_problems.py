@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
@@ -45,6 +46,50 @@ def classification_loss(
     return loss
 
 
+def stacked(
+    tasks: Sequence[PyTree[Any]],
+    loss: Callable[[Primal, PyTree[Any], PyTree[Any]], Scalar],
+    batch: int,
+) -> Problem:
+    """Problems of one's own data, one a task, stacked along a leading axis.
+
+    **Arguments:**
+
+    - `tasks`: the data of each task, a tree of arrays with one leading axis of examples, such as
+        `(inputs, targets)`. Tasks may have different numbers of examples.
+    - `loss`: `loss(params, shared, batch) -> scalar`, one function for all tasks.
+    - `batch`: examples a step, drawn with replacement.
+
+    **Returns:**
+
+    A problem whose arrays have a leading axis of tasks; use it under `jax.vmap`.
+
+    **Raises:**
+
+    - `ValueError`: if there is no task, or the tasks differ in more than the number of examples.
+
+    >>> tasks = [(np.ones((5, 2)), np.ones(5)), (np.ones((3, 2)), np.ones(3))]
+    >>> problem = stacked(tasks, lambda params, shared, batch: params, batch=2)
+    >>> problem.batches.count.tolist(), problem.batches.data[0].shape
+    ([5, 3], (2, 5, 2))
+    """
+    arrays = [jax.tree.map(np.asarray, task) for task in tasks]
+    kinds = {
+        (jax.tree.structure(task), *((x.shape[1:], x.dtype) for x in jax.tree.leaves(task)))
+        for task in arrays
+    }
+    lengths = [{len(leaf) for leaf in jax.tree.leaves(task)} for task in arrays]
+    if len(kinds) != 1 or any(len(found) != 1 for found in lengths):
+        raise ValueError(
+            "stacked.tasks: expected at least one task, all of the same arrays but for the number "
+            f"of examples, got {sorted(str(kind[1:]) for kind in kinds)}, examples "
+            f"{[sorted(found) for found in lengths]}."
+        )
+    data = jax.tree.map(lambda *leaves: jnp.asarray(_stack_padded(leaves)), *arrays)
+    counts = jnp.asarray([count for found in lengths for count in found])
+    return Problem(loss, Minibatch(data, batch, counts))
+
+
 def _stack_padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
     rows = max(len(array) for array in arrays)
     stacked = np.zeros((len(arrays), rows, *arrays[0].shape[1:]), arrays[0].dtype)
@@ -76,12 +121,8 @@ def classification(tasks: Sequence[ImageTask], model: Model, batch: int) -> Prob
             "classification: tasks must agree on pixel scale, image shape and type, got "
             f"{sorted(map(str, kinds))}."
         )
-    images = _stack_padded([task.train_images for task in tasks])
-    labels = _stack_padded([task.train_labels for task in tasks])
-    counts = np.array([len(task.train_labels) for task in tasks])
-    data = (jnp.asarray(images), jnp.asarray(labels))
     loss = classification_loss(model, float(tasks[0].scale))
-    return Problem(loss, Minibatch(data, batch, jnp.asarray(counts)))
+    return stacked([(task.train_images, task.train_labels) for task in tasks], loss, batch)
 
 
 def _quadratic_loss(params: Primal, shared: PyTree[Any], batch: QuadraticTask) -> Scalar:

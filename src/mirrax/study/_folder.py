@@ -24,6 +24,7 @@ from .. import __version__
 from .._errors import ArtifactError, ConfigError, MirraxError
 from .._files import explain, write_atomically, write_json
 from ..deploy._archive import read_archive, write_archive
+from ._logging import mirror
 
 _KEPT = 2  # checkpoints; one may be damaged by a crash of the disk, two hardly
 
@@ -135,7 +136,7 @@ class RunFolder:
             ) from error
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Adds one line to `metrics.jsonl`, flushed to disk."""
+        """Adds one line to `metrics.jsonl`, flushed to disk, and to the logs that are open."""
         line = json.dumps(record, allow_nan=False) + "\n"
         try:
             with open(self / "metrics.jsonl", "a", encoding="utf-8") as file:
@@ -144,6 +145,7 @@ class RunFolder:
                 os.fsync(file.fileno())
         except OSError as error:
             raise MirraxError(f"cannot write {self / 'metrics.jsonl'}: {explain(error)}") from error
+        mirror(self.path, record)
 
     def truncate_metrics(self, rounds: int) -> list[dict[str, Any]]:
         """Drops lines of rounds past a checkpoint, and a last line cut short by a crash.

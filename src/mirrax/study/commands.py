@@ -80,12 +80,13 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
     from ._config import from_record, override
     from ._folder import RunFolder
     from ._kinds import kind_of
+    from ._logging import log_kinds, logging_to
     from ._progress import Progress
     from ._provenance import recorded
     from ._recipes import find_recipe
     from ._train import record_of, revise
 
-    recipe = find_recipe(options.recipe)
+    recipe, kinds = find_recipe(options.recipe), log_kinds(options.log)
     path = options.out or Path("runs") / options.recipe
     if options.resume:
         folder, record = RunFolder.open(path)
@@ -112,9 +113,12 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
         )
     console = _console(options)
     told = {"command": command, "seed": seed, "budget": budget}
-    with recorded(path, config, **told) as recorder:
+    logging, recording = logging_to(path, kinds, console.print), recorded(path, config, **told)
+    with logging as log, recording as recorder:
         summary = kind.train(setting, folder, seed, Progress(console, recorder.keep))
-    result = _tell(console, path, summary, kind.tables(summary), recorder.read())
+        tables = kind.tables(summary)
+        log(tables)
+    result = _tell(console, path, summary, tables, recorder.read())
     if _is_optimiser(folder / "geometry.safetensors"):
         console.print("Use the geometry in your own loop:\n")
         lines = _THREE_LINES.format(path=path / "geometry.safetensors")
@@ -269,16 +273,18 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
 def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
     """Re-makes one table or figure of a paper."""
     from ._config import override
+    from ._logging import log_kinds, logging_to
     from ._progress import Progress
     from ._provenance import recorded
     from ._reproduce import Request, find_reproduction
 
-    reproduction = find_reproduction(options.name)
+    reproduction, kinds = find_reproduction(options.name), log_kinds(options.log)
     config = override(reproduction.configure(options.budget), rest)
     path = options.out or Path("runs") / options.name
     console = _console(options)
     told = {"command": command, "seed": options.seed, "budget": options.budget}
-    with recorded(path, config, **told) as recorder:
+    logging, recording = logging_to(path, kinds, console.print), recorded(path, config, **told)
+    with logging as log, recording as recorder:
         summary = reproduction.make(
             Request(
                 path,
@@ -291,7 +297,9 @@ def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[s
             ),
             config,
         )
-    return _tell(console, path, summary, reproduction.tables(summary), recorder.read())
+        tables = reproduction.tables(summary)
+        log(tables)
+    return _tell(console, path, summary, tables, recorder.read())
 
 
 def run_data(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ._fetch import fetch as fetch
 from ._glyphs import FACES as FACES
 from ._glyphs import glyphs as glyphs
 from ._idx import read_idx as read_idx
+from ._image_folder import image_folder as image_folder
 from ._imagenet import imagenet as imagenet
 from ._load import load_images as load_images
 from ._mini_imagenet import mini_imagenet as mini_imagenet

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._match import Row
 from ._directions import terms_of, working_dtype
+from ._layouts import to_array, to_tensor
 from ._maps import Named, Part, placed
-from ._match import Row
 
 Group = Mapping[str, Any]
 State = Mapping[Tensor, dict[str, Any]]
@@ -138,14 +139,14 @@ def _params(own: PlacedPart, groups: Sequence[Group]) -> list[Tensor]:
 def _arrays(own: PlacedPart, tensors: Sequence[Tensor]) -> Named:
     """Tensors as the artifact has them, in the type to compute in."""
     return {
-        row.leaf.name: row.reorder.to_array(tensor.to(own.dtype))
+        row.leaf.name: to_array(row.reorder, tensor.to(own.dtype))
         for row, tensor in zip(own.rows, tensors, strict=True)
     }
 
 
 def _write(own: PlacedPart, tensors: Sequence[Tensor], arrays: Named) -> None:
     for row, tensor in zip(own.rows, tensors, strict=True):
-        tensor.copy_(row.reorder.to_tensor(arrays[row.leaf.name]))
+        tensor.copy_(to_tensor(row.reorder, arrays[row.leaf.name]))
 
 
 def _direction(
@@ -185,5 +186,5 @@ def _keep(own: PlacedPart, params: Sequence[Tensor], state: State, dual: Named) 
         if "dual" not in mine or mine[PRIMAL].dtype != param.dtype:
             mine["dual"] = torch.empty_like(param, dtype=dual[row.leaf.name].dtype)
             mine[PRIMAL] = torch.empty_like(param)
-        mine["dual"].copy_(row.reorder.to_tensor(dual[row.leaf.name]))
+        mine["dual"].copy_(to_tensor(row.reorder, dual[row.leaf.name]))
         mine[PRIMAL].copy_(param)

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from ..._errors import ArtifactError
+from .._match import Row, report
 from ._by_map import PRIMAL, PlacedPart, check_shared, is_moved, place, step_by_map
 from ._by_rates import step_by_rates
 from ._directions import check_gradients, working_dtype
+from ._layouts import to_tensor
 from ._maps import Rates
-from ._match import Row, report
 from ._source import Source, fingerprint, opened, read
 
 
@@ -268,7 +269,7 @@ def _rate_like(param: Tensor, part: Rates, row: Row) -> Tensor:
     if part.rate.ndim == 0:
         return part.rate.to(param.device, dtype)
     rates = torch.empty_like(param, dtype=dtype, requires_grad=False)
-    return rates.copy_(row.reorder.to_tensor(part.rate))
+    return rates.copy_(to_tensor(row.reorder, part.rate))
 
 
 def _check_once(params: Sequence[Any]) -> None:
@@ -298,5 +299,7 @@ def _check_options(group: Mapping[str, Any]) -> None:
         refuse("momentum", "0 <= momentum < 1")
     if not 0 <= group["weight_decay"] < math.inf:
         refuse("weight_decay", "a number of at least 0")
+    if float(group["lr"]) * group["weight_decay"] >= 1:
+        refuse("weight_decay", f"less than 1/lr, which is {1 / float(group['lr']):g}")
     if group["nesterov"] and group["momentum"] == 0:
         refuse("nesterov", "a momentum with it, such as 0.9")

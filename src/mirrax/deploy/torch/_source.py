@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..._errors import ArtifactError
 from .._layout import Leaf
+from .._match import Given, Row, matched
 from .._record import Record, cannot_rebuild, read_record
+from .._reorder import Reorder
 from ._maps import CLASSES, Part, decode
-from ._match import Given, Row, matched
-from ._reorder import Reorder
 
 _FREE = ("Euclidean", "NegativeEntropy", "PNorm")
 """Geometries that fit any parameters."""
@@ -60,7 +60,9 @@ def opened(
     if record.leaves is None:
         rows = _any(path, record, params, given)
     else:
-        rows = matched(record.leaves, params, **given, ordered=ordered)
+        shapes = {name: tuple(param.shape) for name, param in params.items()}
+        names = {ours: _name_of(found, params) for ours, found in given["names"].items()}
+        rows = matched(record.leaves, shapes, **{**given, "names": names}, ordered=ordered)
     try:
         parts = decode(record.geometry, record.arrays, [row.leaf.name for row in rows])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -97,6 +99,16 @@ def read(path: str | os.PathLike[str]) -> Record:
             f"{', '.join(CLASSES)}"
         )
     return record
+
+
+def _name_of(found: str | Tensor, params: Mapping[str, Tensor]) -> str:
+    """The model's name of what `names` gave, which may be the parameter itself."""
+    if isinstance(found, str):
+        return found
+    for name, param in params.items():
+        if param is found:
+            return name
+    raise ValueError("names: a tensor that is not among the parameters given.")
 
 
 def _any(

@@ -68,7 +68,9 @@ class Entropy(Part):
         return (self.name,)
 
     def decayed(self, dual: Named, kept: float) -> Named:
-        """`z + log c`."""
+        """`z + log c`, which on a simplex, where proportions count, is `z`."""
+        if self.simplex:
+            return dual
         return {name: z + math.log(kept) for name, z in dual.items()}
 
     def to_dual(self, primal: Named) -> Named:

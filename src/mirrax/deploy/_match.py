@@ -4,16 +4,21 @@ What differs is shown as two tables side by side; what was inferred is a report 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
-from ..._errors import ArtifactError, nearest
-from .._layout import Leaf, columns
+from .._errors import ArtifactError, nearest
 from ._flatten import inferred_channels
+from ._layout import Leaf, Shape, columns
 from ._pairs import Pairs, pairs_of
-from ._reorder import Reorder, found_axes, torch_shape, with_channels
+from ._reorder import (
+    CHANNELS_FIRST,
+    Convention,
+    Reorder,
+    found_axes,
+    shape_in,
+    with_channels,
+)
 
 Given = Mapping[str, Any]
 
@@ -58,22 +63,24 @@ class Row:
 
 def matched(
     leaves: Sequence[Leaf],
-    params: Mapping[str, Tensor],
-    names: Mapping[str, str | Tensor],
+    shapes: Mapping[str, Shape],
+    names: Mapping[str, str],
     axes: Mapping[str, Sequence[int]],
     flatten: Mapping[str, int],
     ordered: bool = True,
+    convention: Convention = CHANNELS_FIRST,
 ) -> list[Row]:
     """Matches a model's parameters with an artifact's.
 
     **Arguments:**
 
     - `leaves`: the artifact's parameters.
-    - `params`: the model's by name, in its order.
-    - `names`: pairs that are given: the model's name, or the parameter itself.
+    - `shapes`: those of the model by name, in its order.
+    - `names`: pairs that are given: the model's name by the artifact's.
     - `axes`: orders of axes that are given.
     - `flatten`: channels of flattened images that are given.
-    - `ordered`: whether the order of `params` is the model's.
+    - `ordered`: whether the order of `shapes` is the model's.
+    - `convention`: what the axes of the model's layers mean.
 
     **Returns:**
 
@@ -86,25 +93,29 @@ def matched(
     """
     for argument, mapping in {"names": names, "axes": axes, "flatten": flatten}.items():
         _check_keys(argument, mapping, [leaf.name for leaf in leaves])
-    pairs: Pairs = {name: (_named(found, params), "given") for name, found in names.items()}
+    _check_known(names.values(), shapes)
+    pairs: Pairs = {name: (found, "given") for name, found in names.items()}
     taken = {name for name, _ in pairs.values()}
     if len(taken) < len(pairs):
-        raise ValueError("MirrorDescent.names: two names lead to one parameter of the model.")
-    rest = {name: tuple(p.shape) for name, p in params.items() if name not in taken}
-    pairs |= pairs_of([leaf for leaf in leaves if leaf.name not in pairs], rest, ordered)
+        raise ValueError("names: two names lead to one parameter of the model.")
+    rest = {name: shape for name, shape in shapes.items() if name not in taken}
+    others = [leaf for leaf in leaves if leaf.name not in pairs]
+    pairs |= pairs_of(others, rest, ordered, convention)
     orders = {
-        leaf.name: _order(leaf, params[pairs[leaf.name][0]], axes)
+        leaf.name: _order(leaf, shapes[pairs[leaf.name][0]], axes, convention)
         for leaf in leaves
         if leaf.name in pairs
     }
-    if len(pairs) < max(len(leaves), len(params)) or None in orders.values():
-        raise ArtifactError(_difference(leaves, params, pairs, orders))
+    if len(pairs) < max(len(leaves), len(shapes)) or None in orders.values():
+        raise ArtifactError(_difference(leaves, shapes, pairs, orders))
     rows = [
-        Row(leaf, pairs[leaf.name][0], order, pairs[leaf.name][1] + _guessed(leaf, axes))
+        Row(
+            leaf, pairs[leaf.name][0], order, pairs[leaf.name][1] + _guessed(leaf, axes, convention)
+        )
         for leaf in leaves
         if (order := orders[leaf.name]) is not None
     ]
-    places = {name: place for place, name in enumerate(params)}
+    places = {name: place for place, name in enumerate(shapes)}
     return _flattened(sorted(rows, key=lambda row: places[row.name]), flatten, ordered)
 
 
@@ -124,42 +135,37 @@ def _check_keys(argument: str, mapping: Given, known: Sequence[str]) -> None:
     for name in mapping:
         if name not in known:
             raise ValueError(
-                f"MirrorDescent.{argument}: the geometry has no parameter {name!r}."
-                f"{nearest(name, known)}"
+                f"{argument}: the geometry has no parameter {name!r}.{nearest(name, known)}"
             )
 
 
-def _named(found: str | Tensor, params: Mapping[str, Tensor]) -> str:
-    if isinstance(found, Tensor):
-        for name, param in params.items():
-            if param is found:
-                return name
-        raise ValueError("MirrorDescent.names: a tensor that is not among the parameters given.")
-    if found not in params:
-        raise ValueError(
-            f"MirrorDescent.names: the model has no parameter {found!r}.{nearest(found, params)}"
-        )
-    return found
+def _check_known(names: Iterable[str], shapes: Mapping[str, Shape]) -> None:
+    for name in names:
+        if name not in shapes:
+            raise ValueError(f"names: the model has no parameter {name!r}.{nearest(name, shapes)}")
 
 
-def _order(leaf: Leaf, param: Tensor, axes: Mapping[str, Sequence[int]]) -> Reorder | None:
-    own = tuple(param.shape)
+def _order(
+    leaf: Leaf, own: Shape, axes: Mapping[str, Sequence[int]], convention: Convention
+) -> Reorder | None:
+    first = convention is CHANNELS_FIRST
     if leaf.name not in axes:
-        found = found_axes(leaf, own)
-        return None if found is None else Reorder(own, found)
+        found = found_axes(leaf, own, convention)
+        units = len(leaf.shape) - len(own)  # where it is a vector; axes are as many elsewhere
+        return None if found is None else Reorder(own, found, first=first, units=units)
     given = tuple(axes[leaf.name])
     if sorted(given) != list(range(len(own))):
         raise ValueError(
-            f"MirrorDescent.axes: expected an order of {len(own)} axes for {leaf.name!r}, got "
-            f"{given!r}."
+            f"axes: expected an order of {len(own)} axes for {leaf.name!r}, got {given!r}."
         )
-    reorder = Reorder(own, given)
+    reorder = Reorder(own, given, first=first)
     return reorder if reorder.shape == leaf.shape else None
 
 
-def _guessed(leaf: Leaf, axes: Mapping[str, Sequence[int]]) -> str:
+def _guessed(leaf: Leaf, axes: Mapping[str, Sequence[int]], convention: Convention) -> str:
     """A remark where only shapes told which axis is which."""
-    return ", axes by shape" if torch_shape(leaf) is None and leaf.name not in axes else ""
+    known = shape_in(leaf, convention) is not None or leaf.name in axes
+    return "" if known else ", axes by shape"
 
 
 def _flattened(rows: list[Row], given: Mapping[str, int], ordered: bool) -> list[Row]:
@@ -179,7 +185,7 @@ def _flattened(rows: list[Row], given: Mapping[str, int], ordered: bool) -> list
 
 def _difference(
     leaves: Sequence[Leaf],
-    params: Mapping[str, Tensor],
+    shapes: Mapping[str, Shape],
     pairs: Pairs,
     orders: Mapping[str, Reorder | None],
 ) -> str:
@@ -187,13 +193,13 @@ def _difference(
     rows = [(" ", "geometry", "shape", "model", "shape")]
     for leaf in leaves:
         other = pairs[leaf.name][0] if leaf.name in pairs else None
-        shape = "-" if other is None else str(tuple(params[other].shape))
+        shape = "-" if other is None else str(shapes[other])
         mark = " " if orders.get(leaf.name) is not None else "!"
         rows.append((mark, leaf.name or "(one array)", str(leaf.shape), other or "absent", shape))
     taken = {name for name, _ in pairs.values()}
-    for name, param in params.items():
+    for name, shape in shapes.items():
         if name not in taken:
-            rows.append(("!", "absent", "-", name, str(tuple(param.shape))))
+            rows.append(("!", "absent", "-", name, str(shape)))
     table = "\n".join(f"  {line}" for line in columns(rows))
     return (
         "the parameters are not those the geometry was learned for; build the same model, or say "

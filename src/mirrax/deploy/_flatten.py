@@ -1,8 +1,9 @@
 r"""Dense layers behind flattened images: whose inputs are channels, rows and columns in one.
 
-PyTorch flattens `(channels, height, width)`, the library `(height, width, channels)`. Only the
-number of channels matters, for rows and columns follow each other alike. It is that of the
-convolution in front, where the model's order leaves no doubt; else it has to be said.
+PyTorch and Equinox flatten `(channels, height, width)`, the library and Flax
+`(height, width, channels)`. Only the number of channels matters, for rows and columns follow each
+other alike. It is that of the convolution in front, where the model's order leaves no doubt; else
+it has to be said.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,31 +39,31 @@ def inferred_channels(
     {'dense_0/weight': 6}
     """
     found: dict[str, int] = {}
-    ahead = [reorder.own[0] for _, reorder in layers if reorder.channels_last]
+    ahead = [reorder.outputs for _, reorder in layers if reorder.turns_images]
     channels: list[int] = []
     last, behind_images = None, False
     for name, reorder in layers if ordered or not ahead else _by_number(layers, given):
-        if reorder.channels_last:
-            channels.append(reorder.own[0])
-            last, behind_images = reorder.own[0], True
+        if reorder.turns_images:
+            channels.append(reorder.outputs)
+            last, behind_images = reorder.outputs, True
         elif len(reorder.own) == 2:
             if name not in given:
                 known = channels or ahead
-                seen = _seen(name, reorder.own[1], last, behind_images, known)
+                seen = _seen(name, reorder.inputs, last, behind_images, known)
                 found |= {name: seen} if seen > 1 else {}
-            last, behind_images = reorder.own[0], False
+            last, behind_images = reorder.outputs, False
     return found
 
 
 def _by_number(layers: Layers, given: Mapping[str, int]) -> Layers:
     """Kernels, then dense layers, each in the order of the numbers in their names."""
-    kernels = [layer for layer in layers if layer[1].channels_last]
+    kernels = [layer for layer in layers if layer[1].turns_images]
     dense = [layer for layer in layers if len(layer[1].own) == 2 and layer[0] not in given]
     for some in (kernels, dense):
         if dense and len(stems(name for name, _ in some)) > 1:
             asked = ", ".join(f"{name!r}: channels" for name, _ in dense)
             raise ValueError(
-                "MirrorDescent.flatten: several groups of parameters hide the order of the layers; "
+                "flatten: several groups of parameters hide the order of the layers; "
                 f"pass flatten={{{asked}}}, 1 for inputs that are not flattened images."
             )
     return [
@@ -81,6 +82,6 @@ def _seen(
     if not behind_images and not any(inputs % count == 0 for count in channels):
         return 1
     raise ValueError(
-        f"MirrorDescent.flatten: it cannot be told whether the {inputs} inputs of {name!r} are "
+        f"flatten: it cannot be told whether the {inputs} inputs of {name!r} are "
         f"flattened images; pass flatten={{{name!r}: channels}}, 1 for inputs that are not."
     )

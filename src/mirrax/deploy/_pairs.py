@@ -1,6 +1,6 @@
 r"""Which parameter of a model is which of an artifact: by names, else by layers in order.
 
-Names are equal after `module.` and `_orig_mod.`, capitals, `.` for `/` and the words that
+Names are equal after `module.`, `_orig_mod.` and `/value`, capitals, `.` for `/` and the words that
 libraries have for the same thing (`gain`, `scale`, `kernel` for `weight`) are put aside. What is
 left is taken layer by layer: layers of the same shapes follow each other in the model as their
 numbers do in the artifact. Where that would be a guess, it is refused. A parameter of a shape that
@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._layout import Leaf, Shape
-from ._reorder import torch_shape
+from ._layout import Leaf, Shape
+from ._reorder import CHANNELS_FIRST, Convention, shape_in, without_units
 
 _WRAPPERS = ("module", "_orig_mod")
+_BOXES = ("value", "raw_value")  # the array of a Flax variable
 _WORDS = {"gain": "weight", "scale": "weight", "kernel": "weight", "gamma": "weight", "w": "weight"}
 _WORDS |= {"beta": "bias", "b": "bias"}
 
@@ -23,14 +24,21 @@ Pairs = dict[str, tuple[str, str]]
 """The model's name and how it was found, by the artifact's name."""
 
 
-def pairs_of(leaves: Sequence[Leaf], shapes: Mapping[str, Shape], ordered: bool = True) -> Pairs:
+def pairs_of(
+    leaves: Sequence[Leaf],
+    shapes: Mapping[str, Shape],
+    ordered: bool = True,
+    convention: Convention = CHANNELS_FIRST,
+) -> Pairs:
     """Pairs of parameters, as many as can be told.
 
     **Arguments:**
 
     - `leaves`: the artifact's parameters.
     - `shapes`: the model's shapes by name, in its order.
-    - `ordered`: whether that order is the model's; several groups of parameters have their own.
+    - `ordered`: whether that order is the model's; groups of parameters have their own, and
+        dictionaries forget it.
+    - `convention`: what the axes of the model's layers mean.
 
     **Raises:**
 
@@ -41,7 +49,8 @@ def pairs_of(leaves: Sequence[Leaf], shapes: Mapping[str, Shape], ordered: bool 
     {'dense_0/bias': ('module.dense_0.bias', 'name')}
     """
     found: Pairs = {}
-    for rule in (_by_name, functools.partial(_by_layer, ordered=ordered), _by_shape):
+    by_layer = functools.partial(_by_layer, ordered=ordered, convention=convention)
+    for rule in (_by_name, by_layer, _by_shape):
         taken = {name for name, _ in found.values()}
         rest = {name: shape for name, shape in shapes.items() if name not in taken}
         found |= rule([leaf for leaf in leaves if leaf.name not in found], rest)
@@ -62,8 +71,10 @@ def _by_shape(leaves: Sequence[Leaf], shapes: Mapping[str, Shape]) -> Pairs:
     return {name: (theirs[shape], "shape") for shape, name in ours.items() if shape in theirs}
 
 
-def _by_layer(leaves: Sequence[Leaf], shapes: Mapping[str, Shape], ordered: bool) -> Pairs:
-    known = {leaf.name: torch_shape(leaf) for leaf in leaves}
+def _by_layer(
+    leaves: Sequence[Leaf], shapes: Mapping[str, Shape], ordered: bool, convention: Convention
+) -> Pairs:
+    known = {leaf.name: shape_in(leaf, convention) for leaf in leaves}
     exact = None not in known.values()
 
     def shown(shape: Shape | None) -> Shape:
@@ -104,7 +115,7 @@ def _in_order(layers: list[Layer]) -> list[Layer]:
     """Layers in the order of the numbers in their names."""
     names = _heads(layers)
     if len(stems(names)) > 1:
-        raise ValueError(f"MirrorDescent.names: {_listed(names)} have equal shapes and no {_SAY}")
+        raise ValueError(f"names: {_listed(names)} have equal shapes and no {_SAY}")
     return [layer for _, layer in sorted(zip(map(numbers, names), layers, strict=True), key=_first)]
 
 
@@ -114,9 +125,7 @@ def _check_listed(layers: list[Layer], ordered: bool) -> None:
     same = len(stems(names)) == 1
     found = [numbers(name) for name in names]
     if (same and found != sorted(found)) or (not same and not ordered):
-        raise ValueError(
-            f"MirrorDescent.names: {_listed(names)} have equal shapes and stand in no sure {_SAY}"
-        )
+        raise ValueError(f"names: {_listed(names)} have equal shapes and stand in no sure {_SAY}")
 
 
 def _check_mixed(leaves: Sequence[Leaf], found: Pairs, listed: Sequence[str]) -> None:
@@ -132,7 +141,7 @@ def _check_mixed(leaves: Sequence[Leaf], found: Pairs, listed: Sequence[str]) ->
         places = [listed.index(found[name][0]) for name in known]
         if len(stems(known)) > 1 or places != sorted(places):
             raise ValueError(
-                f"MirrorDescent.names: {_listed(known)} have equal shapes, and names and places in "
+                f"names: {_listed(known)} have equal shapes, and names and places in "
                 f"the model give them no one {_SAY}"
             )
 
@@ -163,7 +172,10 @@ def _first(pair: tuple[Any, Any]) -> Any:
 
 
 def _heads(layers: list[Layer]) -> list[str]:
-    return [re.split(r"[./](?=[^./]*$)", next(iter(layer.values())))[0] for layer in layers]
+    """The layers' own names, without those of their arrays."""
+    boxed = rf"[./]({'|'.join(_BOXES)})$"
+    names = [re.sub(boxed, "", next(iter(layer.values()))) for layer in layers]
+    return [re.split(r"[./](?=[^./]*$)", name)[0] for name in names]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -171,13 +183,15 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _signature(leaf: Leaf) -> Shape:
-    return tuple(sorted(leaf.shape))
+    return tuple(sorted(without_units(leaf.name, leaf.shape)))
 
 
 def _words(name: str) -> list[str]:
     words = re.split(r"[./]", name.casefold())
     while len(words) > 1 and words[0] in _WRAPPERS:
         words = words[1:]
+    while len(words) > 1 and words[-1] in _BOXES:
+        words = words[:-1]
     return [*words[:-1], _WORDS.get(words[-1], words[-1])]
 
 

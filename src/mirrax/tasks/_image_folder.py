@@ -1,0 +1,99 @@
+"""A few-shot family of one's own images: a folder, or a zip, with one folder a class.
+
+Classes are shared out at random between meta-training, validation and test, so that no class is in
+two of them; images of any size are brought to one.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._errors import DataError
+from ._classes import FewShotFamily, ImageClasses
+from ._filed import Entry, file_by_class, open_images
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+_MOST_BYTES = 1 << 26  # of one file, before it is made smaller
+
+
+def image_folder(
+    path: str | os.PathLike[str],
+    shape: tuple[int, int, int] = (28, 28, 1),
+    *,
+    shares: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    seed: int = 0,
+) -> FewShotFamily:
+    """Reads images that are filed by class, `class/image.png`.
+
+    **Arguments:**
+
+    - `path`: the folder or zip, of PNG or JPEG files.
+    - `shape`: height, width and channels that images are brought to; one channel is grey.
+    - `shares`: of the classes, to meta-train, to validate and to test on.
+    - `seed`: chooses which.
+
+    **Returns:**
+
+    A family; classes may have different numbers of images.
+
+    **Raises:**
+
+    - `DataError`: no images, a damaged one, one that lies in no class, or too few classes for three
+        parts.
+    - `ValueError`: shares that do not sum to one, or a shape that is none.
+
+    >>> image_folder("no-such-folder")
+    Traceback (most recent call last):
+    ...
+    mirrax._errors.DataError: cannot read no-such-folder: ...
+    """
+    if min(shares) <= 0 or not math.isclose(sum(shares), 1):
+        raise ValueError(
+            f"image_folder.shares: expected three positive numbers of sum 1, got {shares!r}."
+        )
+    if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
+        raise ValueError(
+            f"image_folder.shape: expected height, width and 1 or 3 channels, got {shape!r}."
+        )
+    with open_images(Path(path)) as filed:
+        entries = file_by_class([filed])
+        parts = _shared_out(list(entries), shares, seed, filed.name)
+        name = Path(path).stem
+        train, validation, test = (
+            _read(f"{name}/{part}", {label: entries[label] for label in labels}, shape)
+            for part, labels in zip(("train", "validation", "test"), parts, strict=True)
+        )
+    return FewShotFamily(name, train, validation, test)
+
+
+def _shared_out(
+    labels: Sequence[str], shares: Sequence[float], seed: int, where: str
+) -> list[list[str]]:
+    """The classes of each part, in order."""
+    ends = np.rint(np.cumsum(shares) * len(labels)).astype(int)
+    parts = np.split(np.random.default_rng(seed).permutation(len(labels)), ends[:-1])
+    if any(len(part) == 0 for part in parts):
+        raise DataError(
+            f"{where} has {len(labels)} classes, too few for parts of {tuple(shares)}; add classes,"
+            " or pass other shares"
+        )
+    return [[str(labels[place]) for place in sorted(part)] for part in parts]
+
+
+def _read(name: str, entries: dict[str, list[Entry]], shape: tuple[int, int, int]) -> ImageClasses:
+    def fit(image: "Picture") -> np.ndarray:
+        mode = "L" if shape[2] == 1 else "RGB"
+        return np.asarray(image.convert(mode).resize((shape[1], shape[0]))).reshape(shape)
+
+    counts = np.array([len(found) for found in entries.values()], np.int32)
+    images = np.zeros((len(entries), counts.max(), *shape), np.uint8)
+    for row, found in zip(images, entries.values(), strict=True):
+        for place, (filed, path) in enumerate(found):
+            row[place] = filed.convert(path, fit, _MOST_BYTES)
+    return ImageClasses(name, tuple(entries), images, counts, 1 / 255)
