@@ -19,6 +19,11 @@ from mirrax import deploy, meta, methods
 
 MODEL = eqx.nn.MLP(64, "scalar", 32, 1, key=jax.random.key(0))
 STATIC = eqx.partition(MODEL, eqx.is_inexact_array)[1]
+BASELINES = {
+    "SGD": optax.sgd,
+    "SGD, momentum 0.9": lambda rate: optax.sgd(rate, momentum=0.9),
+    "Adam": optax.adam,
+}
 
 
 def initialise(key):
@@ -59,7 +64,7 @@ def compared(make, tasks, start, steps, key):
     return float(rates[best]), float(values[best, -1]), jax.tree.map(lambda x: x[best, -1], params)
 
 
-def main(folder=".", rounds=10, steps=300, rate=0.1):
+def main(folder=".", rounds=10, steps=300, rate=0.1, baselines=tuple(BASELINES)):
     images, labels = load_digits(return_X_y=True)
     pixels = (images / 16).astype(np.float32)
     targets = [(labels == digit).astype(np.float32) for digit in range(8)]
@@ -77,12 +82,8 @@ def main(folder=".", rounds=10, steps=300, rate=0.1):
 
     # Compare: all optimisers choose from the same rates, on the seven tasks.
     learned, tasks, results = deploy.load(path), meta.stacked(data, loss, batch=32), {}
-    makers = {
-        "learned geometry": lambda rate: deploy.to_optax(learned, rate),
-        "SGD": optax.sgd,
-        "SGD, momentum 0.9": lambda rate: optax.sgd(rate, momentum=0.9),
-        "Adam": optax.adam,
-    }
+    makers = {"learned geometry": lambda rate: deploy.to_optax(learned, rate)}
+    makers |= {name: BASELINES[name] for name in baselines}
     for name, make in makers.items():
         best, value, params = compared(make, tasks, initialise(keys[1]), steps, keys[1])
         right = (logits_of(params, pixels[1200:]) > 0) == (targets[7][1200:] == 1)
