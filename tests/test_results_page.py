@@ -113,6 +113,8 @@ def test_commands_and_settings_are_those_of_the_record(page):
     assert page.command(old, "mirrax train a") == "mirrax train a"
     assert page.command(new, "mirrax reproduce a --data DIR") == "mirrax reproduce a --data DIR"
     assert page.setting(old, "steps", 5) == 5 and page.setting(new, "steps", 4) == 4
+    made["command"] = "mirrax reproduce a --json --seeds 10 --data='/my dir/x' --out=y --debug"
+    assert page.command({"record": made}) == "mirrax reproduce a --seeds 10 --data DIR"
     with pytest.raises(page.Untrue, match="the record"):
         page.command(new, "mirrax train a")
     with pytest.raises(page.Untrue, match="the record"):
@@ -127,6 +129,11 @@ def test_what_is_not_known_of_a_result_is_said(page):
     assert page.made({}) == "date, commit, machine and time not recorded"
     old = {"wall_seconds": 5.0, "hardware": {"device": "cpu"}}
     assert page.made(old) == "cpu; 5 s; date and commit not recorded"
+
+
+def test_a_changed_tree_is_no_clean_commit(page):
+    part = {"commit": "0123456789abcdef+", "started": "2026-01-31T12:00:00Z", "seconds": 1.0}
+    assert "`0123456789+`" in page.made({"record": {"made_by": [part]}})
 
 
 def test_gains_are_paired(page):

@@ -10,6 +10,7 @@ import argparse
 import functools
 import json
 import re
+import shlex
 import statistics
 import sys
 import textwrap
@@ -150,7 +151,7 @@ def made(result: Mapping[str, Any]) -> str:
     found = record(result)
     parts = found["made_by"]
     begun = [part["started"][:10] for part in parts if "started" in part]
-    commits = dict.fromkeys(part["commit"][:10] for part in parts if part.get("commit"))
+    commits = dict.fromkeys(_short(part["commit"]) for part in parts if part.get("commit"))
     spent = wall_seconds(found)
     facts = {
         "date": begun[0] if begun else None,
@@ -178,10 +179,31 @@ def command(result: Mapping[str, Any], typed: str = "") -> str:
     said = (result.get("record") or {}).get("command")
     if said is None:
         return typed
-    said = re.sub(r" --(out|json) [^ ]+", "", re.sub(r"--data [^ ]+", "--data DIR", said))
+    said = _published(said)
     if typed and typed != said:
         raise Untrue(f"the page has the command {typed!r}, the record {said!r}")
     return said
+
+
+def _short(commit: str) -> str:
+    """Ten digits of a commit, and its sign where files were changed since."""
+    return commit[:10] + "+" * commit.endswith("+")
+
+
+def _published(command: str) -> str:
+    """A command without what matters on one machine only: folders and ways of printing."""
+    words, kept = iter(shlex.split(command)), []
+    for word in words:
+        name, given, _ = word.partition("=")
+        if name in ("--json", "--debug", "--resume"):
+            continue
+        if name in ("--out", "--data") and not given:
+            next(words, None)
+        if name == "--data":
+            kept += ["--data", "DIR"]
+        elif name != "--out":
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def setting(result: Mapping[str, Any], name: str, value: Any) -> Any:

@@ -9,6 +9,7 @@ from deployed import make_geometries, make_params
 
 from mirrax.deploy import averaged, averaged_params, to_optax
 from mirrax.geometry import Diagonal, Kronecker, MaxOfDiagonals, NegativeEntropy
+from repeats import slow
 
 SHAPE = (3, 4)
 
@@ -160,7 +161,7 @@ def test_a_short_warm_up_removes_the_growth_of_the_first_steps():
     assert at_once[-1] < 0.01 and warm[-1] < 0.01
 
 
-@pytest.mark.parametrize("interpolation", [0.0, 0.9])
+@pytest.mark.parametrize("interpolation", [slow(0.0), 0.9])
 @pytest.mark.parametrize("geometry", random_geometries(), ids=lambda g: type(g).__name__)
 def test_the_mean_is_bounded_by_the_regret_of_the_geometry(geometry, interpolation):
     """`T (f(x_T) − f*) ≤ Σ ⟨g_t, z_t − x*⟩ ≤ D(x*‖z_1)/η + (η/2) Σ ‖g_t‖*²`, in a learned ψ."""

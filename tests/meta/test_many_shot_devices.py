@@ -62,7 +62,7 @@ for devices, in_turn in ((1, False), (2, {in_turn})):
 """
 
 
-@pytest.mark.parametrize("outer", ["alternating", "direct"])
+@pytest.mark.parametrize("outer", [slow("alternating"), "direct"])
 @pytest.mark.parametrize("in_turn", [True, slow(False)])
 def test_two_devices_make_the_round_of_one(in_turn, outer):
     """In a process of its own, because devices are counted once."""

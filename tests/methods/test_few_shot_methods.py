@@ -75,8 +75,8 @@ STILL = ("conv_0/bias",)
 
 SINGLE = functools.partial(blocks_then_head, "single", (8, 8, 1), (3,), 3)
 
-VARIANTS = ("anil", "t_net", "warp_maml", "block_iaf_official", "kronecker_metric")
-"""Methods all parts of which another method has too."""
+VARIANTS = ("anil", "t_net", "warp_maml", "block_iaf_official", "block_iaf", "kronecker_metric")
+"""Methods all parts of which another method has too, and the dearest."""
 
 
 @pytest.mark.parametrize(

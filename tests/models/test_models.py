@@ -11,6 +11,7 @@ import pytest
 from mirrax._errors import ConfigError
 from mirrax._tree import leaf_names
 from mirrax.models import NAMES, build, lenet5, linear, mlp
+from repeats import slow
 
 SHAPE = (28, 28, 1)
 COUNTS = {
@@ -80,7 +81,7 @@ class TestEveryModel:
             np.testing.assert_array_equal(one, again)
             assert one.ndim == 1 or not np.array_equal(one, different)
 
-    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("dtype", [np.float32, slow(np.float64)])
     def test_logits_have_the_parameters_type(self, name, dtype):
         model, params = drawn(name)
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)

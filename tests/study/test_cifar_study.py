@@ -10,6 +10,7 @@ from mirrax.study._images import exchangeable_axes
 from small_cifar10 import expect_small, write_batches
 
 TRAIN = ["train", "cifar-10", "--budget", "smoke", "--steps", "4", "--stride", "2", "--json"]
+TRAIN += ["--timed", "false"]
 FIGURE = ["reproduce", "s002-fig1-resnet", "--budget", "smoke", "--examples", "80", "--json"]
 
 

@@ -132,7 +132,8 @@ def test_trials_are_those_of_a_plain_loop():
         np.testing.assert_allclose(
             found.train_loss[job, task, seed], curve, rtol=FLOAT32, atol=FLOAT32
         )
-        np.testing.assert_allclose(found.test_accuracy[job, task, seed], accuracy, atol=FLOAT32)
+        # Exactly: equal numbers of hits are ties wherever methods are ranked.
+        assert found.test_accuracy[job, task, seed] == np.float32(accuracy)
 
 
 def test_a_network_with_batch_statistics_is_judged_by_its_first_training_images():

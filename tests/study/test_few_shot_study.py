@@ -34,7 +34,7 @@ SINGLE = 1e-6  # a few roundings of single precision, of 1.2e-7 each
 @pytest.fixture(scope="module", autouse=True)
 def no_figures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mirrax.report.write_figures", lambda run: [])
+        patch.setattr("mirrax.report.write_figures", lambda run, **kept: [])
         yield
 
 
@@ -427,6 +427,7 @@ BRIEF = [
 ]
 
 
+@pytest.mark.slow
 def test_the_table_of_the_paper_is_made_again(small_images, tmp_path, as_in_life, capsys):
     words = ["reproduce", "s004-table1", *BRIEF, "--out", str(tmp_path / "run")]
     assert cli.main(words) == 0

@@ -63,8 +63,8 @@ def rank_table(summary: Mapping[str, Any]) -> Table | None:
         notes.append(
             "In brackets: p of Wilcoxon's signed-rank test against the best of the column, "
             f"two-sided, after Holm's correction for {others} comparison"
-            f"{'s' if others > 1 else ''}. Cells that share images are not independent, so it is "
-            "optimistic."
+            f"{'s' if others > 1 else ''}. The best is picked in the same cells, and cells that "
+            "share images are not independent: both make p smaller than it should be."
         )
         notes += _friedman_note(measures) if len(rows) > 2 else []
     else:
@@ -101,12 +101,19 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Runs]:
             continue
         numbers = [[finite(v) for v in row] for row in values]
         if any(v is not None for row in numbers for v in row):
-            sign = -1 if label == _METRICS["test_accuracy"] else 1
-            worse = [[inf if v is None else sign * v for v in row] for row in numbers]
-            measures[label] = worse
+            share = label == _METRICS["test_accuracy"]
+            measures[label] = [[_worse(v, share) for v in row] for row in numbers]
     # One set of cells for all columns.
     most = max((len(worse[0]) for worse in measures.values()), default=0)
     return {label: worse for label, worse in measures.items() if len(worse[0]) == most}
+
+
+def _worse(value: float | None, share: bool) -> float:
+    """What is ranked: a loss, or a share of images with the sign changed; infinite if missing."""
+    if value is None:
+        return inf
+    # Results made until 0.1.0 have sums of shares in float32: equal ones differ in the last digits.
+    return -round(value, 5) if share else value
 
 
 def _values(entry: object) -> list[Any]:

@@ -44,8 +44,8 @@ def seconds_table(summary: Mapping[str, Any]) -> Table | None:
         columns.append(Column(f"seconds_to_{target}", target_label("Seconds", target), True))
         body.append(step_cells(entries, decimals(estimate(entry)[0] for entry in entries)))
     notes = (
-        "A step was timed alone on the machine named in the summary, the optimisers in turn, and "
-        "the median is shown; seconds are steps times it.",
+        "A step was timed apart from the runs, the optimisers in turn, and the median is shown; "
+        "seconds are steps times it, on that machine.",
     )
     rows_of_cells = tuple(zip(*body, strict=True))
     return Table("Seconds to a training loss", tuple(columns), rows_of_cells, notes)

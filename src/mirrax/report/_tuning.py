@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._format import ABSENT, clean, decimals, finite, number, words
-from ._marks import mark_best
 from ._table import Cell, Column, Table
 
 _SCORES = {
@@ -52,7 +51,8 @@ def tuning_table(summary: Mapping[str, Any]) -> Table | None:
             [Cell(number(count, 0), count) for count in (finite(r.get(key)) for r in records)]
             for key in ("trials", "failed")
         ),
-        mark_best([Cell(number(score, places), score) for score in scores], "lower"),
+        # None is marked: a geometry was learned from the images that its scores are of.
+        [Cell(number(score, places), score) for score in scores],
     ]
     if tuner == "bayes":
         columns.append(Column("within", "Where in its ranges"))
@@ -62,7 +62,11 @@ def tuning_table(summary: Mapping[str, Any]) -> Table | None:
         "ends.",
         "grid": "Trials are all configurations of a grid.",
     }
-    notes = (how.get(tuner, ""), "The score is a mean over the tasks of meta-training and seeds.")
+    notes = (
+        how.get(tuner, ""),
+        "The score is a mean over the tasks of meta-training and seeds. Scores choose within a "
+        "row: a learned geometry has seen the images that they are of.",
+    )
     return Table(
         "Tuning", tuple(columns), tuple(zip(*body, strict=True)), tuple(filter(None, notes))
     )
