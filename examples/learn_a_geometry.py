@@ -57,7 +57,7 @@ def trained(optimiser, task, params, steps, key):
 
 def compared(make, tasks, start, steps, key):
     """The rate that is best on all tasks but the last, and the last one's result with it."""
-    rates = jnp.array([0.003, 0.01, 0.03, 0.1, 0.3, 1.0])
+    rates = jnp.array([0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
     run = jax.vmap(lambda rate, task: trained(make(rate), task, start, steps, key), (None, 0))
     values, params = jax.jit(jax.vmap(run, (0, None)))(rates, tasks)
     best = jnp.nanargmin(values[:, :-1].mean(axis=1))
