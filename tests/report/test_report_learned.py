@@ -2,17 +2,23 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mirrax import report
 from mirrax._errors import MirraxError
+from mirrax.certificate import regret_certificate
+from mirrax.geometry import Euclidean
+from mirrax.inner import Trajectory
 from mirrax.report import Run
 from mirrax.report._certificate_figure import draw_bounds
 from mirrax.report._level_sets import draw_level_sets
 from mirrax.report._run_figures import RunFigure, figures_of
 from mirrax.report._spectrum_figure import draw_spectrum, spectrum_caption
 from mirrax.report._style import BLUE, VERMILLION, drawing, new_figure, to_svg
+from mirrax.report._verdicts import verdicts
+from mirrax.study._certify import as_record
 
 
 def drawn(draw, *data):
@@ -91,6 +97,33 @@ def test_a_bound_that_holds_and_one_that_is_broken_differ_in_form_and_words():
     assert said == ["1.5 times the regret", "broken, 0.5 times the regret"]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(bounds)
     assert axes.get_xscale() == "log" and "log scale" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize(
+    ("certificate", "holds"),
+    [
+        ({"regret": 1.0, "bounds": {"a": 1 - 1e-7}}, True),  # equal up to rounding
+        ({"regret": 1.0, "bounds": {"a": 0.99}}, False),
+        ({"regret": 1.0, "linearised_regret": 2.0, "bounds": {"a": 1.5}}, False),
+        ({"regret": 2.0, "linearised_regret": 1.0, "bounds": {"a": 1.5}}, True),
+        ({"regret": 1.0, "bounds": {"a": 0.9}, "satisfied": {"a": True}}, True),
+        ({"regret": 1.0, "bounds": {"a": 1.1}, "satisfied": {"a": False}}, False),
+    ],
+)
+def test_table_and_figure_repeat_the_verdict_of_the_certificate(certificate, holds):
+    (axes,) = drawn(draw_bounds, certificate).axes
+    assert axes.get_lines()[-1].get_marker() == ("o" if holds else "X")
+    assert ("broken" in axes.texts[0].get_text()) is not holds
+    row = report.certificate_table(certificate).rows[1]
+    assert row[3].text == ("holds" if holds else "BROKEN")
+
+
+def test_the_record_of_a_certificate_has_its_verdicts():
+    run = Trajectory(jnp.array([1.0, 0.5]), jnp.array([1.0]), jnp.array([0.5]))
+    found = regret_certificate(Euclidean(), run, jnp.zeros(1), jnp.array(0.0), 0.5)
+    record = as_record(found, "t")
+    assert record["satisfied"] == {bound.name: bound.satisfied for bound in found.bounds}
+    assert verdicts(record) == record["satisfied"]
 
 
 def test_words_beside_the_last_point_stay_within_the_axes():

@@ -188,7 +188,7 @@ def _certificate_figures(certificate: Mapping[str, Any]) -> list[RunFigure]:
             RunFigure(
                 "bounds",
                 "What the theory promises beside what was measured: a bound that holds lies right "
-                "of the regret, and the nearer the tighter.",
+                "of the linearised regret, and the nearer the tighter.",
                 lambda: draw_bounds(certificate),
                 "certificate",
             )
