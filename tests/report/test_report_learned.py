@@ -164,6 +164,20 @@ def test_a_metric_that_is_none_is_refused(paths, metric):
         drawn(draw_level_sets, {**paths, "metric": metric})
 
 
+def test_a_run_that_starts_at_the_minimum_is_drawn():
+    data = {"matrix": [[0.5, 0.0], [0.0, 0.5]], "vector": [1.0, 2.0], "metric": [[1, 0], [0, 2]]}
+    drawn(draw_level_sets, {**data, "trajectories": {"SGD": [[1.0, 2.0]]}})
+
+
+def test_a_figure_that_cannot_be_drawn_is_a_note(tmp_path):
+    certificate = {"regret": 1e-308, "bounds": {"a": 1e308}}
+    run = Run(tmp_path, {"recipe": "r"}, summary={"certificate": certificate})
+    assert report.write_figures(run) == []
+    page = report.html([run], tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "The figure bounds is left out, summary.json cannot be drawn" in page
+    assert "Bound, a" in page and "Traceback" not in page
+
+
 def test_trajectories_without_a_metric_have_one_figure(two_runs):
     run = Run.read(two_runs[1])
     stems = [figure.stem for figure in figures_of(run)]
@@ -178,6 +192,13 @@ def test_trajectories_without_a_metric_have_one_figure(two_runs):
     [
         (lambda c: c.update(matrix=[[1.0]]), "'matrix' is not a 2 by 2"),
         (lambda c: c.update(metric=3), "'metric' is not a 2 by 2"),
+        (lambda c: c.update(matrix=[[1.0, None], [0.0, 1.0]]), "'matrix' is not a 2 by 2"),
+        (lambda c: c.update(matrix=[[1.0, 1.0], [1.0, 1.0]]), "positive definite"),
+        (lambda c: c.update(metric=[[1.0, 0.0], [0.0, -1.0]]), "positive definite"),
+        (lambda c: c.update(metric=None), "'metric' is not"),
+        (lambda c: c.update(steps=[3]), "'steps' is not"),
+        (lambda c: c["trajectories"]["SGD"].__setitem__(0, [1.0, None]), "no first point"),
+        (lambda c: c.update(vector=[1.0, None]), "'vector' is not two"),
         (lambda c: c.update(vector=[1.0]), "'vector' is not two"),
         (lambda c: c.update(trajectories={}), "'trajectories' is not"),
         (lambda c: c.update(trajectories={"SGD": [[1.0]]}), "the path of SGD"),

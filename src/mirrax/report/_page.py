@@ -165,7 +165,7 @@ def _section(index: int, run: Run, figures: Sequence[RunFigure]) -> dict[str, An
         shown = [
             {"caption": f.caption, "svg": inline_svg(f.svg, f.caption, f"r{index}-{f.stem}")}
             for f in figures
-            if f.panel == key
+            if f.panel == key and f.fault is None
         ]
         if key == "further":
             shown = _further_figures(run, {figure.stem for figure in figures})
@@ -180,7 +180,7 @@ def _section(index: int, run: Run, figures: Sequence[RunFigure]) -> dict[str, An
         "facts": _facts(run),
         "command": run.command,
         "panels": panels,
-        "notes": list(run.notes),
+        "notes": [*run.notes, *(figure.fault for figure in figures if figure.fault)],
         "fields": _fields(run),
         "files": _files(run.folder),
     }

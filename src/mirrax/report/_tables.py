@@ -384,6 +384,8 @@ def _mean_entry(row: Sequence[tuple[float | None, float | None]]) -> tuple[float
 def _bound_row(
     label: str, value: float | None, regret: float | None = None, holds: bool | None = None
 ) -> tuple[Cell, ...]:
-    ratio = value / regret if value is not None and regret is not None and regret > 0 else None
+    ratio = None
+    if value is not None and regret is not None and regret > 0:
+        ratio = finite(value / regret)
     verdict = ABSENT if holds is None else "holds" if holds else "BROKEN"
     return _word(label), Cell(number(value), value), Cell(number(ratio), ratio), _word(verdict)
