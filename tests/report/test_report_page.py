@@ -207,7 +207,18 @@ def test_runs_of_one_problem_are_ranked_and_others_are_not(two_runs, run_folder,
     assert "recipe" not in [c.key for c in table.columns]
     other = report.overview_table([Run.read(folder) for folder in two_runs])
     assert not any(cell.best for row in other.rows for cell in row)
-    assert "not ranked" in other.notes[0]
+    assert "not ranked; these differ in recipe." in other.notes[0]
+
+
+def test_runs_of_another_budget_or_model_are_not_ranked_and_the_note_says_why(two_runs, run_folder):
+    run, other = Run.read(two_runs[0]), Run.read(run_folder)
+    other.config["budget"] = "smoke"
+    other.config["fields"] |= {"model": "lenet-5", "steps": 100, "components": 7}
+    table = report.overview_table([run, other])
+    assert not any(cell.best for row in table.rows for cell in row)
+    assert table.notes[0].endswith("differ in budget, steps, model.")
+    other.config.update(budget="default", fields={**run.config["fields"], "components": 7})
+    assert report.overview_table([run, other]).notes[0].startswith("All of rotated-digits")
 
 
 def test_a_page_of_no_runs(tmp_path):
