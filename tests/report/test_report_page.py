@@ -4,6 +4,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -195,6 +196,36 @@ def test_the_files_of_a_run_are_listed_with_their_sizes(run_folder, tmp_path):
     row = r'checkpoints/</th>\s*<td class="number" data-value="2.0">2</td>'
     assert re.search(row + r'\s*<td class="number" data-value="2000.0">2 kB</td>', page)
     assert page.count("metrics.jsonl</th>") == 1
+
+
+def test_further_figures_have_so_much_room_and_the_rest_is_named(tmp_path, monkeypatch):
+    (tmp_path / "figures").mkdir()
+    for name in "abcd":
+        (tmp_path / "figures" / f"{name}.svg").write_bytes(b"<svg/>" + bytes(50))
+    monkeypatch.setattr("mirrax.report._page._ROOM", 2 * 120)  # for two runs
+    run, other = Run(tmp_path, {"recipe": "r"}), Run(tmp_path / "b", {"recipe": "r"})
+    page = report.html([run, other], tmp_path / "x.html").read_text(encoding="utf-8")
+    assert page.count("data:image/svg+xml") == 2
+    assert f"Too large for this page, see {tmp_path}/figures: c.svg, d.svg." in page
+
+
+def test_a_file_that_vanishes_while_they_are_listed_is_passed_over(
+    run_folder, tmp_path, monkeypatch
+):
+    (run_folder / "figures").mkdir()
+    (run_folder / "figures" / "gone.svg").write_text("<svg/>")
+    stat = Path.stat
+
+    def vanish(path, **known):
+        found = stat(path, **known)
+        if path.name in ("curves.json", "gone.svg") and known.get("follow_symlinks", True):
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", vanish)
+    run = Run(run_folder, {"recipe": "r"})
+    content = report.html([run], tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "gone" not in content and "metrics.jsonl</th>" in content
 
 
 def test_runs_of_one_problem_are_ranked_and_others_are_not(two_runs, run_folder, edit):
