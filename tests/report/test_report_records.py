@@ -148,6 +148,7 @@ def test_a_line_that_is_no_record(run_folder, line):
         ("summary", lambda c: c.update(comparison={"SGD": 1}), "comparison"),
         ("summary", lambda c: c["comparison"][0].pop("optimiser") and None, "entry 1"),
         ("summary", lambda c: c["comparison"][1].update(steps_to=[1]), "steps_to"),
+        ("summary", lambda c: c["comparison"][0]["steps_to"]["0.3"].update(values=True), "values"),
         ("summary", lambda c: c["comparison"][0].update(test_accuracy={"mean": 97.0}), "fraction"),
         ("summary", lambda c: c.update(certificate=[1]), "certificate"),
         ("summary", lambda c: c["certificate"].update(bounds=[1.0]), "'bounds' of 'certificate'"),

@@ -62,6 +62,9 @@ def _check_comparison(summary: Mapping[str, Any]) -> str | None:
         for key in ("hyperparameters", "steps_to", "seconds_to", "tuning"):
             if not isinstance(row.get(key) or {}, Mapping):
                 return f"'{key}' of {clean(row['optimiser'])} is not an object"
+        for entry in (row.get("steps_to") or {}).values():
+            if isinstance(entry, Mapping) and not numbers(entry.get("values") or []):
+                return f"'steps_to' of {clean(row['optimiser'])} has values that are no numbers"
         fault = _check_fraction(row, "test_accuracy", row["optimiser"])
         if fault:
             return fault
