@@ -188,6 +188,13 @@ def test_every_series_can_be_told_apart_without_colour():
     assert strokes(["MetaMD", "SGD"])["SGD"] == found["SGD"]
 
 
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_looks_the_same_in_whatever_company(name):
+    alone = strokes([name])[name]
+    assert strokes(["one of my own", name])[name] == alone
+    assert alone.colour != strokes(["MetaMD"])["MetaMD"].colour
+
+
 def test_every_method_of_a_study_can_be_told_apart():
     """All at once: baselines, the control, and three geometries with and without averaging."""
     learned = ["MetaMD", "MetaMD, max of 3", "MetaMD, Kronecker", "Euclidean"]

@@ -2,17 +2,23 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mirrax import report
 from mirrax._errors import MirraxError
+from mirrax.certificate import regret_certificate
+from mirrax.geometry import Euclidean
+from mirrax.inner import Trajectory
 from mirrax.report import Run
 from mirrax.report._certificate_figure import draw_bounds
 from mirrax.report._level_sets import draw_level_sets
 from mirrax.report._run_figures import RunFigure, figures_of
 from mirrax.report._spectrum_figure import draw_spectrum, spectrum_caption
 from mirrax.report._style import BLUE, VERMILLION, drawing, new_figure, to_svg
+from mirrax.report._verdicts import verdicts
+from mirrax.study._certify import as_record
 
 
 def drawn(draw, *data):
@@ -93,6 +99,33 @@ def test_a_bound_that_holds_and_one_that_is_broken_differ_in_form_and_words():
     assert axes.get_xscale() == "log" and "log scale" in axes.get_xlabel()
 
 
+@pytest.mark.parametrize(
+    ("certificate", "holds"),
+    [
+        ({"regret": 1.0, "bounds": {"a": 1 - 1e-7}}, True),  # equal up to rounding
+        ({"regret": 1.0, "bounds": {"a": 0.99}}, False),
+        ({"regret": 1.0, "linearised_regret": 2.0, "bounds": {"a": 1.5}}, False),
+        ({"regret": 2.0, "linearised_regret": 1.0, "bounds": {"a": 1.5}}, True),
+        ({"regret": 1.0, "bounds": {"a": 0.9}, "satisfied": {"a": True}}, True),
+        ({"regret": 1.0, "bounds": {"a": 1.1}, "satisfied": {"a": False}}, False),
+    ],
+)
+def test_table_and_figure_repeat_the_verdict_of_the_certificate(certificate, holds):
+    (axes,) = drawn(draw_bounds, certificate).axes
+    assert axes.get_lines()[-1].get_marker() == ("o" if holds else "X")
+    assert ("broken" in axes.texts[0].get_text()) is not holds
+    row = report.certificate_table(certificate).rows[1]
+    assert row[3].text == ("holds" if holds else "BROKEN")
+
+
+def test_the_record_of_a_certificate_has_its_verdicts():
+    run = Trajectory(jnp.array([1.0, 0.5]), jnp.array([1.0]), jnp.array([0.5]))
+    found = regret_certificate(Euclidean(), run, jnp.zeros(1), jnp.array(0.0), 0.5)
+    record = as_record(found, "t")
+    assert record["satisfied"] == {bound.name: bound.satisfied for bound in found.bounds}
+    assert verdicts(record) == record["satisfied"]
+
+
 def test_words_beside_the_last_point_stay_within_the_axes():
     for bounds in ({"a": 2.0}, {"a": 200.0}, {"a": 2.0, "b": 2e6}):
         figure = drawn(draw_bounds, {"regret": 1.0, "bounds": bounds})
@@ -131,6 +164,20 @@ def test_a_metric_that_is_none_is_refused(paths, metric):
         drawn(draw_level_sets, {**paths, "metric": metric})
 
 
+def test_a_run_that_starts_at_the_minimum_is_drawn():
+    data = {"matrix": [[0.5, 0.0], [0.0, 0.5]], "vector": [1.0, 2.0], "metric": [[1, 0], [0, 2]]}
+    drawn(draw_level_sets, {**data, "trajectories": {"SGD": [[1.0, 2.0]]}})
+
+
+def test_a_figure_that_cannot_be_drawn_is_a_note(tmp_path):
+    certificate = {"regret": 1e-308, "bounds": {"a": 1e308}}
+    run = Run(tmp_path, {"recipe": "r"}, summary={"certificate": certificate})
+    assert report.write_figures(run) == []
+    page = report.html([run], tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "The figure bounds is left out, summary.json cannot be drawn" in page
+    assert "Bound, a" in page and "Traceback" not in page
+
+
 def test_trajectories_without_a_metric_have_one_figure(two_runs):
     run = Run.read(two_runs[1])
     stems = [figure.stem for figure in figures_of(run)]
@@ -145,6 +192,13 @@ def test_trajectories_without_a_metric_have_one_figure(two_runs):
     [
         (lambda c: c.update(matrix=[[1.0]]), "'matrix' is not a 2 by 2"),
         (lambda c: c.update(metric=3), "'metric' is not a 2 by 2"),
+        (lambda c: c.update(matrix=[[1.0, None], [0.0, 1.0]]), "'matrix' is not a 2 by 2"),
+        (lambda c: c.update(matrix=[[1.0, 1.0], [1.0, 1.0]]), "positive definite"),
+        (lambda c: c.update(metric=[[1.0, 0.0], [0.0, -1.0]]), "positive definite"),
+        (lambda c: c.update(metric=None), "'metric' is not"),
+        (lambda c: c.update(steps=[3]), "'steps' is not"),
+        (lambda c: c["trajectories"]["SGD"].__setitem__(0, [1.0, None]), "no first point"),
+        (lambda c: c.update(vector=[1.0, None]), "'vector' is not two"),
         (lambda c: c.update(vector=[1.0]), "'vector' is not two"),
         (lambda c: c.update(trajectories={}), "'trajectories' is not"),
         (lambda c: c.update(trajectories={"SGD": [[1.0]]}), "the path of SGD"),

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -197,6 +198,36 @@ def test_the_files_of_a_run_are_listed_with_their_sizes(run_folder, tmp_path):
     assert page.count("metrics.jsonl</th>") == 1
 
 
+def test_further_figures_have_so_much_room_and_the_rest_is_named(tmp_path, monkeypatch):
+    (tmp_path / "figures").mkdir()
+    for name in "abcd":
+        (tmp_path / "figures" / f"{name}.svg").write_bytes(b"<svg/>" + bytes(50))
+    monkeypatch.setattr("mirrax.report._page._ROOM", 2 * 120)  # for two runs
+    run, other = Run(tmp_path, {"recipe": "r"}), Run(tmp_path / "b", {"recipe": "r"})
+    page = report.html([run, other], tmp_path / "x.html").read_text(encoding="utf-8")
+    assert page.count("data:image/svg+xml") == 2
+    assert f"Too large for this page, see {tmp_path}/figures: c.svg, d.svg." in page
+
+
+def test_a_file_that_vanishes_while_they_are_listed_is_passed_over(
+    run_folder, tmp_path, monkeypatch
+):
+    (run_folder / "figures").mkdir()
+    (run_folder / "figures" / "gone.svg").write_text("<svg/>")
+    stat = Path.stat
+
+    def vanish(path, **known):
+        found = stat(path, **known)
+        if path.name in ("curves.json", "gone.svg") and known.get("follow_symlinks", True):
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", vanish)
+    run = Run(run_folder, {"recipe": "r"})
+    content = report.html([run], tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "gone" not in content and "metrics.jsonl</th>" in content
+
+
 def test_runs_of_one_problem_are_ranked_and_others_are_not(two_runs, run_folder, edit):
     edit("summary", lambda c: c["comparison"][4].update(test_accuracy={"mean": 0.99, "se": 0.001}))
     table = report.overview_table([Run.read(two_runs[0]), Run.read(run_folder)])
@@ -207,7 +238,18 @@ def test_runs_of_one_problem_are_ranked_and_others_are_not(two_runs, run_folder,
     assert "recipe" not in [c.key for c in table.columns]
     other = report.overview_table([Run.read(folder) for folder in two_runs])
     assert not any(cell.best for row in other.rows for cell in row)
-    assert "not ranked" in other.notes[0]
+    assert "not ranked; these differ in recipe." in other.notes[0]
+
+
+def test_runs_of_another_budget_or_model_are_not_ranked_and_the_note_says_why(two_runs, run_folder):
+    run, other = Run.read(two_runs[0]), Run.read(run_folder)
+    other.config["budget"] = "smoke"
+    other.config["fields"] |= {"model": "lenet-5", "steps": 100, "components": 7}
+    table = report.overview_table([run, other])
+    assert not any(cell.best for row in table.rows for cell in row)
+    assert table.notes[0].endswith("differ in budget, steps, model.")
+    other.config.update(budget="default", fields={**run.config["fields"], "components": 7})
+    assert report.overview_table([run, other]).notes[0].startswith("All of rotated-digits")
 
 
 def test_a_page_of_no_runs(tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._axes import fit, heading, label, log_axis
 from ._format import finite, words
 from ._style import BLUE, INK, SLATE, VERMILLION, drawing, new_figure, save
+from ._verdicts import verdicts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,11 +21,14 @@ _REGRETS = {"regret": (VERMILLION, "-"), "linearised_regret": (SLATE, (0, (5, 1.
 def certificate_bounds(
     certificate: Mapping[str, Any], stem: str | os.PathLike[str]
 ) -> tuple[Path, Path]:
-    """A point for every bound, and a line for the regret, which a bound that holds lies right of.
+    """A point for every bound, and lines for the regret and its linearisation.
+
+    A bound that holds lies right of the linearised regret.
 
     **Arguments:**
 
-    - `certificate`: `{"regret", "linearised_regret", "bounds": {name: number}}`.
+    - `certificate`: `{"regret", "linearised_regret", "bounds": {name: number}, "satisfied":
+        {name: bool}}`; without the last the bounds are compared anew.
     - `stem`: the path without its ending.
 
     **Returns:**
@@ -66,9 +70,10 @@ def draw_bounds(certificate: Mapping[str, Any]) -> "Figure":
     for key, value in regrets.items():
         colour, dashes = _REGRETS[key]
         lines.append(axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.8, zorder=3))
-    for row, value in enumerate(bounds.values()):
+    judged = verdicts(certificate)
+    for row, (name, value) in enumerate(bounds.items()):
         if value is not None:
-            _point(axes, value, row, regrets.get("regret"))
+            _point(axes, value, row, regrets.get("regret"), broken=judged[name] is False)
     axes.grid(visible=False, axis="y")
     axes.set_yticks(range(len(bounds)), [fit(label(words(name)), _ROOM) for name in bounds])
     axes.set_ylim(max(len(bounds), 1) - 0.4, -0.6)
@@ -81,9 +86,8 @@ def draw_bounds(certificate: Mapping[str, Any]) -> "Figure":
     return figure
 
 
-def _point(axes: "Axes", value: float, row: int, regret: float | None) -> None:
+def _point(axes: "Axes", value: float, row: int, regret: float | None, *, broken: bool) -> None:
     """One bound with its ratio in words; form and text too tell one that is broken."""
-    broken = regret is not None and value < regret
     axes.plot(
         [value],
         [row],

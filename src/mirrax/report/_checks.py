@@ -31,7 +31,11 @@ def check_summary(summary: Mapping[str, Any]) -> str | None:
     notes = summary.get("notes") or []
     if not isinstance(notes, list):
         return "'notes' is not a list of sentences"
-    return _CHECKS.get(kind_of(summary), _check_comparison)(summary)
+    certificate = summary.get("certificate") or {}
+    if not isinstance(certificate, Mapping):
+        return "'certificate' is not an object"
+    check = _CHECKS.get(kind_of(summary), _check_comparison)
+    return check(summary) or _check_certificate(certificate)
 
 
 def kind_of(summary: Mapping[str, Any] | None) -> str:
@@ -58,12 +62,39 @@ def _check_comparison(summary: Mapping[str, Any]) -> str | None:
         for key in ("hyperparameters", "steps_to", "seconds_to", "tuning"):
             if not isinstance(row.get(key) or {}, Mapping):
                 return f"'{key}' of {clean(row['optimiser'])} is not an object"
+        for entry in (row.get("steps_to") or {}).values():
+            if isinstance(entry, Mapping) and not numbers(entry.get("values") or []):
+                return f"'steps_to' of {clean(row['optimiser'])} has values that are no numbers"
         fault = _check_fraction(row, "test_accuracy", row["optimiser"])
         if fault:
             return fault
-    if not isinstance(summary.get("certificate") or {}, Mapping):
-        return "'certificate' is not an object"
+    cells = summary.get("cells") or {}
+    if not isinstance(cells, Mapping) or not all(_all(Mapping, v) for v in cells.values()):
+        return "'cells' is not an object of the entries of each task"
     return None
+
+
+def _check_certificate(certificate: Mapping[str, Any]) -> str | None:
+    for key in ("bounds", "satisfied", "by_step"):
+        if not isinstance(certificate.get(key) or {}, Mapping):
+            return f"'{key}' of 'certificate' is not an object"
+    if not isinstance(certificate.get("notes") or [], list):
+        return "'notes' of 'certificate' is not a list of sentences"
+    by_step = certificate.get("by_step") or {}
+    if not by_step:
+        return None
+    bounds = by_step.get("bounds") or {}
+    if by_step.get("regret") is None or not isinstance(bounds, Mapping) or None in bounds.values():
+        return "'by_step' of 'certificate' is not the regret and an object of bounds by step"
+    what = "'by_step' of 'certificate'"
+    return _check_series(by_step, ("regret",), what) or _check_series(
+        {**bounds, "steps": by_step["steps"]}, tuple(bounds), what
+    )
+
+
+def _all(kind: type, values: object) -> bool:
+    """Whether `values` is an object with values of one kind."""
+    return isinstance(values, Mapping) and all(isinstance(v, kind) for v in values.values())
 
 
 def _check_online_network(summary: Mapping[str, Any]) -> str | None:
@@ -231,7 +262,7 @@ def check_record(record: Mapping[str, Any]) -> str | None:
 def check_curves(curves: Mapping[str, Any]) -> str | None:
     """What is wrong with `curves.json`."""
     steps = curves.get("steps")
-    if not numbers(steps) or not isinstance(steps, list):
+    if not numbers(steps) or not isinstance(steps, list) or None in steps:
         return "'steps' is not a list of numbers"
     if "tasks" not in curves:
         return _check_named_curves(curves.get("curves"), steps)
@@ -264,8 +295,14 @@ def check_geometry(geometry: Mapping[str, Any]) -> str | None:
     for i, leaf in enumerate(leaves, 1):
         if not isinstance(leaf.get("name"), str):
             return f"entry {i} of 'leaves' has no name"
-        if leaf.get("spectrum") is not None and not numbers(leaf["spectrum"]):
+        for key in ("shape", "roles"):
+            if not isinstance(leaf.get(key) or [], list):
+                return f"'{key}' of {clean(leaf['name'])} is not a list"
+        spectrum = leaf.get("spectrum")
+        if spectrum is not None and not numbers(spectrum):
             return f"the spectrum of {clean(leaf['name'])} is not a list of numbers"
+        if any(value is not None and value < 0 for value in spectrum or ()):
+            return f"the spectrum of {clean(leaf['name'])} has a negative rate"
         histogram = leaf.get("histogram")
         if histogram is None:
             continue
@@ -283,17 +320,34 @@ def check_geometry(geometry: Mapping[str, Any]) -> str | None:
 def check_trajectories(found: Mapping[str, Any]) -> str | None:
     """What is wrong with `trajectories.json`."""
     for key in ("matrix", "metric"):
-        if (key in found or key == "matrix") and not _is_table(found.get(key), 2, 2):
-            return f"'{key}' is not a 2 by 2 matrix of numbers"
-    if not _is_table([found.get("vector")], 1, 2):
+        if (key in found or key == "matrix") and not _is_definite(found.get(key)):
+            return f"'{key}' is not a 2 by 2 matrix of numbers that is positive definite"
+    if not _is_point(found.get("vector")):
         return "'vector' is not two numbers"
+    if not isinstance(found.get("steps") or {}, Mapping):
+        return "'steps' is not an object of one number an optimiser"
     paths = found.get("trajectories")
     if not isinstance(paths, Mapping) or not paths:
         return "'trajectories' is not an object of one path an optimiser"
     for name, path in paths.items():
         if not isinstance(path, list) or not path or not _is_table(path, len(path), 2):
             return f"the path of {clean(name)} is not a list of points"
+        if not _is_point(path[0]):
+            return f"the path of {clean(name)} has no first point"
     return None
+
+
+def _is_point(value: object) -> bool:
+    """Whether `value` is two finite numbers."""
+    return isinstance(value, list) and len(value) == 2 and None not in map(finite, value)
+
+
+def _is_definite(rows: object) -> bool:
+    """Whether the symmetric part of a 2 by 2 matrix is positive definite, by Sylvester."""
+    if not isinstance(rows, list) or len(rows) != 2 or not all(map(_is_point, rows)):
+        return False
+    (a, b), (c, d) = rows
+    return a > 0 and a * d > ((b + c) / 2) ** 2
 
 
 def _check_hypergradients(summary: Mapping[str, Any]) -> str | None:

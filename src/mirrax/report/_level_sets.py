@@ -68,7 +68,7 @@ def draw_level_sets(data: Mapping[str, Any]) -> "Figure":
     start = next(iter(quadratic.paths.values()))[0]
     centre, half = (
         (start + quadratic.optimum) / 2,
-        1.1 * float(np.abs(start - quadratic.optimum).max()),
+        1.1 * max(float(np.abs(start - quadratic.optimum).max()), 1e-6),
     )
     metrics = (metric / np.sqrt(np.linalg.det(metric)), np.eye(2))
     figure = new_figure(0.95 + (WIDTH - 0.85) / 2 + 0.22)

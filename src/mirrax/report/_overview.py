@@ -14,6 +14,13 @@ _MEASURES = {
     "final_loss": ("Lowest training loss", "lower"),
     "steps": ("Fewest steps", "lower"),
 }
+_PROBLEM = (
+    *("family", "split", "examples", "model", "batch", "steps", "rows"),
+    *("flatness", "law", "tolerance", "limit"),  # of quadratics
+    *("way", "shot", "protocol", "statistics", "rotations"),  # of few-shot tasks
+    "problems",  # of online learning
+)
+"""The settings that say what was to be solved, and how it was measured; others say how."""
 
 
 def overview_table(runs: Sequence[Run]) -> Table:
@@ -35,7 +42,8 @@ def overview_table(runs: Sequence[Run]) -> Table:
     """
     summaries = [run.summary or {} for run in runs]
     firsts = [next(iter(summary_tables(summary)), None) for summary in summaries]
-    comparable = len({(run.recipe, _held_out(run)) for run in runs}) == 1
+    differing = _differing(runs)
+    comparable = not differing
     columns, body = [Column("run", "Run")], [[_word(clean(run.folder)) for run in runs]]
     if not comparable:
         columns += [Column("recipe", "Recipe"), Column("held_out", "Held out")]
@@ -49,8 +57,28 @@ def overview_table(runs: Sequence[Run]) -> Table:
     body += [[_word(clean(said or "")) for said in certified], [_time(one) for one in summaries]]
     kept = [i for i, cells in enumerate(body) if any(cell.text != ABSENT for cell in cells)]
     rows = tuple(zip(*(body[i] for i in kept), strict=True))
-    note = _common(runs[0]) if comparable else "Runs of different problems are not ranked."
+    apart = f"Runs of different problems are not ranked; these differ in {', '.join(differing)}."
+    note = _common(runs[0]) if comparable else apart
     return Table("The runs side by side", tuple(columns[i] for i in kept), rows, (note,))
+
+
+def _differing(runs: Sequence[Run]) -> list[str]:
+    """What the problems of the runs differ in."""
+    problems = [_problem(run) for run in runs]
+    names = dict.fromkeys(name for problem in problems for name in problem)
+    return [name for name in names if any(p.get(name) != problems[0].get(name) for p in problems)]
+
+
+def _problem(run: Run) -> dict[str, Any]:
+    """What a run was to solve: recipe, what was held out, budget, and settings of the problem."""
+    fields = run.config.get("fields")
+    settings = fields if isinstance(fields, dict) else {}
+    return {
+        "recipe": run.recipe,
+        "held out": _held_out(run),
+        "budget": run.config.get("budget"),
+        **{name: settings[name] for name in _PROBLEM if name in settings},
+    }
 
 
 def _common(run: Run) -> str:

@@ -5,6 +5,7 @@ from anywhere, and a content security policy forbids it. Every word from a file 
 """
 
 import base64
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -34,6 +35,7 @@ _PANELS = {
     "further": "Further figures",
 }
 _LARGEST = 2_000_000  # bytes of a figure that is embedded as it lies in the folder
+_ROOM = 8_000_000  # bytes of all such figures of a page, of which every run has an equal share
 
 
 def html(
@@ -102,7 +104,10 @@ def page(
     names = [run.recipe for run in runs]
     title = ", ".join(dict.fromkeys(names)) if len(set(names)) <= 3 else f"{len(runs)} runs"
     drawn = [figures_of(run) for run in runs] if figures is None else figures
-    sections = [_section(i, run, d) for i, (run, d) in enumerate(zip(runs, drawn, strict=True))]
+    room = _ROOM // max(len(runs), 1)
+    sections = [
+        _section(i, run, own, room) for i, (run, own) in enumerate(zip(runs, drawn, strict=True))
+    ]
     return environment.get_template("report.html.jinja").render(
         title=title,
         tables=list(tables),
@@ -150,8 +155,10 @@ def inline_svg(svg: bytes, caption: str, prefix: str) -> "Markup":
     return opening + Markup(text.removeprefix("<svg"))
 
 
-def _section(index: int, run: Run, figures: Sequence[RunFigure]) -> dict[str, Any]:
+def _section(index: int, run: Run, figures: Sequence[RunFigure], room: int) -> dict[str, Any]:
     """All that the template shows of one run."""
+    further, left_out = _further_figures(run, {figure.stem for figure in figures}, room)
+    faults = [figure.fault for figure in figures if figure.fault]
     certificate = (run.summary or {}).get("certificate") or {}
     tables: dict[str, list[Table | None]] = {
         "comparison": [*summary_tables(run.summary or {})],
@@ -165,10 +172,10 @@ def _section(index: int, run: Run, figures: Sequence[RunFigure]) -> dict[str, An
         shown = [
             {"caption": f.caption, "svg": inline_svg(f.svg, f.caption, f"r{index}-{f.stem}")}
             for f in figures
-            if f.panel == key
+            if f.panel == key and f.fault is None
         ]
         if key == "further":
-            shown = _further_figures(run, {figure.stem for figure in figures})
+            shown = further
         found = [table for table in tables.get(key, ()) if table is not None]
         if shown or found:
             name = f"run-{index + 1}-{key}"
@@ -180,7 +187,7 @@ def _section(index: int, run: Run, figures: Sequence[RunFigure]) -> dict[str, An
         "facts": _facts(run),
         "command": run.command,
         "panels": panels,
-        "notes": list(run.notes),
+        "notes": [*run.notes, *faults, *left_out],
         "fields": _fields(run),
         "files": _files(run.folder),
     }
@@ -234,10 +241,9 @@ def _with_activation(run: Run) -> dict[str, Any]:
 def _files(folder: Path) -> Table | None:
     """The files of a run folder with their sizes; what lies in a folder inside it is summed up."""
     sizes: dict[str, list[int]] = {}
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
-        if path.is_file():
-            first, *deeper = path.relative_to(folder).parts
-            sizes.setdefault(f"{first}/" if deeper else first, []).append(path.stat().st_size)
+    for path, size in _sized(folder):
+        first, *deeper = path.relative_to(folder).parts
+        sizes.setdefault(f"{first}/" if deeper else first, []).append(size)
     rows = tuple(
         (
             Cell(clean(name), clean(name)),
@@ -250,19 +256,40 @@ def _files(folder: Path) -> Table | None:
     return Table(f"Files in {clean(folder)}", columns, rows) if rows else None
 
 
-def _further_figures(run: Run, drawn: set[str]) -> list[dict[str, str]]:
-    """Further SVG files of the run's folder, embedded as images, where no script can run."""
+def _sized(folder: Path) -> list[tuple[Path, int]]:
+    """The files below a folder by name, with their sizes."""
     found = []
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            with contextlib.suppress(OSError):  # a run in progress renames its files
+                found.append((path, path.stat().st_size))
+    return sorted(found)
+
+
+def _further_figures(
+    run: Run, drawn: set[str], room: int
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Further SVG files of the run's folder, embedded as images, where no script can run.
+
+    They take at most `room` bytes; those that do not fit are named in a note.
+    """
+    found, left_out = [], []
     folder = run.folder / "figures"
-    for path in sorted(folder.glob("*.svg")) if folder.is_dir() else []:
-        if path.stem in drawn or path.stat().st_size > _LARGEST:
+    for path, size in _sized(folder):
+        if path.parent != folder or path.suffix != ".svg" or path.stem in drawn:
             continue
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        caption = clean(path.stem.replace("-", " ").replace("_", " "), 80)
-        found.append(
-            {
-                "source": f"data:image/svg+xml;base64,{data}",
-                "caption": caption[:1].upper() + caption[1:],
-            }
-        )
-    return found
+        if size > min(_LARGEST, room):
+            left_out.append(path.name)
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            data = base64.b64encode(path.read_bytes()).decode("ascii")
+            caption = clean(path.stem.replace("-", " ").replace("_", " "), 80)
+            found.append(
+                {
+                    "source": f"data:image/svg+xml;base64,{data}",
+                    "caption": caption[:1].upper() + caption[1:],
+                }
+            )
+            room -= size
+    names = clean(", ".join(left_out), 200)
+    return found, [f"Too large for this page, see {clean(folder)}: {names}."] if left_out else []

@@ -216,6 +216,8 @@ def _round(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or not isinstance(record.get("round"), int):
         return None
+    if not numbers([record.get(key) for key in ("value", "first_loss", "last_loss", "seconds")]):
+        return None
     shares = record.get("activation")
     by_step = record.get("activation_by_step")
     if shares is not None and not numbers(shares):

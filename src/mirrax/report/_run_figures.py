@@ -1,4 +1,4 @@
-"""Which figures a run folder has the data for."""
+"""Which figures a run folder has the data for, and what keeps one from being drawn."""
 
 import functools
 import os
@@ -48,6 +48,7 @@ class RunFigure:
     - `caption`: one or two sentences that say how to read it.
     - `draw`: makes the figure, within `drawing()`.
     - `panel`: where it stands.
+    - `source`: the file of the run folder whose data it shows.
 
     >>> RunFigure("curves", "Loss against step.", lambda: None).stem
     'curves'
@@ -57,6 +58,21 @@ class RunFigure:
     caption: str
     draw: Callable[[], "Figure"]
     panel: Panel = "learning"
+    source: str = "summary.json"
+
+    @functools.cached_property
+    def fault(self) -> str | None:
+        """Why it cannot be drawn, as a note; `None` where it can.
+
+        Numbers may pass every check and still be more than an axis can show; what else a run has
+        to say does not suffer for it.
+        """
+        try:
+            assert self.svg
+        except Exception as error:
+            reason = clean(error, 160) or type(error).__name__
+            return f"The figure {self.stem} is left out, {self.source} cannot be drawn: {reason}"
+        return None
 
     @functools.cached_property
     def svg(self) -> bytes:
@@ -110,6 +126,7 @@ def _learning_figures(run: Run) -> list[RunFigure]:
                 "progress",
                 "The quantity that meta-training minimises, and the loss of its inner runs.",
                 lambda: draw_meta_progress(run.rounds),
+                source="metrics.jsonl",
             )
         )
     return found
@@ -127,11 +144,13 @@ def _learned_figures(run: Run) -> list[RunFigure]:
                 "geometry treats the parameters of one array differently.",
                 lambda: draw_geometry_rates(geometry),
                 "learned",
+                "geometry.json",
             )
         )
     if geometry and any(condition(leaf) for leaf in geometry["leaves"]):
         caption = spectrum_caption(geometry)
-        found.append(RunFigure("spectrum", caption, lambda: draw_spectrum(geometry), "learned"))
+        draw = functools.partial(draw_spectrum, geometry)
+        found.append(RunFigure("spectrum", caption, draw, "learned", "geometry.json"))
     if any(record.get("activation") for record in rounds):
         found.append(
             RunFigure(
@@ -139,6 +158,7 @@ def _learned_figures(run: Run) -> list[RunFigure]:
                 "How often each component of the geometry decides the step, over meta-rounds.",
                 lambda: draw_activation_by_round(rounds),
                 "learned",
+                "metrics.jsonl",
             )
         )
     if shares:
@@ -149,6 +169,7 @@ def _learned_figures(run: Run) -> list[RunFigure]:
                 "recorded meta-round.",
                 lambda: draw_activation_by_step(shares, _middles(run, len(shares))),
                 "learned",
+                "metrics.jsonl",
             )
         )
     return found
@@ -164,6 +185,7 @@ def _trajectory_figures(found: Mapping[str, Any]) -> list[RunFigure]:
                 "The paths of the optimisers from one start on one held-out problem; the fewer "
                 "steps to the minimum, the better.",
                 lambda: draw_trajectories(found),
+                source="trajectories.json",
             )
         )
     if found.get("metric"):
@@ -175,6 +197,7 @@ def _trajectory_figures(found: Mapping[str, Any]) -> list[RunFigure]:
                 "along the valleys of the loss, and so are its steps.",
                 lambda: draw_level_sets(found),
                 "learned",
+                "trajectories.json",
             )
         )
     return figures
@@ -188,7 +211,7 @@ def _certificate_figures(certificate: Mapping[str, Any]) -> list[RunFigure]:
             RunFigure(
                 "bounds",
                 "What the theory promises beside what was measured: a bound that holds lies right "
-                "of the regret, and the nearer the tighter.",
+                "of the linearised regret, and the nearer the tighter.",
                 lambda: draw_bounds(certificate),
                 "certificate",
             )
@@ -218,6 +241,7 @@ def _curve_figures(curves: Mapping[str, Any]) -> list[RunFigure]:
             f"Loss on the held-out task{task} against the number of updates; lower and further "
             f"left is faster.{band}",
             lambda: draw_learning_curves({**curves, "curves": named, "task": held_out}),
+            source="curves.json",
         )
 
     if "tasks" not in curves:
@@ -302,7 +326,7 @@ def write_figures(
     folder: str | os.PathLike[str] | None = None,
     figures: Sequence[RunFigure] | None = None,
 ) -> list[Path]:
-    """Writes every figure that a run allows, as SVG and PNG.
+    """Writes every figure that a run allows, as SVG and PNG; one that has a `fault` is left out.
 
     **Arguments:**
 
@@ -325,7 +349,8 @@ def write_figures(
     target = run.folder / "figures" if folder is None else Path(folder)
     written: list[Path] = []
     for figure in figures_of(run) if figures is None else figures:
-        written += write_pair(target / figure.stem, figure.svg, figure.png)
+        if figure.fault is None:
+            written += write_pair(target / figure.stem, figure.svg, figure.png)
     return written
 
 

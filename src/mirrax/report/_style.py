@@ -144,6 +144,7 @@ _KNOWN = {
     "adamw, schedule-free": Stroke(ORANGE, _DASHES[3], 1.5, 3),
     "rmsprop": Stroke(PURPLE, _DASHES[2], 1.5, 3),
     "muon": Stroke(SLATE, _DASHES[2], 1.5, 3),
+    "soap": Stroke(PURPLE, _DASHES[4], 1.5, 3),
     "euclidean": Stroke(INK, _DASHES[5], 1.7, 4),
     "euclidean, averaged": Stroke(INK, _DASHES[2], 1.7, 4),
     "metamd": Stroke(VERMILLION, _DASHES[0], 2.3, 5),

@@ -22,6 +22,7 @@ from ._format import (
 )
 from ._marks import mark_best
 from ._table import Cell, Column, Table
+from ._verdicts import verdicts
 
 _METRICS = {
     "test_accuracy": ("Test accuracy (%)", "higher"),
@@ -151,7 +152,8 @@ def certificate_table(certificate: Mapping[str, Any]) -> Table:
     **Arguments:**
 
     - `certificate`: `{"regret": number, "bounds": {name: number}, "comparator": text,
-        "steps": number, …}`; any other scalar becomes a row of its own.
+        "steps": number, …}`; any other scalar becomes a row of its own. With `satisfied`, name to
+        `true` or `false`, the verdicts are those of the certificate.
 
     **Returns:**
 
@@ -163,13 +165,16 @@ def certificate_table(certificate: Mapping[str, Any]) -> Table:
     ['Bound, local dual norm', '3', '1.5', 'holds']
     """
     regret = finite(certificate.get("regret"))
-    rows = [_bound_row("Measured regret", regret, None)]
-    bounds = certificate.get("bounds") or {}
-    rows += [_bound_row(f"Bound, {words(k)}", finite(v), regret) for k, v in bounds.items()]
+    rows = [_bound_row("Measured regret", regret)]
+    bounds = {name: finite(value) for name, value in (certificate.get("bounds") or {}).items()}
+    rows += [
+        _bound_row(f"Bound, {words(name)}", bounds[name], regret, holds)
+        for name, holds in verdicts(certificate).items()
+    ]
     for key, value in certificate.items():
         if key in {"regret", "bounds", "steps", "rate", "notes"} or finite(value) is None:
             continue
-        rows.append(_bound_row(words(key).capitalize(), finite(value), None))
+        rows.append(_bound_row(words(key).capitalize(), finite(value)))
     notes = []
     if finite(certificate.get("steps")) is not None:
         rate = finite(certificate.get("rate"))
@@ -376,11 +381,11 @@ def _mean_entry(row: Sequence[tuple[float | None, float | None]]) -> tuple[float
     return sum(mean for mean in means if mean is not None) / len(means), None
 
 
-def _bound_row(label: str, value: float | None, regret: float | None) -> tuple[Cell, ...]:
-    if regret is None or value is None:
-        ratio, verdict = Cell(ABSENT), Cell(ABSENT)
-    else:
-        verdict_text = "holds" if value >= regret else "BROKEN"
-        ratio = Cell(number(value / regret), value / regret) if regret > 0 else Cell(ABSENT)
-        verdict = Cell(verdict_text, verdict_text)
-    return Cell(label, label), Cell(number(value), value), ratio, verdict
+def _bound_row(
+    label: str, value: float | None, regret: float | None = None, holds: bool | None = None
+) -> tuple[Cell, ...]:
+    ratio = None
+    if value is not None and regret is not None and regret > 0:
+        ratio = finite(value / regret)
+    verdict = ABSENT if holds is None else "holds" if holds else "BROKEN"
+    return _word(label), Cell(number(value), value), Cell(number(ratio), ratio), _word(verdict)

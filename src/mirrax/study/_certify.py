@@ -131,6 +131,7 @@ def as_record(certificate: RegretCertificate, task: str) -> dict[str, Any]:
         "regret": plain["regret"],
         "linearised_regret": plain["linearised_regret"],
         "bounds": {bound["name"]: bound["value"] for bound in plain["bounds"]},
+        "satisfied": {bound["name"]: bound["satisfied"] for bound in plain["bounds"]},
         "status": plain["status"],
         "comparator": certificate.assumption("comparator").detail,
         "assumptions": {

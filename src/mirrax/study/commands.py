@@ -255,7 +255,10 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
         for run, own in zip(runs, drawn, strict=True)
         for path in report.write_figures(run, figures=own)
     ]
-    for run in runs:
+    for run, own in zip(runs, drawn, strict=True):
+        for figure in own:
+            if figure.fault:
+                console.print(f"{run.folder}: {figure.fault}", markup=False)
         if not options.json:
             for table in report.summary_tables(run.summary or {}):
                 console.print(table)
