@@ -147,7 +147,7 @@ def test_the_record_of_something_else_is_not_continued(tmp_path, clock, on):
     work(tmp_path, clock, 1.0)
     check_same(tmp_path, "toys")
     check_same(tmp_path / "none", "toys")
-    with pytest.raises(ConfigError, match="is a run of 'toys', not of 's000-fig1'"):
+    with pytest.raises(ConfigError, match="was made by mirrax toys; choose another --out"):
         check_same(tmp_path, "s000-fig1")
 
 

@@ -41,7 +41,7 @@ class Recorder:
 
     - `path`: the run folder.
     - `config`: the study.
-    - `name`: the recipe or reproduction.
+    - `name`: the verb, and the recipe or reproduction.
     - `command`, `seed`, `budget`: as on the command line; those of an earlier record count where it
         is continued, and its parts have commands of their own.
     - `varies`: fields that differ from part to part of the run, which are left out.
@@ -114,15 +114,15 @@ def check_same(path: Path, name: str) -> None:
     **Arguments:**
 
     - `path`: the run folder.
-    - `name`: the recipe or reproduction.
+    - `name`: as for `Recorder`.
 
     **Raises:**
 
-    - `ConfigError`: naming both.
+    - `ConfigError`: naming what it is of.
     """
     made = (RunFolder(path).read_json(FILE) or {}).get("name", name)
     if made != name:
-        raise ConfigError(f"{path} is a run of {made!r}, not of {name!r}; choose another --out.")
+        raise ConfigError(f"{path} was made by mirrax {made}; choose another --out.")
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
     from ._kinds import kind_of
     from ._logging import log_kinds, logging_to
     from ._progress import Progress
-    from ._provenance import recorded
+    from ._provenance import check_same, recorded
     from ._recipes import find_recipe
     from ._train import record_of, revise
 
@@ -97,6 +97,7 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
                 f"{path} is a run of {record.get('recipe')!r}, not of {options.recipe!r}; "
                 "name that recipe, or another --out."
             )
+        check_same(path, f"train {options.recipe}")
         config = override(from_record(type(recipe.config), record["fields"]), rest)
         seed, budget, kind = record["seed"], record.get("budget"), kind_of(config)
         setting = kind.prepare(config, options.data)
@@ -114,7 +115,7 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
             ),
         )
     console = _console(options)
-    told: dict[str, Any] = {"name": options.recipe, "command": command}
+    told: dict[str, Any] = {"name": f"train {options.recipe}", "command": command}
     told |= {"seed": seed, "budget": budget}
     logging = logging_to(path, kinds, functools.partial(say, console))
     with logging as log, recorded(path, config, **told) as recorder:
@@ -286,11 +287,12 @@ def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[s
     config = override(reproduction.configure(options.budget), rest)
     path = options.out or Path("runs") / options.name
     console = _console(options)
+    name = f"reproduce {options.name}"
     if options.resume:
-        check_same(path, options.name)
+        check_same(path, name)
     else:
         RunFolder.check_new(path)
-    told: dict[str, Any] = {"name": options.name, "command": command, "varies": reproduction.varies}
+    told: dict[str, Any] = {"name": name, "command": command, "varies": reproduction.varies}
     told |= {"seed": options.seed, "budget": options.budget}
     logging = logging_to(path, kinds, functools.partial(say, console))
     with logging as log, recorded(path, config, **told) as recorder:
