@@ -22,17 +22,7 @@ set_flags()  # as the command line does
 
 _BEGUN = time.perf_counter()
 _SOURCES = (Path(str(mirrax.__file__)).parent, Path(__file__).parent)
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "equinox",
-    "optax",
-    "numpy",
-    "torch",
-    "torchopt",
-    "higher",
-    "betty-ml",
-)
+PACKAGES = (*_machine.PACKAGES, "torch", "torchopt", "higher", "betty-ml")
 
 
 def machine() -> dict[str, Any]:

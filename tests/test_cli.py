@@ -97,6 +97,25 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
     assert bool(jnp.all(shared == shared[:, :1])) and not bool(jnp.all(shared == shared[:1]))
 
 
+def _seconds(path):
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return round(sum(json.loads(line)["seconds"] for line in lines), 2)
+
+
+def test_a_finished_run_is_called_again_without_a_trace_in_its_record(
+    finished, tmp_path, as_in_life, capsys
+):
+    path, done = finished
+    copy = tmp_path / "copy [/of it]"
+    shutil.copytree(path, copy)
+    assert cli.main([*SMALL, "--out", str(copy), "--resume"]) == 0
+    assert f"Results are in {copy}.\n" in capsys.readouterr().out
+    assert (copy / "record.json").read_bytes() == (path / "record.json").read_bytes()
+    summary = json.loads((copy / "summary.json").read_text())
+    assert summary == json.loads((path / "summary.json").read_text())
+    assert summary["meta_training_seconds"] == _seconds(path)
+
+
 def test_resuming_gives_the_same_bytes(finished, tmp_path, as_in_life, capsys):
     path, _ = finished
     copy = tmp_path / "copy"
@@ -107,6 +126,7 @@ def test_resuming_gives_the_same_bytes(finished, tmp_path, as_in_life, capsys):
     assert cli.main([*SMALL, "--out", str(copy), "--resume", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert any("round-000002" in note for note in summary["notes"])
+    assert summary["meta_training_seconds"] == _seconds(copy)
     # The second session is of the same machine, and its time is added.
     (before,), (after,) = (
         json.loads((place / "record.json").read_text())["made_by"] for place in (path, copy)
@@ -194,6 +214,7 @@ def fails(words, capsys, code=2):
         (["reproduce", "s000-table3"], "no reproduction 's000-table3'. Did you mean"),
         (["reproduce", "rotated-digits", "--rate", "-1"], "--rate: expected a positive"),
         (["reproduce", "s000-table2", "--data", "nowhere"], "nowhere"),
+        (["reproduce", "s000-fig5", "--geometry", "diagonal"], "--geometry: s000-fig5 shows which"),
         (["data", "mnsit"], "no data set 'mnsit'.*Did you mean 'mnist'"),
         (["data", "--fetch"], "--fetch: name one data set"),
     ],
@@ -230,6 +251,17 @@ def test_a_list_of_values_is_not_a_recipe():
     assert options.recipe == "rotated-digits" and rest == ["--baselines", "SGD", "Adam"]
     words = ["train", "--json", "rotated-digits", "--baselines", "SGD", "Adam"]
     assert cli._parse(words)[0].recipe == "rotated-digits"
+
+
+@pytest.mark.parametrize("name", ["s000-fig1", "s004-table1", "rotated-digits"])
+def test_no_reproduction_touches_another_run(name, finished, capsys):
+    path, _ = finished
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+    words = ["reproduce", name, "--budget", "smoke", "--out", path]
+    assert "exists already; pass --resume" in fails(words, capsys)
+    error = fails([*words, "--resume"], capsys)
+    assert f"{path} was made by mirrax train rotated-digits; choose another --out." in error
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
 
 
 def test_an_existing_run_is_refused_before_anything_is_loaded(finished, capsys, monkeypatch):

@@ -13,11 +13,13 @@ from typing import Any
 
 from . import __version__
 
-_PACKAGES = ("jax", "jaxlib", "numpy")
+PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "scikit-learn", "optuna")
+"""Distributions whose versions may decide a result."""
+
 _SOURCE = Path(__file__).parent
 
 
-def machine(packages: Sequence[str] = _PACKAGES) -> dict[str, Any]:
+def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Cores, processor, system, and the versions of mirrax and of what is installed of `packages`.
 
     **Arguments:**

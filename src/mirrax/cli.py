@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from . import __version__
 from ._errors import ConfigError, MirraxError, nearest
 from ._files import explain, to_json
+from ._secrets import masked
 from ._xla import keep_programs, set_flags
 
 _VERBS = {
@@ -169,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep_programs()
         from .study import commands
 
-        command = "mirrax " + shlex.join(word for word in words if word != "--debug")
+        command = masked("mirrax " + shlex.join(word for word in words if word != "--debug"))
         run = getattr(commands, f"run_{options.verb}")
         result: Any = run(options, rest, command)
         if options.json:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import zlib
 
 import jax
@@ -154,6 +155,46 @@ def test_a_table_cut_short_is_continued_to_the_same_numbers(made, monkeypatch):
     assert again == result
     with pytest.raises(ConfigError, match="was made with other fields"):
         make(True, steps=8)
+
+
+def test_a_finished_table_is_left_alone(made):
+    path, result, make = made
+    old = {**result, "wall_seconds": 7.0}
+    (path / "summary.json").write_text(json.dumps(old))
+    assert make(True) == old and make(True, in_turn=True) == old
+    assert json.loads((path / "summary.json").read_text()) == old
+
+
+def test_cells_made_before_steps_were_timed_have_seconds_too(made, tmp_path, monkeypatch):
+    """Such a folder has the seconds spent, and its configuration lacks newer fields."""
+    path, result, _ = made
+    old = tmp_path / "old"
+    shutil.copytree(path, old)
+    (old / "summary.json").unlink()
+    cells = json.loads((old / "cells.json").read_text())
+    del cells["cells"]["2"], cells["timing"]
+    (old / "cells.json").write_text(json.dumps({**cells, "seconds": 5.0}))
+    for file in old.rglob("config.json"):
+        config = json.loads(file.read_text())
+        for name in ("timed", "tuner", "trials", "kappa", "storage"):
+            del config["fields"][name]
+        file.write_text(json.dumps(config))
+    shutil.rmtree(old / "2" / "metamd")
+    (old / "2" / "metamd" / "checkpoints").mkdir(parents=True)  # as a kill may leave it
+
+    def measured(methods, chosen, place):
+        return {method.name: 0.25 for method in methods}
+
+    monkeypatch.setattr(_leave_one_out, "seconds_a_step", measured)
+    config = dataclasses.replace(STUDY, timed=True, in_turn=True)
+    told = {"recipe": "toys", "seed": 0, "budget": "smoke", "data": None, "resume": True}
+    told |= {"progress": QUIET, "command": "mirrax reproduce toys --resume", "variants": VARIANTS}
+    again = leave_one_out(config, old, **told)
+    for row, before in zip(again["comparison"], result["comparison"], strict=True):
+        assert row["steps_to"] == before["steps_to"] and row["seconds_a_step"] == 0.25
+        for target, reached in row["seconds_to"].items():
+            steps = row["steps_to"][target]["values"]
+            assert reached["values"] == [None if n is None else n / 4 for n in steps]
 
 
 def row(accuracy, loss, steps):

@@ -1,6 +1,7 @@
 """Metrics in TensorBoard and W&B: what a run wrote, once, however often it was continued."""
 
 import importlib.util
+import io
 import json
 import struct
 import subprocess
@@ -8,12 +9,14 @@ import sys
 import warnings
 
 import pytest
+from rich.console import Console
 
 from mirrax import report
 from mirrax.cli import main
 from mirrax.study import _logging
 from mirrax.study._folder import RunFolder
 from mirrax.study._logging import log_kinds, logging_to
+from mirrax.study._progress import say
 
 CONFIG = {"recipe": "toy", "seed": 3, "budget": "smoke", "fields": {"rounds": 4, "rate": 0.5}}
 TABLE = report.Table("Toy", (report.Column("optimiser", "Optimiser"),), ((report.Cell("SGD"),),))
@@ -93,6 +96,24 @@ def test_a_log_may_begin_on_resuming(tmp_path):
     assert not (root / "logs").exists()
     write(root, range(3, 4))
     assert sorted(scalars_of(root)[0]) == expected(range(4), [0, 3])
+
+
+def test_a_log_that_fails_and_cannot_say_so_does_not_end_the_run(tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("[/tmp/x] is closed")
+
+    monkeypatch.setattr(_logging.TensorBoard, "write", fails)
+    folder = RunFolder.create(tmp_path / "run", CONFIG)
+    with logging_to(folder.path, ("tensorboard",), fails):
+        folder.append_metrics(line(0))
+    assert (folder / "metrics.jsonl").exists()
+
+
+def test_what_is_said_is_printed_as_it_is():
+    console = Console(file=io.StringIO(), width=20)
+    told = "--log tensorboard stops here: [/tmp/x] and [bold]."
+    say(console, told)
+    assert console.file.getvalue() == told + "\n"
 
 
 def test_a_log_that_fails_stops_with_one_line(tmp_path, monkeypatch):

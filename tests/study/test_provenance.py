@@ -11,7 +11,7 @@ from mirrax._errors import ConfigError, MirraxError
 from mirrax._machine import commit
 from mirrax.report import record_table
 from mirrax.study import _provenance
-from mirrax.study._provenance import recorded
+from mirrax.study._provenance import check_same, recorded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Toy:
 
 
 TOY = Toy()
-TOLD = {"command": "mirrax train toys", "seed": 3, "budget": "smoke"}
+TOLD = {"name": "toys", "command": "mirrax train toys", "seed": 3, "budget": "smoke"}
 
 
 @pytest.fixture
@@ -73,11 +73,82 @@ def test_sessions_are_added_and_those_of_other_machines_listed(tmp_path, clock, 
 
 def test_the_command_of_a_continued_run_is_its_first(tmp_path, clock, on):
     work(tmp_path, clock, 1.0)
-    told = {"command": "mirrax train toys --resume", "seed": 0, "budget": None}
+    told = {"command": "mirrax train toys --resume", "name": "toys", "seed": 0, "budget": None}
     with recorded(tmp_path, Toy(steps=7), **told) as recorder:
         recorder.keep()
     assert {key: read(tmp_path)[key] for key in TOLD} == TOLD
     assert read(tmp_path)["fields"] == {"steps": 7}, "as it went on"
+
+
+def test_sessions_of_other_options_are_told_apart(tmp_path, clock, on):
+    asked = [
+        "--rate 0.1 --steps 2",
+        "--steps 2 --resume --out=b",
+        "--resume --rate 0.01",
+        "--resume",
+    ]
+    for options in asked:
+        command = f"mirrax train toys {options}"
+        with recorded(tmp_path, TOY, **{**TOLD, "command": command}) as recorder:
+            recorder.keep()
+            clock["now"] += 1.0
+    found = [(part["command"], part["sessions"]) for part in read(tmp_path)["made_by"]]
+    first, third = f"mirrax train toys {asked[0]}", f"mirrax train toys {asked[2]}"
+    assert found == [(first, 2), (third, 2)]
+    text = record_table(read(tmp_path)).markdown()
+    assert f"Command, part 1 | {first}" in text and f"Command, part 2 | {third}" in text
+
+
+def test_two_commands_in_one_folder_keep_each_others_sessions(tmp_path, clock, on):
+    recorders = []
+    for cores in (2, 4):
+        on(cores)
+        recorders.append(_provenance.Recorder(tmp_path, TOY, **TOLD))
+    for _ in range(3):
+        for recorder in recorders:
+            recorder.keep()
+        clock["now"] += 10.0
+    assert parts(tmp_path) == [(2, 20.0, 1), (4, 20.0, 1)]
+
+
+@pytest.mark.parametrize("known", [{"seconds": 60.25}, {}])
+def test_a_run_begun_without_a_record_has_a_first_part(tmp_path, clock, on, known):
+    config = {"recipe": "toys", "seed": 5, "budget": "paper", "fields": {}, "command": "mirrax old"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "cells.json").write_text(json.dumps({"cells": {}, "scores": {}, **known}))
+    work(tmp_path, clock, 5.0)
+    found = read(tmp_path)
+    assert (found["command"], found["seed"], found["budget"]) == ("mirrax old", 5, "paper")
+    first, second = found["made_by"]
+    assert first["command"] == "mirrax old" and first["commit"] is None and first["started"] is None
+    assert second["command"] == TOLD["command"] and second["seconds"] == 5.0
+    rows = {row[0].text: row[1].text for row in record_table(found).rows}
+    told = ("1 min 0 s", "1 min 5 s") if known else ("not recorded", "not recorded")
+    assert (rows["Wall time, part 1"], rows["Wall time"]) == told
+
+
+def test_what_differs_from_part_to_part_is_no_field_of_a_record(tmp_path, clock, on):
+    with recorded(tmp_path, TOY, **TOLD, varies={"steps"}) as recorder:
+        recorder.keep()
+    assert read(tmp_path)["fields"] == {}
+
+
+def test_no_password_is_written_down(tmp_path, clock, on):
+    @dataclasses.dataclass(frozen=True)
+    class Stored:
+        storage: str = "mysql://ada:secret@host/trials"
+
+    with recorded(tmp_path, Stored(), **TOLD) as recorder:
+        recorder.keep()
+    assert read(tmp_path)["fields"] == {"storage": "mysql://ada:***@host/trials"}
+
+
+def test_the_record_of_something_else_is_not_continued(tmp_path, clock, on):
+    work(tmp_path, clock, 1.0)
+    check_same(tmp_path, "toys")
+    check_same(tmp_path / "none", "toys")
+    with pytest.raises(ConfigError, match="was made by mirrax toys; choose another --out"):
+        check_same(tmp_path, "s000-fig1")
 
 
 def test_a_killed_session_counts_to_its_last_sign_of_progress(tmp_path, clock, on):

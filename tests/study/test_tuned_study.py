@@ -185,6 +185,10 @@ def test_a_configuration_that_fails_is_counted_and_not_chosen(tmp_path, monkeypa
         assert one.record["score"] == 0.5 and 0 < one.record["failed"] < 12
         assert one.values.get("learning_rate", one.values.get("rate_scale")) < 0.1
     assert ours.record["failed"] == 12  # none of its scales is so small
+    told = "Every configuration of MetaMD diverged on the tuning tasks."
+    assert ours.note == told and all(one.note != told for one in others)
+    scores = np.full((len(methods[0].grid), 2), np.inf)
+    assert _tuning.by_grid(methods[0], scores, setting.config).note == told
 
 
 def test_nothing_of_the_task_held_out_decides_what_is_tried_on_it(tmp_path, without_training):

@@ -8,16 +8,19 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from optuna.exceptions import StorageInternalError
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sqlalchemy.exc import OperationalError
 from toys import MODEL
 
 from mirrax._errors import ConfigError, MirraxError
 from mirrax.study import _surrogate
 from mirrax.study._baselines import BASELINES
 from mirrax.study._compare import control_methods, learned_methods
+from mirrax.study._images import ImageStudy, check_tuner
 from mirrax.study._ranges import Range, around, point_of, values_at
-from mirrax.study._search import Search, open_storage
+from mirrax.study._search import Search, guarded, open_storage
 from mirrax.study._surrogate import FIRST, level, posterior, propose
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -151,8 +154,9 @@ def evenly(points, scores, awaited):
     return np.clip(0.5 * best + 0.5 * rng.uniform(size=2), 0, 1)
 
 
-def search(path, limit=6, worker=None, propose=evenly, name="SGD 1"):
-    return Search(open_storage(str(path)), name, SPACE, limit, propose, {"seed": 0}, worker)
+def search(path, limit=6, worker=None, propose=evenly, name="SGD 1", shared=True):
+    storage = open_storage(str(path))
+    return Search(storage, name, SPACE, limit, propose, {"seed": 0}, worker, shared)
 
 
 def cost(values):
@@ -223,6 +227,17 @@ def test_a_trial_of_a_process_that_is_gone_is_taken_over_at_once(tmp_path):
     assert one.ask().number not in (alive.number, elsewhere.number)
 
 
+def test_of_a_storage_that_nobody_shares_other_machines_are_gone(tmp_path):
+    """Continued in a new container, a run does not wait for the one that was before."""
+    host = os.uname().nodename
+    elsewhere = search(tmp_path / "a", worker=f"not-{host}:1").ask()
+    alive = search(tmp_path / "a", worker=f"{host}:{os.getppid()}").ask()
+    one = search(tmp_path / "a", limit=3, shared=False)
+    assert one.ask() == elsewhere
+    one.tell(elsewhere, 1.0)
+    assert one.ask().number not in (alive.number, elsewhere.number)
+
+
 def test_what_failed_is_infinitely_bad_and_counts(tmp_path):
     one = search(tmp_path / "a", limit=3)
     for score in (np.nan, np.inf, 0.5):
@@ -273,6 +288,28 @@ def test_a_journal_cut_short_by_a_crash_goes_on(tmp_path):
     assert search(path, 3).done == before and len(finish(search(path, 5))) == 5
 
 
+@pytest.mark.parametrize("length", [0, 1, 9, 10, 40])
+def test_a_journal_whose_first_line_was_cut_short_is_empty(tmp_path, length):
+    path = tmp_path / "a"
+    search(path)
+    path.write_bytes(path.read_bytes()[:length])
+    assert search(path, 3).done == [] and len(finish(search(path, 3))) == 3
+
+
+@pytest.mark.parametrize("error", [StorageInternalError, OperationalError("x", {}, OSError())])
+def test_a_storage_that_fails_while_it_is_used_is_one_line(error):
+    with pytest.raises(MirraxError, match="finished trials are kept") as caught:
+        with guarded("mysql://ada:secret@host/trials"):
+            raise error
+    told = str(caught.value)
+    assert "mysql://ada:***@host/trials" in told and "\n" not in told
+
+
+def test_a_password_that_was_not_written_down_is_asked_for_again():
+    with pytest.raises(ConfigError, match=r"password of mysql://ada:\*\*\*@host .* give the whole"):
+        check_tuner(ImageStudy(tuner="bayes", storage="mysql://ada:***@host"))
+
+
 @pytest.mark.slow
 def test_a_database_is_a_storage_too(tmp_path):
     address = f"sqlite:///{tmp_path / 'a.db'}"
@@ -291,6 +328,7 @@ def test_a_database_that_cannot_be_opened_is_named_without_its_password():
     [
         (b"learning_rate,score\n0.1,0.2\n", "is not a journal of trials"),
         (b"[1, 2]\n", "is not a journal of trials"),
+        (b"no line of a journal", "is not a journal of trials"),
         (b'{"op_code":0}\n{"op_code":0}\n', "is damaged"),
         (
             b'{"op_code":0,"worker_id":"a","study_name":"b","directions":[1]}\n{"op_\n{}\n',

@@ -39,11 +39,15 @@ def record_table(record: Mapping[str, Any] | None) -> Table:
         *((name, record.get(name.lower())) for name in ("Command", "Seed", "Budget")),
         ("Wall time", duration(spent) if (spent := wall_seconds(record)) is not None else None),
     ]
+    commands = {maker.get("command", record.get("command")) for maker in makers}
     for number, maker in enumerate(makers, 1):
         part = f", part {number}" if len(makers) > 1 else ""
+        if len(commands) > 1:
+            facts.append((f"Command{part}", maker.get("command")))
         facts.append((f"Started{part}", maker.get("started")))
         if part:
-            facts.append((f"Wall time{part}", duration(finite(maker.get("seconds")))))
+            known = finite(maker.get("seconds"))
+            facts.append((f"Wall time{part}", None if known is None else duration(known)))
         facts.append((f"Commit{part}", maker.get("commit")))
         facts.append((f"Hardware{part}", _hardware(maker)))
         facts.append((f"Versions{part}", fields(maker.get("versions") or {}) or None))
@@ -59,7 +63,8 @@ def parts(record: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
 def wall_seconds(record: Mapping[str, Any] | None) -> float | None:
     """The time on the clock of all sessions together, `None` where it is not known."""
     known = [finite(part.get("seconds")) for part in parts(record)]
-    return sum(value for value in known if value is not None) if known else None
+    spent = [value for value in known if value is not None]
+    return sum(spent) if known and len(spent) == len(known) else None
 
 
 def hardware_line(record: Mapping[str, Any] | None) -> str | None:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from .._errors import ConfigError, nearest
+from .._files import plain
+from .._secrets import masked
 
 Config = TypeVar("Config")
 
@@ -78,6 +80,17 @@ def at_budget(
             f"--budget: expected smoke, default or paper, got {budget!r}.{nearest(budget, changes)}"
         )
     return dataclasses.replace(config, **changes[budget])  # type: ignore[type-var]
+
+
+def fields_of(config: Any) -> dict[str, Any]:
+    """A configuration as it is written down: JSON's own types, and no passwords.
+
+    **Arguments:**
+
+    - `config`: a dataclass instance.
+    """
+    fields = plain(dataclasses.asdict(config))
+    return {k: masked(v) if isinstance(v, str) else v for k, v in fields.items()}
 
 
 def option(name: str) -> str:

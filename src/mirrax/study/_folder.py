@@ -58,6 +58,23 @@ class RunFolder:
         return RunFolder._make(path, config)
 
     @staticmethod
+    def made_or_opened(path: Path, config: Mapping[str, Any]) -> "RunFolder":
+        """The folder of a part of a run that is begun or goes on.
+
+        **Arguments:**
+
+        - `path`: a folder that exists or not.
+        - `config`: what `config.json` shall hold where there is none.
+
+        **Raises:**
+
+        - `MirraxError`: if it cannot be written.
+        """
+        # A run killed while it made the folder may have left an empty one.
+        exists = (path / "config.json").exists()
+        return RunFolder(path) if exists else RunFolder._make(path, config)
+
+    @staticmethod
     def _make(path: Path, config: Mapping[str, Any]) -> "RunFolder":
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
@@ -185,10 +202,7 @@ class RunFolder:
 
         - `ConfigError`: if it was made for something else.
         """
-        part = RunFolder(self / name)
-        if not (part / "config.json").exists():
-            # A run killed while it made the folder may have left an empty one.
-            return RunFolder._make(part.path, record)
+        part = RunFolder.made_or_opened(self / name, record)
         found = part.read_json("config.json") or {}
         for field, value in record.items():
             if found.get(field) != value:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import ConfigError, nearest
+from .._secrets import is_masked
 from ..geometry import AbstractGeometry
 from ..meta import ManyShot, Reference, classification
 from ..methods import EstimatorName, meta_md
@@ -345,6 +346,11 @@ def check_tuner(config: ImageStudy) -> None:
     if config.storage:
         from ._search import open_storage
 
+        if is_masked(config.storage):
+            raise ConfigError(
+                f"--storage: the password of {config.storage} was not written down; give the "
+                "whole address again."
+            )
         open_storage(config.storage)
 
 

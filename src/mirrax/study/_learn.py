@@ -22,7 +22,7 @@ _BLOWN_UP = 10.0  # so did one that ended this many times above its first loss
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """A learned geometry and what is to be said about how it was learned."""
+    """A learned geometry, what is to be said about how it was learned, and its rounds' seconds."""
 
     geometry: AbstractGeometry
     notes: tuple[str, ...]
@@ -64,7 +64,6 @@ def learn(
     - `NumericalError`: if a run diverges, with round, task, step and rate, or the geometry is not
       finite. The checkpoint of the round before stays.
     """
-    begun = time.perf_counter()
     state, notes = folder.load_checkpoint(learner.init(initial, key=key))
     if int(state.round) > rounds:
         raise ConfigError(
@@ -74,6 +73,7 @@ def learn(
     trouble = None
     earlier = folder.truncate_metrics(int(state.round))
     froze = sum(line.get("frozen", 0) > 0.5 for line in earlier)
+    spent = sum(line.get("seconds", 0.0) for line in earlier)
     with progress.phase("meta-training", rounds, done=int(state.round)) as phase:
         while int(state.round) < rounds:
             number, clock = int(state.round), time.perf_counter()
@@ -93,6 +93,7 @@ def learn(
             folder.append_metrics(line)
             folder.save_checkpoint(state, number + 1)
             froze += line["frozen"] > 0.5
+            spent += line["seconds"]
             phase.advance(_note(line))
     if trouble:
         notes.append(f"Last round: {trouble}. Rates were lowered after it; --rounds adds rounds.")
@@ -103,7 +104,7 @@ def learn(
             "(docs/papers.md#s000-eq10-last); use a reference run or the known solution as "
             "comparator."
         )
-    return Learned(state.geometry, tuple(notes), time.perf_counter() - begun)
+    return Learned(state.geometry, tuple(notes), spent)
 
 
 def _divergence(

@@ -59,8 +59,6 @@ def leave_one_out(
 
     Cells by task and method, means over tasks, ratios and notes.
     """
-    if not resume:
-        RunFolder.check_new(path)
     setting = prepare(config, data, each=True)
     folder = open_folder(
         config,
@@ -72,8 +70,12 @@ def leave_one_out(
         command=command,
     )
     done: dict[str, Any] = {"scores": {}, "cells": {}, "notes": [], "timing": {}}
-    done |= folder.read_json("cells.json") or {}
+    known = folder.read_json("cells.json") or {}
+    done |= {name: known[name] for name in done if name in known}
     names = [task.name.rsplit("/", 1)[-1] for task in setting.tasks]
+    finished = folder.read_json("summary.json")
+    if finished and all(name in done["cells"] for name in names):
+        return finished
     others = rivals(setting)
     left = [method for method in others if method.name not in done["scores"]]
     if left and config.tuner == "grid":
@@ -95,7 +97,11 @@ def leave_one_out(
             own = dataclasses.replace(held, config=dataclasses.replace(held.config, **changes))
             where = path / name if len(variants) == 1 else path / name / slug(variant)
             record = record_of(own.config, recipe=recipe, seed=seed, budget=budget, command=command)
-            ours += _learned(own, where, variant, record, seed, progress)
+            part = RunFolder.made_or_opened(where, record)
+            learned = meta_train(own, part, seed, progress)
+            ours += learned_methods(
+                learned.geometry, own.config.rate, own.config.averaging, name=variant
+            )
             note = f"{variant}, for each task held out: {own.cost}"
             if note not in done["notes"]:
                 done["notes"].append(note)
@@ -153,12 +159,10 @@ def _tried(
     chosen = [found[method.name] for method in methods]
     done["notes"] += [one.note for one in chosen if one.note and one.note not in done["notes"]]
     cells = _cells(held, methods, chosen, seed, progress)
-    if not config.timed:
-        return cells
-    if not done["timing"]:  # what a step costs does not depend on the task
+    if config.timed and not done["timing"]:  # what a step costs does not depend on the task
         place = held.place.select([held.held_out])
         done["timing"] = seconds_a_step(methods, [one.values for one in chosen], place)
-    return {name: timed(cell, done["timing"][name]) for name, cell in cells.items()}
+    return cells
 
 
 def _cells(
@@ -188,28 +192,21 @@ def _cells(
     }
 
 
-def _learned(
-    held: ImageSetting,
-    path: Path,
-    name: str,
-    record: dict[str, Any],
-    seed: int,
-    progress: Progress,
-) -> list[Method]:
-    known = (path / "config.json").exists()
-    folder = RunFolder.open(path)[0] if known else RunFolder.create(path, record)
-    learned = meta_train(held, folder, seed, progress)
-    return learned_methods(learned.geometry, held.config.rate, held.config.averaging, name=name)
-
-
 def _summary(
     setting: ImageSetting,
     recipe: str,
     variants: Variants,
     done: Mapping[str, Any],
 ) -> dict[str, Any]:
-    config, cells = setting.config, done["cells"]
+    config, cells, timing = setting.config, done["cells"], done["timing"]
     methods = list(next(iter(cells.values())))
+    untimed = ["Steps were not timed: every task was compared by a version that did not."]
+    untimed *= config.timed and not timing
+    if timing:  # of cells that were made before anything was timed, too
+        cells = {
+            task: {name: timed(cell, timing[name]) for name, cell in row.items()}
+            for task, row in cells.items()
+        }
     means = {name: _mean_row(name, [cell[name] for cell in cells.values()]) for name in methods}
     ours = [name for name in methods if name.removesuffix(AVERAGED) in variants]
     return {
@@ -225,7 +222,7 @@ def _summary(
             for task, row in cells.items()
         },
         "against_best_baseline": {name: against_best(means, name, ours) for name in ours},
-        "notes": [*done["notes"], *data_notes(setting)],
+        "notes": [*done["notes"], *untimed, *data_notes(setting)],
     }
 
 

@@ -189,9 +189,10 @@ class Log:
             with contextlib.suppress(Exception):
                 if self._sink is not None:
                     self._sink.close()
-            told = explain(error) if isinstance(error, OSError) else str(error)
-            why = told.splitlines()[0] if told else type(error).__name__
-            self._say(f"--log {self._kind} stops here: {why}. The run goes on without it.")
+            with contextlib.suppress(Exception):  # nor may what cannot be said end the run
+                told = explain(error) if isinstance(error, OSError) else str(error)
+                why = told.splitlines()[0] if told else type(error).__name__
+                self._say(f"--log {self._kind} stops here: {why}. The run goes on without it.")
 
     def _opened(self) -> Sink:
         if self._sink is None:

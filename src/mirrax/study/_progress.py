@@ -8,6 +8,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+def say(console: "Console", line: str) -> None:
+    """Prints a line as it is: not broken, so that paths and commands can be copied.
+
+    **Arguments:**
+
+    - `console`: where to.
+    - `line`: the line, in which brackets mean nothing.
+    """
+    console.print(line, markup=False, soft_wrap=True)
+
+
 class Phase:
     """One bar: `advance` moves it and shows a note."""
 
@@ -32,7 +43,7 @@ class Phase:
 
     def say(self, line: str) -> None:
         """Shows a line that stays, above the bar."""
-        self._progress.console.print(line, markup=False, soft_wrap=True)
+        say(self._progress.console, line)
 
 
 class Progress:
@@ -77,6 +88,7 @@ class Progress:
         )
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(title, total=total, completed=done, note="")
-            self._heed()
+            if done < total:  # else there is nothing to do
+                self._heed()
             yield Phase(progress, task, self._heed)
             progress.update(task, completed=total)  # shares may sum to a little less

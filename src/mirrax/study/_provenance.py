@@ -5,23 +5,24 @@ are one entry, whose seconds are their sum; what a session took that was killed 
 last sign of progress, at most some seconds earlier.
 """
 
-import dataclasses
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from .._errors import MirraxError
+from .._errors import ConfigError, MirraxError
 from .._files import write_json
 from .._machine import commit, machine, now
+from ._config import fields_of
 from ._folder import RunFolder
 
 FILE = "record.json"
 _PAUSE = 10.0  # seconds between two writes
+_FREE = frozenset(("resume", "out", "data", "log", "json"))  # options that decide no result
 
 
 def _device() -> dict[str, Any]:
@@ -40,17 +41,29 @@ class Recorder:
 
     - `path`: the run folder.
     - `config`: the study.
-    - `command`, `seed`, `budget`: as on the command line; an earlier record's count where it is
-        continued.
+    - `name`: the verb, and the recipe or reproduction.
+    - `command`, `seed`, `budget`: as on the command line; those of an earlier record count where it
+        is continued, and its parts have commands of their own.
+    - `varies`: fields that differ from part to part of the run, which are left out.
     """
 
-    def __init__(self, path: Path, config: Any, *, command: str, seed: int, budget: str | None):
+    def __init__(
+        self,
+        path: Path,
+        config: Any,
+        *,
+        name: str,
+        command: str,
+        seed: int,
+        budget: str | None,
+        varies: Collection[str] = (),
+    ):
         self._folder, self._lock = RunFolder(path), threading.Lock()
-        self._head = {"command": command, "seed": seed, "budget": budget}
-        self._fields = dataclasses.asdict(config)
-        self._session = {"started": now(), "sessions": 1, "commit": commit(), **machine()}
-        self._begun, self._written = time.perf_counter(), -_PAUSE
-        self._earlier: dict[str, Any] | None = None
+        self._head = {"name": name, "command": command, "seed": seed, "budget": budget}
+        self._fields = {k: v for k, v in fields_of(config).items() if k not in varies}
+        self._session = {"started": now(), "command": command, "commit": commit(), **machine()}
+        self._begun, self._written, self._told = time.perf_counter(), -_PAUSE, 0.0
+        self.begun = False
 
     def keep(self, *, least: float = _PAUSE) -> None:
         """Writes the record with the time spent so far.
@@ -63,23 +76,53 @@ class Recorder:
             spent = time.perf_counter() - self._begun
             if spent - self._written < least or not self._folder.path.is_dir():
                 return
-            if self._earlier is None:
+            if not self.begun:
                 self._session |= _device()
-            earlier = self._earlier or self.read() or {**self._head, "made_by": []}
-            session = {**self._session, "seconds": round(spent, 1)}
-            made_by = merged([*earlier["made_by"], session])
-            found = {**earlier, "fields": self._fields, "made_by": made_by}
-            write_json(self._folder / FILE, found)
-            self._earlier, self._written = earlier, spent
+            # Another command may have written meanwhile: only what is new is added.
+            earlier, told = self.read() or self._before(), round(spent, 1)
+            session = {**self._session, "seconds": round(told - self._told, 1)}
+            session["sessions"] = 0 if self.begun else 1
+            made_by = added(earlier["made_by"], session)
+            write_json(self._folder / FILE, {**earlier, "fields": self._fields, "made_by": made_by})
+            self.begun, self._written, self._told = True, spent, told
 
-    @property
-    def begun(self) -> bool:
-        """Whether anything was written."""
-        return self._earlier is not None
+    def _before(self) -> dict[str, Any]:
+        """A record to begin with; of a run that was begun without one, what its files tell."""
+        files = ("config", "cells", "summary")
+        config, cells, summary = (self._folder.read_json(f"{it}.json") or {} for it in files)
+        known = {name: config.get(name, told) for name, told in self._head.items()}
+        if not cells and not self._folder.begun:
+            return {**known, "made_by": []}
+        seconds = cells.get("seconds", summary.get("wall_seconds"))
+        part = {
+            "started": None,
+            "command": known["command"],
+            "commit": None,
+            "seconds": None if seconds is None else round(seconds, 1),
+            "sessions": 1,
+        }
+        return {**known, "made_by": [part]}
 
     def read(self) -> dict[str, Any] | None:
         """The record, or `None` of a run that has none."""
         return self._folder.read_json(FILE)
+
+
+def check_same(path: Path, name: str) -> None:
+    """Refuses to continue a folder whose record is of something else.
+
+    **Arguments:**
+
+    - `path`: the run folder.
+    - `name`: as for `Recorder`.
+
+    **Raises:**
+
+    - `ConfigError`: naming what it is of.
+    """
+    made = (RunFolder(path).read_json(FILE) or {}).get("name", name)
+    if made != name:
+        raise ConfigError(f"{path} was made by mirrax {made}; choose another --out.")
 
 
 @contextmanager
@@ -102,26 +145,34 @@ def recorded(path: Path, config: Any, **told: Any) -> Iterator[Recorder]:
         recorder.keep(least=0.0)
 
 
-def merged(sessions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Sessions with those that follow one alike added to it.
+def added(parts: Sequence[Mapping[str, Any]], session: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a record with a session added to the last of them, if that is alike.
 
     **Arguments:**
 
-    - `sessions`: each with `started`, `seconds`, `sessions` (how many it stands for) and facts.
+    - `parts`: each with `started`, `command`, `seconds`, `sessions` (how many it stands for) and
+        facts.
+    - `session`: the same; one that goes on, of 0 new sessions, is added to the last part alike.
 
-    >>> one = {"started": "then", "seconds": 1.0, "sessions": 1, "cores": 2}
-    >>> merged([one, {**one, "started": "later"}])
-    [{'started': 'then', 'seconds': 2.0, 'sessions': 2, 'cores': 2}]
+    >>> one = {"started": "then", "command": "run", "seconds": 1.0, "sessions": 1, "cores": 2}
+    >>> added([one], {**one, "started": "later", "command": "run --resume"})
+    [{'started': 'then', 'command': 'run', 'seconds': 2.0, 'sessions': 2, 'cores': 2}]
     """
-    found: list[dict[str, Any]] = []
-    for session in map(dict, sessions):
-        if found and _facts(found[-1]) == _facts(session):
-            found[-1]["seconds"] = round(found[-1]["seconds"] + session["seconds"], 1)
-            found[-1]["sessions"] += session["sessions"]
-        else:
-            found.append(session)
-    return found
+    found = [dict(part) for part in parts]
+    for part in found[-1:] if session["sessions"] else reversed(found):
+        if _facts(part) == _facts(session) and _asks(session) <= _asks(part):
+            part["seconds"] = round(part["seconds"] + session["seconds"], 1)
+            part["sessions"] += session["sessions"]
+            return found
+    return [*found, dict(session)]
 
 
 def _facts(session: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in session.items() if k not in ("started", "seconds", "sessions")}
+    free = ("started", "command", "seconds", "sessions")
+    return {name: value for name, value in session.items() if name not in free}
+
+
+def _asks(session: Mapping[str, Any]) -> set[str]:
+    """The options of its command that may decide what is found."""
+    options = session.get("command", "").split(" --")
+    return {option for option in options if option.split(" ")[0].split("=")[0] not in _FREE}

@@ -62,18 +62,23 @@ def _held_out(
         _images(recipe, **fields),
         make,
         lambda result: report.held_out_tables(result, printed),
+        frozenset(("held_out",)).union(*variants.values()),
     )
 
 
 def _trained(request: Request, config: ImageStudy, recipe: str) -> dict[str, Any]:
     """One geometry learned and compared on one held-out task, as `mirrax train` does."""
-    request.check_new()
     setting = prepare(config, request.data)
     folder, finished = request.folder(config, recipe)
     return finished or train_images(setting, folder, request.seed, request.progress)
 
 
 def _activation(request: Request, config: ImageStudy) -> dict[str, Any]:
+    if config.geometry != "max-of-diagonals":
+        raise ConfigError(
+            f"--geometry: s000-fig5 shows which diagonal of several is active, got "
+            f"{config.geometry!r}; leave it out."
+        )
     summary = _trained(request, config, "rotated-digits")
     rounds = report.Run.read(request.path).rounds
     return {**summary, "activation_by_round": [line["activation"] for line in rounds]}

@@ -2,6 +2,7 @@ r"""S004's table and figure re-made: every method under one protocol, theirs pri
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from .. import report
@@ -28,9 +29,7 @@ def _study(budget: str, baselines: tuple[str, ...], **fields: Any) -> FewShotStu
     return dataclasses.replace(config, baselines=baselines, **fields)
 
 
-def _run(request: Request, config: FewShotStudy, name: str) -> dict[str, Any]:
-    path = request.path / name
-    request.check_new(path)
+def _run(request: Request, config: FewShotStudy, path: Path | None = None) -> dict[str, Any]:
     setting = prepare_few_shot(config, request.data)
     folder, _ = request.folder(config, "mini-imagenet", path)
     return train_few_shot(setting, folder, request.seed, request.progress)
@@ -48,7 +47,9 @@ def _table1(request: Request, config: FewShotStudy) -> dict[str, Any]:
             "mirrax train mini-imagenet."
         )
     shots = {
-        f"{shot}-shot": _run(request, dataclasses.replace(config, shot=shot), f"{shot}-shot")
+        f"{shot}-shot": _run(
+            request, dataclasses.replace(config, shot=shot), request.path / f"{shot}-shot"
+        )
         for shot in (1, 5)
     }
     return {"shots": shots}
@@ -67,7 +68,7 @@ def _configure_figure1(budget: str) -> FewShotStudy:
 
 def _figure1(request: Request, config: FewShotStudy) -> dict[str, Any]:
     """Adaptation on new tasks, for k = 0, …, 10."""
-    return _run(dataclasses.replace(request, path=request.path.parent), config, request.path.name)
+    return _run(request, config)
 
 
 def _figure1_tables(result: Mapping[str, Any]) -> list[report.Table]:
@@ -80,6 +81,7 @@ FEW_SHOT_REPRODUCTIONS: dict[str, Reproduction] = {
         _configure_table1,
         _table1,
         _table1_tables,
+        frozenset(("shot",)),
     ),
     "s004-fig1": Reproduction(
         "loss and gradient norm against the adaptation step on new tasks",

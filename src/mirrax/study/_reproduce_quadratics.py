@@ -92,4 +92,5 @@ QUADRATICS = Reproduction(
     _configure,
     _make,
     report.quadratic_tables,
+    frozenset(("flatness", "law")),
 )

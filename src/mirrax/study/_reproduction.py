@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import report
+from .._errors import ConfigError
 from .._files import write_json
 from ._config import at_budget
 from ._folder import RunFolder
@@ -42,8 +43,10 @@ class Request:
 
         **Raises:**
 
-        - `ConfigError`: as `open_folder`.
+        - `ConfigError`: as `open_folder`, or if the folder of a part lies in that of another run.
         """
+        if path and (self.path / "config.json").exists():
+            raise ConfigError(f"{self.path} is a run of its own; choose another --out.")
         path, seed = path or self.path, self.seed if seed is None else seed
         resume = self.resume and path.exists()
         shared = {"budget": self.budget, "resume": resume, "command": self.command}
@@ -70,7 +73,6 @@ class Request:
 
         - `ConfigError`: as `open_folder`.
         """
-        self.check_new()
         if self.resume and self.path.exists():
             folder, finished = self.folder(config, recipe)
             if finished:
@@ -83,15 +85,6 @@ class Request:
         write_json(folder / "summary.json", summary)
         return summary
 
-    def check_new(self, path: Path | None = None) -> None:
-        """Refuses a folder that holds anything already, unless it is to be continued.
-
-        To be called before data are loaded; `folder` makes it afterwards, so that nothing is left
-        behind where they cannot be.
-        """
-        if not self.resume:
-            RunFolder.check_new(path or self.path)
-
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
@@ -103,12 +96,14 @@ class Reproduction:
     - `configure`: its study at a budget, whose fields are options of the command line.
     - `make`: runs the study and returns its summary.
     - `tables`: the summary as tables, the paper's figures beside ours where it prints any.
+    - `varies`: fields of the study that differ from part to part, whatever it says.
     """
 
     about: str
     configure: Callable[[str], Any]
     make: Callable[[Request, Any], dict[str, Any]]
     tables: Callable[[Mapping[str, Any]], list[report.Table]]
+    varies: frozenset[str] = frozenset()
 
 
 def budgets(

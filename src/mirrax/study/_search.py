@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import (
     JournalFileBackend,
@@ -30,12 +30,16 @@ from optuna.storages.journal import (
     JournalFileSymlinkLock,
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from .._errors import ConfigError, MirraxError
 from .._files import explain
+from .._secrets import masked
 from ._ranges import Space, point_of, values_at
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_ENTRY = b'{"op_code"'  # what every line of a journal begins with
 
 Propose = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """`propose(points, scores, awaited) -> point`, in the unit cube."""
@@ -79,18 +83,51 @@ def open_storage(where: str) -> BaseStorage:
 
 def _check_journal(path: Path, lock: Any) -> None:
     """Refuses a file of another kind, and drops a last line that a crash has cut short."""
-    with open(path, "rb") as file:
-        first = file.readline()
-    with contextlib.suppress(ValueError):
-        first = json.loads(first) if first else {"op_code": None}
-    if not isinstance(first, dict) or "op_code" not in first:
-        raise ConfigError(f"--storage: {path} is not a journal of trials; name another file.")
     lock.acquire()
     try:
         with open(path, "rb+") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
+            content = file.read()
+            if not _is_journal(content):
+                raise ConfigError(
+                    f"--storage: {path} is not a journal of trials; name another file."
+                )
+            file.truncate(content.rfind(b"\n") + 1)
     finally:
         lock.release()
+
+
+def _is_journal(content: bytes) -> bool:
+    """Whether the first line is an entry, or the beginning of one."""
+    first, complete, _ = content.partition(b"\n")
+    if not complete:
+        return first[: len(_ENTRY)] == _ENTRY[: len(first)]
+    try:
+        entry = json.loads(first)
+    except ValueError:
+        return False
+    return isinstance(entry, dict) and "op_code" in entry
+
+
+@contextlib.contextmanager
+def guarded(where: str) -> Iterator[None]:
+    """Turns what a storage raises while it is used into one line.
+
+    **Arguments:**
+
+    - `where`: as for `open_storage`.
+
+    **Raises:**
+
+    - `MirraxError`: if it fails.
+    """
+    try:
+        yield
+    except (OptunaError, SQLAlchemyError, OSError) as error:
+        why = explain(error) if isinstance(error, OSError) else type(error).__name__
+        raise MirraxError(
+            f"cannot use --storage {masked(where)}: {why}; finished trials are kept, and the run "
+            "can be continued."
+        ) from error
 
 
 def _open_database(where: str) -> BaseStorage:
@@ -109,10 +146,12 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _is_gone(worker: str) -> bool:
-    """Whether a process of this machine does not run any more; of others nobody can tell."""
+def _is_gone(worker: str, shared: bool) -> bool:
+    """Whether a process does not run any more; of other machines those of a storage not shared."""
     host, _, number = worker.rpartition(":")
-    if host != socket.gethostname() or os.name != "posix" or not number.isdecimal():
+    if host != socket.gethostname():
+        return not shared
+    if os.name != "posix" or not number.isdecimal():
         return False
     try:
         os.kill(int(number), 0)
@@ -135,6 +174,8 @@ class Search:
     - `propose`: chooses the next point.
     - `about`: what the study is, for people who look into the storage.
     - `worker`: by what name this worker is known.
+    - `shared`: workers on other machines may be at work; what they began is left to them as long as
+        there is anything else to do.
     """
 
     def __init__(
@@ -146,9 +187,10 @@ class Search:
         propose: Propose,
         about: dict[str, Any],
         worker: str | None = None,
+        shared: bool = True,
     ):
         self._space, self._limit, self._propose = space, limit, propose
-        self._worker = worker or this_process()
+        self._worker, self._shared = worker or this_process(), shared
         self._mine: set[int] = set()
         self._study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
         if not self._study.user_attrs:
@@ -160,7 +202,7 @@ class Search:
         for trial in self._running():
             worker = trial.user_attrs["worker"]
             left = worker == self._worker and trial.number not in self._mine
-            if left or _is_gone(worker):
+            if left or _is_gone(worker, self._shared):
                 return self._take(trial)
         while True:
             known = self._study.get_trials(deepcopy=False)

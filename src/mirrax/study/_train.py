@@ -13,7 +13,7 @@ from ..geometry import AbstractMirrorMap
 from ._baselines import Method
 from ._certify import certify_images
 from ._compare import control_methods, evaluate, learned_methods, methods_of, timed
-from ._config import option
+from ._config import fields_of, option
 from ._describe import describe_geometry
 from ._folder import RunFolder
 from ._images import ImageSetting
@@ -96,7 +96,7 @@ def compare_images(
     methods = roster(setting, geometry)
     geometry_file = (folder / "geometry.safetensors").read_bytes()
     basis = {"geometry": hashlib.sha256(geometry_file).hexdigest()}
-    basis |= plain({name: getattr(config, name) for name in _DECIDING})
+    basis |= plain({name: getattr(config, name) for name in _ROW_DECIDING})
     done = _compared(folder, name, basis)
     left = [method for method in methods if method.name not in done["rows"]]
     if left:
@@ -235,6 +235,10 @@ def open_folder(
     if not resume:
         return RunFolder.create(path, record)
     folder, found = RunFolder.open(path)
+    if found["recipe"] != recipe:
+        raise ConfigError(
+            f"{path} is a run of {found['recipe']!r}, not of {recipe!r}; choose another --out."
+        )
     before, free = _completed(config, found["fields"]), getattr(config, "placement", ())
     changed = {name for name, value in record["fields"].items() if before.get(name) != value}
     if changed - set(free) or found["seed"] != seed:
@@ -242,12 +246,12 @@ def open_folder(
     return folder
 
 
-_DECIDING = ("criterion", "seeds", "tune_seeds", "stride", "targets", "rows", "grid", "rate")
-_DECIDING += ("trials", "kappa", "timed")
+_ROW_DECIDING = ("criterion", "seeds", "tune_seeds", "stride", "targets", "rows", "grid", "rate")
+_ROW_DECIDING += ("trials", "kappa", "timed")
 """Fields on which, besides the geometry, the figures of a comparison depend."""
 
 
-def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> None:
+def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> bool:
     """Writes down fields changed on resuming.
 
     **Arguments:**
@@ -256,11 +260,15 @@ def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> None:
     - `record`: what its `config.json` holds.
     - `config`: the study as it goes on.
 
+    **Returns:**
+
+    Whether any was.
+
     **Raises:**
 
     - `ConfigError`: if meta-training has begun and a field cannot change any more.
     """
-    fields = {k: _plain(v) for k, v in dataclasses.asdict(config).items()}
+    fields = fields_of(config)
     before = _completed(config, record["fields"])
     changed = {name for name, value in fields.items() if before.get(name) != value}
     fixed = sorted(changed - config.changeable)
@@ -269,9 +277,9 @@ def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> None:
             f"{option(fixed[0])}: cannot change once meta-training has begun; "
             "start another run with --out."
         )
-    if not changed:
-        return
-    write_json(folder / "config.json", {**record, "fields": fields})
+    if changed:
+        write_json(folder / "config.json", {**record, "fields": fields})
+    return bool(changed)
 
 
 def record_of(config: Any, *, recipe: str, seed: int, budget: str, command: str) -> dict[str, Any]:
@@ -280,15 +288,11 @@ def record_of(config: Any, *, recipe: str, seed: int, budget: str, command: str)
         "recipe": recipe,
         "seed": seed,
         "budget": budget,
-        "fields": {k: _plain(v) for k, v in dataclasses.asdict(config).items()},
+        "fields": fields_of(config),
         "command": command,
     }
 
 
 def _completed(config: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Recorded fields, and the defaults of those that there were not when they were recorded."""
-    return {f.name: _plain(f.default) for f in dataclasses.fields(config)} | dict(fields)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return {f.name: plain(f.default) for f in dataclasses.fields(config)} | dict(fields)

@@ -20,6 +20,7 @@ import numpy as np
 from .. import __version__
 from .._errors import ConfigError
 from .._files import plain
+from .._secrets import masked
 from ._baselines import Hyperparameters, Method
 from ._compare import best, edge_note, score, tune
 from ._images import ImageSetting, ImageStudy
@@ -73,11 +74,15 @@ def tuned(
     **Raises:**
 
     - `ConfigError`: if there are more trials already than there shall be.
+    - `MirraxError`: if the storage of trials fails.
     """
     config = setting.config
     if config.tuner == "bayes":
+        from ._search import guarded
+
         where = config.storage or str(folder / JOURNAL)
-        return _by_search(setting, methods, where, seed, progress, title)
+        with guarded(where):
+            return _by_search(setting, methods, where, seed, progress, title)
     place = setting.tuning.select(setting.training)
     scores = grid_scores(config, methods, place, seed, progress, title)
     return [by_grid(method, scores[method.name], config) for method in methods]
@@ -130,7 +135,8 @@ def by_grid(method: Method, scores: np.ndarray, config: ImageStudy) -> Tuned:
     for name in values:
         tried = [row[name] for row in method.grid]
         within[name] = {"low": min(tried), "high": max(tried)}
-    return Tuned(values, _record(config, means, within), edge_note(method, values))
+    note = _failed_note(method, means) or edge_note(method, values)
+    return Tuned(values, _record(config, means, within), note)
 
 
 def _record(
@@ -164,11 +170,12 @@ def _by_search(
         digest = hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
         proposed = functools.partial(propose, kappa=config.kappa, seed=int(digest[:8], 16))
         name = f"{method.name} {digest[:16]}"
-        found = Search(storage, name, method.space, config.trials, proposed, basis)
+        shared = bool(config.storage)
+        found = Search(storage, name, method.space, config.trials, proposed, basis, shared=shared)
         if len(found.done) > config.trials:
             raise ConfigError(
-                f"--trials: {method.name} has {len(found.done)} trials in {where} already; give "
-                "at least as many, or another --storage."
+                f"--trials: {method.name} has {len(found.done)} trials in {masked(where)} already; "
+                "give at least as many, or another --storage."
             )
         searches.append(found)
     total, done = config.trials * len(methods), sum(len(found.done) for found in searches)
@@ -227,7 +234,15 @@ def _by_trials(method: Method, search: "Search", config: ImageStudy) -> Tuned:
         name: {"low": found.low, "high": found.high, "share": found.share(values[name])}
         for name, found in method.space.items()
     }
-    return Tuned(values, _record(config, scores, within), _bound_note(method, values, within))
+    note = _failed_note(method, scores) or _bound_note(method, values, within)
+    return Tuned(values, _record(config, scores, within), note)
+
+
+def _failed_note(method: Method, scores: np.ndarray) -> str | None:
+    """Says so if there was nothing to choose from: the first configuration is tried then."""
+    if np.isfinite(scores).any():
+        return None
+    return f"Every configuration of {method.name} diverged on the tuning tasks."
 
 
 def _bound_note(
@@ -245,8 +260,8 @@ def _bound_note(
     return f"{method.name}'s best {' and '.join(near)} {lies} at the end of its range."
 
 
-_DECIDING = ("family", "model", "split", "examples", "batch", "steps", "rows", "criterion")
-_DECIDING += ("tune_seeds", "kappa")
+_SCORE_DECIDING = ("family", "model", "split", "examples", "batch", "steps", "rows", "criterion")
+_SCORE_DECIDING += ("tune_seeds", "kappa")
 
 
 def _basis(setting: ImageSetting, method: Method, seed: int) -> dict[str, Any]:
@@ -262,6 +277,6 @@ def _basis(setting: ImageSetting, method: Method, seed: int) -> dict[str, Any]:
             "tasks": [setting.tasks[i].name for i in setting.training],
             "seed": seed,
             "mirrax": __version__,
-            **{name: getattr(setting.config, name) for name in _DECIDING},
+            **{name: getattr(setting.config, name) for name in _SCORE_DECIDING},
         }
     )

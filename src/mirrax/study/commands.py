@@ -1,12 +1,14 @@
 """The verbs of the command line; each takes parsed options and returns what `--json` prints."""
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import report
 from .._errors import ConfigError, nearest
+from ._progress import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +20,7 @@ def _console(options: Options) -> "Console":
     """Standard output for people; standard error when standard output is for JSON."""
     from rich.console import Console
 
-    return Console(stderr=options.json, highlight=False)
+    return Console(stderr=options.json, highlight=False, markup=False)
 
 
 def _no_fields(rest: Sequence[str]) -> None:
@@ -82,7 +84,7 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
     from ._kinds import kind_of
     from ._logging import log_kinds, logging_to
     from ._progress import Progress
-    from ._provenance import recorded
+    from ._provenance import check_same, recorded
     from ._recipes import find_recipe
     from ._train import record_of, revise
 
@@ -95,6 +97,7 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
                 f"{path} is a run of {record.get('recipe')!r}, not of {options.recipe!r}; "
                 "name that recipe, or another --out."
             )
+        check_same(path, f"train {options.recipe}")
         config = override(from_record(type(recipe.config), record["fields"]), rest)
         seed, budget, kind = record["seed"], record.get("budget"), kind_of(config)
         setting = kind.prepare(config, options.data)
@@ -112,9 +115,10 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
             ),
         )
     console = _console(options)
-    told = {"command": command, "seed": seed, "budget": budget}
-    logging, recording = logging_to(path, kinds, console.print), recorded(path, config, **told)
-    with logging as log, recording as recorder:
+    told: dict[str, Any] = {"name": f"train {options.recipe}", "command": command}
+    told |= {"seed": seed, "budget": budget}
+    logging = logging_to(path, kinds, functools.partial(say, console))
+    with logging as log, recorded(path, config, **told) as recorder:
         summary = kind.train(setting, folder, seed, Progress(console, recorder.keep))
         tables = kind.tables(summary)
         log(tables)
@@ -137,7 +141,7 @@ def _tell(
     result = report.write_result(path, summary, tables, record)
     for table in tables:
         console.print(table)
-    console.print(f"Results are in {path}.")
+    say(console, f"Results are in {path}.")
     return result
 
 
@@ -220,7 +224,7 @@ def run_inspect(options: Options, rest: Sequence[str], command: str) -> dict[str
     rate, shapes = float(artifact.rate), artifact.shapes
     described = describe_geometry(artifact.geometry, rate, artifact.roles, shapes)
     if not options.json:
-        _console(options).print(report.inspect_text(described), markup=False)
+        _console(options).print(report.inspect_text(described))
     return described
 
 
@@ -264,10 +268,10 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
                 console.print(table)
     if options.html:
         report.html(runs, options.html, figures=drawn)
-        console.print(f"Page: {options.html}")
+        say(console, f"Page: {options.html}")
     if options.markdown:
         report.write_markdown(runs, options.markdown)
-        console.print(f"Tables: {options.markdown}")
+        say(console, f"Tables: {options.markdown}")
     console.print(f"{len(figures)} figure files in the run folders.")
     files = {key: getattr(options, key) for key in ("html", "markdown")}
     return {"figures": figures, **{key: str(file) if file else None for key, file in files.items()}}
@@ -276,18 +280,25 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
 def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
     """Re-makes one table or figure of a paper."""
     from ._config import override
+    from ._folder import RunFolder
     from ._logging import log_kinds, logging_to
     from ._progress import Progress
-    from ._provenance import recorded
+    from ._provenance import check_same, recorded
     from ._reproduce import Request, find_reproduction
 
     reproduction, kinds = find_reproduction(options.name), log_kinds(options.log)
     config = override(reproduction.configure(options.budget), rest)
     path = options.out or Path("runs") / options.name
     console = _console(options)
-    told = {"command": command, "seed": options.seed, "budget": options.budget}
-    logging, recording = logging_to(path, kinds, console.print), recorded(path, config, **told)
-    with logging as log, recording as recorder:
+    name = f"reproduce {options.name}"
+    if options.resume:
+        check_same(path, name)
+    else:
+        RunFolder.check_new(path)
+    told: dict[str, Any] = {"name": name, "command": command, "varies": reproduction.varies}
+    told |= {"seed": options.seed, "budget": options.budget}
+    logging = logging_to(path, kinds, functools.partial(say, console))
+    with logging as log, recorded(path, config, **told) as recorder:
         summary = reproduction.make(
             Request(
                 path,
@@ -360,6 +371,6 @@ def _print_data(console: "Console", found: Any, options: Options) -> None:
     console.print(table)
     for row in found:
         if row["problem"]:
-            console.print(f"{row['name']}: {row['problem']}")
+            say(console, f"{row['name']}: {row['problem']}")
     if not _has_data(options):
         console.print("No data folder given: pass --data DIR or set MIRRAX_DATA.")
