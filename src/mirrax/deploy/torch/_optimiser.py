@@ -20,7 +20,6 @@ from .._match import Row, report
 from ._by_map import PRIMAL, PlacedPart, check_shared, is_moved, place, step_by_map
 from ._by_rates import step_by_rates
 from ._directions import check_gradients, working_dtype
-from ._layouts import to_tensor
 from ._maps import Rates
 from ._source import Source, fingerprint, opened, read
 
@@ -269,7 +268,7 @@ def _rate_like(param: Tensor, part: Rates, row: Row) -> Tensor:
     if part.rate.ndim == 0:
         return part.rate.to(param.device, dtype)
     rates = torch.empty_like(param, dtype=dtype, requires_grad=False)
-    return rates.copy_(to_tensor(row.reorder, part.rate))
+    return rates.copy_(row.reorder.from_array(part.rate, torch.permute))
 
 
 def _check_once(params: Sequence[Any]) -> None:
