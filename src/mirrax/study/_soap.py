@@ -118,11 +118,22 @@ def soap(
     """
     return optax.chain(
         scale_by_soap(),
-        optax.conditionally_transform(
-            optax.add_decayed_weights(weight_decay), lambda step: step > 0
-        ),
+        _decay_after_the_first(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _decay_after_the_first(weight_decay: float) -> optax.GradientTransformation:
+    def init(params: optax.Params) -> Any:
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates: optax.Updates, state: Any, params: Any = None):
+        share = jnp.where(state.count > 0, weight_decay, 0.0)
+        updates = jax.tree.map(lambda g, x: g + share.astype(g.dtype) * x, updates, params)
+        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init, update)
 
 
 def _matrix(array: Array) -> Matrix:
