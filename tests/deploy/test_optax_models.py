@@ -197,6 +197,65 @@ def test_square_weights_are_asked_about(tmp_path):
     np.testing.assert_allclose(state.rates["layers"][1]["kernel"], rates[1])
 
 
+def test_an_array_without_roles_lets_nothing_be_guessed(tmp_path):
+    """A table, or the kernel of a volume, beside a square layer."""
+    rng = np.random.default_rng(0)
+    for name, shape in {"table": (7, 3), "volume": (2, 2, 2, 3, 3)}.items():
+        params = {"dense_0": {"weight": rng.normal(size=(3, 3))}, name: rng.normal(size=shape)}
+        roles = layer_roles({"dense_0": params["dense_0"]})
+        logs = jax.tree.map(jnp.asarray, params)
+        save(tmp_path / name, Diagonal(logs), rate=1.0, roles=roles)
+        other = {"fc": {"w": jnp.ones((3, 3))}, name: jnp.ones(shape)}
+        with pytest.raises(ValueError, match="'dense_0/weight' cannot be told apart by shape"):
+            to_optax(tmp_path / name).init(other)
+        axes = {"dense_0/weight": (0, 1)}
+        rates = to_optax(tmp_path / name, axes=axes, verbose=False).init(other).rates
+        np.testing.assert_allclose(rates["fc"]["w"], np.exp(-2 * params["dense_0"]["weight"]))
+
+
+class Layer(eqx.Module):
+    weight: jax.Array
+
+
+class Named(eqx.Module):
+    dense_0: Layer
+    dense_1: Layer
+
+
+def test_equal_names_do_not_tell_the_axes_of_square_weights(tmp_path):
+    """An Equinox module has its outputs first; one that was learned on is taken as it is."""
+    path, logs = squares(tmp_path)
+    model = Named(Layer(jnp.ones((3, 3))), Layer(jnp.ones((3, 3))))
+    with pytest.raises(ValueError, match="'dense_0/weight' cannot be told apart by shape; pass"):
+        to_optax(path).init(model)
+    rates = np.exp(-2 * np.asarray(logs["dense_1"]["weight"]))
+    axes = {"dense_0/weight": (1, 0), "dense_1/weight": (1, 0)}
+    found = to_optax(path, axes=axes, verbose=False).init(model).rates
+    np.testing.assert_allclose(found.dense_1.weight, rates.T)
+    learned = Diagonal(Named(*(Layer(logs[name]["weight"]) for name in logs)))
+    save(tmp_path / "own", learned, rate=1.0, roles=layer_roles(model, "first"))
+    found = to_optax(tmp_path / "own").init(model).rates
+    np.testing.assert_allclose(found.dense_1.weight, rates)
+
+
+class Unordered(nnx.Module):
+    """Its attributes are sorted by their names: `hidden` comes before `input`."""
+
+    def __init__(self, rngs):
+        self.input, self.hidden = nnx.Linear(4, 4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)
+        self.out = nnx.Linear(4, 2, rngs=rngs)
+
+
+def test_the_order_of_a_flax_module_is_not_its_models(tmp_path):
+    sizes = {"dense_0": (4, 4), "dense_1": (4, 4), "dense_2": (4, 2)}
+    logs = {k: {"weight": jnp.zeros(v), "bias": jnp.zeros(v[1])} for k, v in sizes.items()}
+    save(tmp_path / "g", Diagonal(logs), rate=1.0, roles=layer_roles(logs))
+    model = Unordered(nnx.Rngs(0))
+    for params in (model, nnx.state(model)):
+        with pytest.raises(ValueError, match="have equal shapes and stand in no sure order"):
+            to_optax(tmp_path / "g").init(params)
+
+
 def test_an_explicit_map_and_its_refusals(tmp_path):
     path, logs = squares(tmp_path)
     params = {"first": {"kernel": jnp.ones((3, 3))}, "second": {"kernel": jnp.ones((3, 3))}}

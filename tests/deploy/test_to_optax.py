@@ -356,6 +356,8 @@ def test_other_misuse():
             to_optax(Euclidean(), 0.1, momentum=momentum)
     with pytest.raises(ValueError, match=r"to_optax.nesterov"):
         to_optax(Euclidean(), 0.1, nesterov=True)
+    with pytest.raises(ValueError, match=r"to_optax.nesterov: expected a momentum .*=0.0"):
+        to_optax(Euclidean(), 0.1, momentum=0.0, nesterov=True)
     for decay in (-0.1, float("inf"), "much"):
         with pytest.raises(ValueError, match=r"to_optax.weight_decay: expected .* got"):
             to_optax(Euclidean(), 0.1, weight_decay=decay)
@@ -371,6 +373,45 @@ def test_other_misuse():
         optimiser = to_optax(GEOMETRIES[name], 0.1)
         with pytest.raises(ValueError, match="needs the parameters"):
             optimiser.update(make_params(), optimiser.init(make_params()))
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.5, "nesterov": True, "weight_decay": 0.1}])
+def test_frozen_parameters_stay(options):
+    """The others step, and theirs lie still, as if there were none."""
+    params = {"v": jnp.ones(2), "w": jnp.ones(3)}
+    logs = jax.tree.map(lambda x: jnp.linspace(0, 1, x.size), params)
+    optimiser, alone = (to_optax(Diagonal(x), 0.1, **options) for x in (logs, {"w": logs["w"]}))
+    state, other = optimiser.init(params), alone.init({"w": params["w"]})
+    for _ in range(2):
+        updates, state = optimiser.update({"v": None, "w": params["w"]}, state, params)
+        expected, other = alone.update({"w": params["w"]}, other, {"w": params["w"]})
+        assert updates["v"] is None
+        np.testing.assert_array_equal(updates["w"], expected["w"])
+    if options:
+        assert not np.any(state[0].trace["v"])
+
+
+@pytest.mark.parametrize("name", ["kronecker", "max"])
+def test_frozen_parameters_of_other_geometries_are_refused(name):
+    params = make_params()
+    optimiser = to_optax(GEOMETRIES[name], 0.1)
+    with pytest.raises(ValueError, match="there is no gradient of 'mixture/0'; give zeros, or"):
+        optimiser.update(params | {"mixture": [None]}, optimiser.init(params), params)
+
+
+def test_a_schedule_that_would_take_all_of_the_weights_is_an_error():
+    """The dual of an entropy would be the logarithm of a negative number."""
+    params = {"w": jnp.ones(2)}
+    optimiser = to_optax(
+        NegativeEntropy("orthant"),
+        lambda count: 1.0 + count.astype(float),
+        weight_decay=jnp.asarray(0.6),
+    )
+    updates, state = optimiser.update(params, optimiser.init(params), params)
+    expected = 0.4 * np.exp(-1.0)  # log x⁺ = log x + log 0.4 − g
+    np.testing.assert_allclose(1 + updates["w"], expected)
+    with pytest.raises(RuntimeError, match="would take away all of the weights or more; lower"):
+        jax.block_until_ready(optimiser.update(params, state, params))
 
 
 def test_non_finite_parameters_spread_and_do_not_hang():

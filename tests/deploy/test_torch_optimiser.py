@@ -346,6 +346,17 @@ def test_options_out_of_range(tmp_path, option, value):
         made(tmp_path, **{option: value})
 
 
+@pytest.mark.parametrize("name", ["diagonal", "orthant"])
+def test_a_rate_that_has_grown_too_large_for_the_decay(tmp_path, name):
+    model, optimiser = made(tmp_path, name, weight_decay=0.6)
+    train(model, optimiser, 1)
+    before = points(model)
+    optimiser.param_groups[0]["lr"] = 2.0
+    with pytest.raises(ValueError, match="weight_decay: .* got 0.6 with the learning rate 2.0"):
+        optimiser.step()
+    assert same_bits(points(model), before)
+
+
 def test_files_that_do_not_do(tmp_path, monkeypatch):
     model = Small()
 

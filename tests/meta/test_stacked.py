@@ -31,8 +31,15 @@ def test_padding_is_never_drawn():
         [(np.ones((3, 2)),), (np.ones((3, 1)),)],
         [(np.ones(3),), (np.ones(3, np.float32),)],
         [(np.ones(3),), np.ones(3)],
+        [(np.ones(5),), (np.ones(0),)],
+        [(np.ones(()),)],
     ],
 )
 def test_tasks_of_other_arrays_are_refused(tasks):
     with pytest.raises(ValueError, match="stacked.tasks: expected at least one task, all of the"):
         stacked(tasks, loss, batch=2)
+
+
+def test_tasks_of_other_structures_are_told_apart():
+    with pytest.raises(ValueError, match=r"PyTreeDef\(\(\*,\)\) of .*PyTreeDef\(\*\) of"):
+        stacked([(np.ones(3),), np.ones(3)], loss, batch=2)

@@ -71,8 +71,8 @@ def test_decay_is_beside_the_direction():
     gradients = jnp.asarray(np.random.default_rng(3).normal(size=(2, 3, 3)))
     plain = run(soap(0.1), gradients, jnp.ones((3, 3)))
     decayed = run(soap(0.1, weight_decay=0.2), gradients, jnp.ones((3, 3)))
-    # The same two directions, and each time a share of 0.1 · 0.2.
-    for step, left in enumerate((0.98, 0.98**2)):
+    # The same directions, and a share of 0.1 · 0.2 but for the first step, which moves nothing.
+    for step, left in enumerate((1, 0.98)):
         np.testing.assert_allclose(decayed[step] - plain[step], left - 1, rtol=0, atol=1e-14)
 
 
@@ -83,3 +83,32 @@ def test_a_matrix_of_low_rank_stays_finite(rows):
     gradients[:, 1:] = 0
     found = run(soap(0.1), jnp.asarray(gradients), jnp.zeros((rows, 4), jnp.float32))
     assert np.all(np.isfinite(found)) and np.abs(found[:, 1:]).max() < 1e-4
+
+
+@pytest.mark.parametrize("side", ["rows", "columns"])
+def test_a_long_side_keeps_its_coordinates_as_in_the_published_code(golden, side):
+    values = golden("c11_soap_long")
+    turn = (lambda x: x) if side == "rows" else (lambda x: np.swapaxes(x, -1, -2))
+    transformation = optax.chain(scale_by_soap(longest=4), optax.scale(-0.1))
+    zero = jnp.zeros(turn(np.zeros((6, 3))).shape)
+    kept = transformation.init(zero)[0].leaves[0]
+    assert [q.shape for q in (kept.left, kept.right) if q is not None] == [(3, 3)]
+    found = run(transformation, jnp.asarray(turn(values["gradients"])), zero)
+    np.testing.assert_allclose(found, turn(values["points"]), rtol=0, atol=1e-10)
+
+
+def test_half_precision_keeps_its_state_in_32_bits():
+    gradients = jnp.asarray(np.random.default_rng(5).normal(size=(12, 4, 3)), jnp.bfloat16)
+    state = scale_by_soap().init(gradients[0])
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.leaves)} == {"float32"}
+    directions, step = [], jax.jit(scale_by_soap().update)
+    for gradient in gradients:
+        direction, state = step(gradient, state)
+        directions.append(direction)
+    assert directions[-1].dtype == jnp.bfloat16
+    wide = run(
+        optax.chain(scale_by_soap()), gradients.astype(jnp.float32), jnp.zeros((4, 3), jnp.float32)
+    )
+    np.testing.assert_allclose(
+        directions[-1].astype(float), wide[-1] - wide[-2], rtol=0.02, atol=0.02
+    )

@@ -1,16 +1,19 @@
 r"""The parameters of a geometry in a model of JAX: which is which, and how their axes lie.
 
-Parameters with the names and shapes that the geometry was learned for are taken as they are.
-Others are matched as PyTorch's are (`_match`): by name, else layer by layer; Flax's axes are the
-library's, Equinox's are PyTorch's. One network follows one convention, which the shapes of all its
-layers tell, or else their words: a `kernel` has its outputs last. Where both fit it is asked for.
+Parameters with the names and shapes that the geometry was learned for are taken as they are, but
+for an Equinox module of square weights where the geometry's have their outputs last. Others are
+matched as PyTorch's are (`_match`): by name, else layer by layer; Flax's axes are the library's,
+Equinox's are PyTorch's. One network follows one convention, which the shapes of all its layers with
+roles tell, or else their words: a `kernel` has its outputs last. Where both fit it is asked for.
 """
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -92,7 +95,8 @@ def align(table: Table, params: PyTree) -> Alignment:
     here = leaves_of(params)
     shapes = {leaf.name: leaf.shape for leaf in here}
     told = [name for name, mapping in table.given.items() if mapping]
-    if not told and mismatch(table.expected, shapes) is None:
+    same = not told and mismatch(table.expected, shapes) is None
+    if same and not (_is_equinox(params) and _may_be_turned(table.leaves or ())):
         known = {leaf.name: leaf for leaf in table.leaves or here}
         return Alignment(tuple(_as_it_is(known[leaf.name]) for leaf in here))
     if table.leaves is None:
@@ -118,10 +122,43 @@ def _matched(
     return matched(leaves, listed, **given, ordered=ordered, convention=convention)
 
 
-def _is_ordered(params: PyTree) -> bool:
-    """Whether leaves come in the order of the model: dictionaries are sorted by their keys."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    return not any(isinstance(key, jax.tree_util.DictKey) for path, _ in paths for key in path)
+def _is_equinox(params: PyTree) -> bool:
+    """Whether the parameters, or a part of them, are a module of Equinox."""
+    nodes = jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, eqx.Module))
+    return any(isinstance(node, eqx.Module) for node in nodes)
+
+
+def _may_be_turned(leaves: Sequence[Leaf]) -> bool:
+    """Whether weights with other roles than Equinox's have nevertheless its shapes."""
+    weights = [leaf for leaf in _with_roles(leaves) if len(leaf.shape) > 1]
+    others = [leaf for leaf in weights if leaf.roles != CHANNELS_FIRST[len(leaf.shape)]]
+    return bool(others) and all(shape_in(leaf, CHANNELS_FIRST) == leaf.shape for leaf in weights)
+
+
+def _with_roles(leaves: Sequence[Leaf]) -> list[Leaf]:
+    """Those whose shape in either convention is known; vectors need no roles."""
+    return [leaf for leaf in leaves if shape_in(leaf, CHANNELS_FIRST) is not None]
+
+
+def _is_ordered(node: PyTree) -> bool:
+    """Whether leaves come in the order of the model: in sequences and declared fields they do.
+
+    Dictionaries, and the modules of Flax, are sorted by their keys.
+    """
+    entries, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda below: below is not node)
+    filled = [(path[0], below) for path, below in entries if path and jax.tree.leaves(below)]
+    return _keeps_order(node, [key for key, _ in filled]) and all(
+        _is_ordered(below) for _, below in filled
+    )
+
+
+def _keeps_order(node: Any, keys: Sequence[Any]) -> bool:
+    if len(keys) < 2 or isinstance(node, tuple):
+        return True
+    if dataclasses.is_dataclass(node):
+        names = [getattr(key, "name", None) for key in keys]
+        return names == [field.name for field in dataclasses.fields(node) if field.name in names]
+    return all(isinstance(key, jax.tree_util.SequenceKey) for key in keys)
 
 
 def _natural(name: str) -> list[Any]:
@@ -136,20 +173,27 @@ def _parts(name: str) -> list[str]:
 def _convention(
     leaves: Sequence[Leaf], shapes: Mapping[str, Shape], axes: Mapping[str, Any]
 ) -> Convention:
-    """What the axes of the model's layers mean."""
+    """What the axes of the model's layers mean.
 
-    def fits(convention: Convention) -> bool:
-        return sorted(shape_in(leaf, convention) or () for leaf in leaves) == sorted(
-            shapes.values()
-        )
+    Where no convention fits the layers that have roles, neither does any match.
+    """
+    known = _with_roles(leaves)
+    free = [leaf for leaf in known if leaf.name not in axes]
+    present = Counter(shapes.values())
 
-    fitting = [found for found in (CHANNELS_FIRST, CHANNELS_LAST) if fits(found)]
-    if len(fitting) == 1:
-        return fitting[0]
+    def fitting(told: Sequence[Leaf]) -> list[Convention]:
+        both = (CHANNELS_FIRST, CHANNELS_LAST)
+        return [
+            found for found in both if Counter(shape_in(leaf, found) for leaf in told) <= present
+        ]
+
+    for told in (known, free):
+        if len(fitting(told)) == 1:
+            return fitting(told)[0]
     if any("kernel" in name.casefold().split("/") for name in shapes):
         return CHANNELS_LAST
-    asked = [leaf.name for leaf in leaves if len(leaf.shape) > 1 and leaf.name not in axes]
-    if len(fitting) == 2 and asked:
+    asked = [leaf.name for leaf in free if len(leaf.shape) > 1]
+    if asked and fitting(free):
         raise ValueError(
             f"axes: inputs and outputs of {asked[0]!r} cannot be told apart by shape; pass "
             f"axes={{{asked[0]!r}: …}} and the same of the other weights, (1, 0) for one whose "
@@ -159,13 +203,10 @@ def _convention(
 
 
 def _to_array(reorder: Reorder, leaf: Array) -> Array:
-    if jnp.ndim(leaf) == 0:
-        return leaf
-    return jnp.reshape(leaf, reorder.split).transpose(reorder.order).reshape(reorder.shape)
+    return leaf if jnp.ndim(leaf) == 0 else reorder.to_array(jnp.asarray(leaf), jnp.transpose)
 
 
 def _from_array(reorder: Reorder, array: Array, like: Array) -> Array:
     if jnp.ndim(array) == 0:
         return array
-    split = jnp.reshape(array, reorder.ordered).transpose(reorder.back)
-    return split.reshape(jnp.shape(like))
+    return reorder.from_array(array, jnp.transpose).reshape(jnp.shape(like))

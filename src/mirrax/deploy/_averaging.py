@@ -20,9 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
-from ._checks import check_given, check_share
+from ._checks import check_given
+from ._ranges import check_share
 from ._state import as_state, following
 
 
@@ -77,7 +79,8 @@ def averaged(
     >>> bool(abs(averaged_params(state, params)) < 0.01)
     True
     """
-    check_share("averaged.interpolation", interpolation)
+    if not isinstance(interpolation, Tracer):
+        check_share("averaged.interpolation", interpolation)
     optimiser = optax.with_extra_args_support(optimiser)
 
     def init(params: PyTree) -> AveragedState:

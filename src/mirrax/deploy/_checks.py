@@ -1,10 +1,9 @@
-r"""What optimisers refuse: rates `η ≤ 0`, shares outside `0 ≤ μ < 1`, decay `λ < 0` or `η λ ≥ 1`.
+r"""What optimisers of JAX refuse: options outside `_ranges`, and parameters they cannot move.
 
 A fixed number is looked at when the optimiser is made, parameters when they are first seen;
-schedules and traced numbers cannot be looked at and pass.
+schedules and traced numbers cannot be looked at then and pass.
 """
 
-import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ._fit import by_name
+from ._ranges import check_kept, check_nesterov, check_rate, check_share, check_weight_decay
 
 
 def check_learning_rate(rate: Any) -> None:
@@ -34,15 +34,7 @@ def check_learning_rate(rate: Any) -> None:
             "to_optax.learning_rate: a geometry has no rate of its own, got None; pass one, or "
             "an artifact."
         )
-    try:
-        value = float(rate)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError(
-            "to_optax.learning_rate: expected a positive finite number or a schedule, got "
-            f"{rate!r}."
-        )
+    check_rate("to_optax.learning_rate", rate)
 
 
 def check_momentum(momentum: Any, nesterov: bool) -> None:
@@ -59,35 +51,12 @@ def check_momentum(momentum: Any, nesterov: bool) -> None:
 
     >>> check_momentum(0.9, nesterov=True)
     """
-    if momentum is None and nesterov:
-        raise ValueError("to_optax.nesterov: it needs a momentum, got momentum=None; try 0.9.")
+    if isinstance(momentum, Tracer):
+        return
     if momentum is not None:
         check_share("to_optax.momentum", momentum)
-
-
-def check_share(name: str, value: Any) -> None:
-    """Refuses what is not a number from 0 to below 1; traced numbers pass.
-
-    **Arguments:**
-
-    - `name`: the argument, after its function.
-    - `value`: what was given.
-
-    **Raises:**
-
-    - `ValueError`: with the name and the value.
-
-    >>> check_share("averaged.interpolation", 0.9)
-    """
-    if isinstance(value, Tracer):
-        return
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if not 0 <= number < 1:
-        word = name.rsplit(".", 1)[-1]
-        raise ValueError(f"{name}: expected 0 <= {word} < 1, got {value!r}.")
+    if nesterov:
+        check_nesterov("to_optax.nesterov", momentum)
 
 
 def check_decay(decay: Any, rate: Any) -> None:
@@ -106,17 +75,9 @@ def check_decay(decay: Any, rate: Any) -> None:
     """
     if decay is None or isinstance(decay, Tracer):
         return
-    try:
-        value = float(decay)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError(f"to_optax.weight_decay: expected a number of at least 0, got {decay!r}.")
-    if not callable(rate) and not isinstance(rate, Tracer) and float(rate) * value >= 1:
-        raise ValueError(
-            f"to_optax.weight_decay: a step would take away more than all of the weights, got "
-            f"{decay!r} with the learning rate {rate!r}; their product must be below 1."
-        )
+    check_weight_decay("to_optax.weight_decay", decay)
+    if not callable(rate) and not isinstance(rate, Tracer):
+        check_kept("to_optax.weight_decay", decay, rate)
 
 
 def check_floating(params: PyTree) -> None:
@@ -158,4 +119,27 @@ def check_given(function: str, params: Any) -> None:
         raise ValueError(
             f"{function}: update needs the parameters, got None; call "
             "optimiser.update(gradients, state, params)."
+        )
+
+
+def check_gradients(updates: PyTree, params: PyTree) -> None:
+    """Refuses an `update` that lacks gradients, by a geometry that is no diagonal.
+
+    **Arguments:**
+
+    - `updates`: the gradients.
+    - `params`: the parameters.
+
+    **Raises:**
+
+    - `ValueError`: the gradient of a parameter is `None`.
+
+    >>> check_gradients({"w": 1.0}, {"w": 1.0})
+    """
+    given = by_name(updates)
+    without = [name for name in by_name(params) if name not in given]
+    if without:
+        raise ValueError(
+            "to_optax: the geometry moves its parameters together, and there is no gradient of "
+            f"{', '.join(map(repr, without))}; give zeros, or learn a diagonal geometry."
         )

@@ -8,6 +8,7 @@ Elsewhere it is derived from the parameters. Source: Loshchilov & Hutter 2019, a
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -21,6 +22,26 @@ from ..geometry import (
     Scaled,
     Transformed,
 )
+
+
+def kept_share(rate: Array, decay: Any) -> Array:
+    """`c = 1 − η λ`; what a schedule may lead to is only seen while steps are made.
+
+    **Arguments:**
+
+    - `rate`: `η` at this step.
+    - `decay`: `λ`.
+
+    **Raises:**
+
+    - `RuntimeError`: inside the program, where `c ≤ 0`, for which no dual need exist.
+
+    >>> kept_share(jnp.array(0.5), 0.5).item()
+    0.75
+    """
+    kept = 1 - rate * jnp.asarray(decay).astype(rate.dtype)
+    message = "to_optax.weight_decay: a step would take away all of the weights or more; lower it."
+    return eqx.error_if(kept, kept <= 0, message)
 
 
 def decayed(geometry: Any, dual: PyTree, primal: PyTree, kept: Array) -> PyTree:

@@ -208,9 +208,3 @@ def unfold(geometry: AbstractMirrorMap, folded: dict[str, Any]) -> dict[str, Any
         for block, part in folded.items()
         for name, leaf in unfold(blocks[block], part).items()
     }
-
-
-def rebuild(named: dict[str, Any], like: PyTree) -> PyTree:
-    """The tree with the structure of `like` and the named leaves."""
-    leaves = [named[name] for name in leaf_names(like)]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from ._state import working_dtype
+from ._state import map_given, working_dtype
 
 
 def momentum_trace(momentum: float | Array, nesterov: bool) -> optax.GradientTransformation:
@@ -42,9 +42,10 @@ def momentum_trace(momentum: float | Array, nesterov: bool) -> optax.GradientTra
 
     def update(updates: PyTree, state: Any, params: Any = None):
         del params
-        trace = jax.tree.map(add, updates, state.trace)
-        found = jax.tree.map(add, updates, trace) if nesterov else trace
-        found = jax.tree.map(lambda v, g: v.astype(g.dtype), found, updates)
+        moved = map_given(add, updates, state.trace)
+        found = map_given(add, updates, moved) if nesterov else moved
+        found = map_given(lambda g, v: v.astype(g.dtype), updates, found)
+        trace = jax.tree.map(lambda old, new: old if new is None else new, state.trace, moved)
         return found, optax.TraceState(trace)
 
     return optax.GradientTransformation(init, update)

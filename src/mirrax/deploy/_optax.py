@@ -52,7 +52,8 @@ def to_optax(
     parameters, as weight decay does. They are matched with those of the geometry by the names of
     their leaves, whatever the containers, else layer by layer, in the layout of this library and
     Flax (outputs last) or of Equinox (outputs first). Arrays of the state are placed on devices as
-    the parameters are; where `init` is compiled, the compiler places them.
+    the parameters are; where `init` is compiled, the compiler places them. Where rates are a
+    diagonal, parameters whose gradient is `None` stay where they are, and their update is `None`.
 
     **Arguments:**
 
@@ -77,8 +78,9 @@ def to_optax(
     **Raises:**
 
     - `ValueError`: an option out of range; a geometry without learning rate; a parameter that is
-        not a floating-point array, or a match that would be a guess (at `init`); no parameters (at
-        `update`).
+        not a floating-point array, or a match that would be a guess (at `init`); no parameters, or
+        no gradient of one where the geometry is no diagonal (at `update`).
+    - `RuntimeError`: at a step where the dual is kept, a schedule led to `η λ ≥ 1`.
     - `ArtifactError`: the file cannot be used; or, at `init`, the parameters are not those the
         geometry was learned for, with both tables.
 

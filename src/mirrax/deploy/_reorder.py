@@ -8,7 +8,8 @@ whatever framework the numbers live; only the three tuples are made here.
 """
 
 import dataclasses
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from ._layout import Leaf, Shape
 
@@ -108,6 +109,29 @@ class Reorder:
     def back(self) -> tuple[int, ...]:
         """The inverse of `order`."""
         return tuple(self.order.index(place) for place in range(len(self.order)))
+
+    def to_array(self, own: Any, transpose: Callable[[Any, tuple[int, ...]], Any]) -> Any:
+        """The parameter with the axes of the artifact.
+
+        **Arguments:**
+
+        - `own`: an array of any framework.
+        - `transpose`: the framework's, such as `jnp.transpose` or `torch.permute`.
+
+        >>> import numpy as np
+        >>> Reorder((1, 2), (1, 0)).to_array(np.array([[1.0, 2.0]]), np.transpose).tolist()
+        [[1.0], [2.0]]
+        """
+        return transpose(own.reshape(self.split), self.order).reshape(self.shape)
+
+    def from_array(self, array: Any, transpose: Callable[[Any, tuple[int, ...]], Any]) -> Any:
+        """The inverse of `to_array`.
+
+        >>> import numpy as np
+        >>> Reorder((1, 2), (1, 0)).from_array(np.array([[1.0], [2.0]]), np.transpose).tolist()
+        [[1.0, 2.0]]
+        """
+        return transpose(array.reshape(self.ordered), self.back).reshape(self.own)
 
 
 def without_units(name: str, shape: Shape) -> Shape:

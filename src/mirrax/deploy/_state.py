@@ -1,5 +1,6 @@
 """What an optimiser's state is made of: copies of its own, in at least 32 bits, and a count."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -62,6 +63,25 @@ def as_state(params: PyTree) -> PyTree:
     'float32'
     """
     return owned(params, working_dtype(params))
+
+
+def map_given(function: Callable[..., Any], gradients: PyTree, *others: PyTree) -> PyTree:
+    """As `jax.tree.map`, but where a gradient is `None` so is what is found.
+
+    **Arguments:**
+
+    - `function`: of a gradient and an entry of each other tree.
+    - `gradients`: `None` for parameters that are frozen.
+    - `others`: trees like that of the parameters.
+
+    >>> map_given(lambda g, x: g + x, {"v": None, "w": 1.0}, {"v": 2.0, "w": 2.0})
+    {'v': None, 'w': 3.0}
+    """
+
+    def found(gradient: Any, *entries: Any) -> Any:
+        return None if gradient is None else function(gradient, *entries)
+
+    return jax.tree.map(found, gradients, *others, is_leaf=lambda leaf: leaf is None)
 
 
 def placed_like(tree: PyTree, params: PyTree) -> PyTree:

@@ -17,10 +17,10 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..geometry import AbstractGeometry, AbstractMirrorMap, Blockwise, Diagonal, Euclidean, Scaled
 from ._align import Alignment, Table, align
-from ._checks import check_floating, check_given
-from ._decay import decayed
+from ._checks import check_floating, check_given, check_gradients
+from ._decay import decayed, kept_share
 from ._fit import fold, unfold
-from ._state import cast, following, owned, placed_like, working_dtype
+from ._state import cast, following, map_given, owned, placed_like, working_dtype
 
 
 class RatesState(NamedTuple):
@@ -120,16 +120,16 @@ def _rates(geometry: Any, folded: Any) -> Any:
 
 
 def _moves(directions: PyTree, updates: PyTree, params: PyTree, rate: Array, decay: Any) -> PyTree:
-    """`−η d − η λ x`, of the types of the gradients."""
+    """`−η d − η λ x`, of the types of the gradients; none of those that are frozen."""
 
-    def move(direction: Array, gradient: Array, leaf: Array) -> Array:
+    def move(gradient: Array, direction: Array, leaf: Array) -> Array:
         step = rate.astype(direction.dtype) * direction
         if decay is not None:
             share = (rate * jnp.asarray(decay).astype(rate.dtype)).astype(direction.dtype)
             step = step + share * leaf.astype(direction.dtype)
         return -step.astype(gradient.dtype)
 
-    return jax.tree.map(move, directions, updates, params)
+    return map_given(move, updates, directions, params)
 
 
 def _by_rates(
@@ -149,7 +149,7 @@ def _by_rates(
         check_given("to_optax", params)
         dtype = working_dtype(state.rates)
         rate = _rate_at(learning_rate, state.count, dtype)
-        directions = jax.tree.map(lambda r, g: r * g.astype(r.dtype), state.rates, updates)
+        directions = map_given(lambda g, r: r * g.astype(r.dtype), updates, state.rates)
         moves = _moves(directions, updates, params, rate, decay)
         return moves, RatesState(following(state.count), state.rates)
 
@@ -176,6 +176,7 @@ def _linear(
 
     @jax.jit
     def step(updates: PyTree, state: LinearState, params: PyTree) -> tuple[PyTree, LinearState]:
+        check_gradients(updates, params)
         own, here = jax.tree.unflatten(structure, state.geometry), align(table, params)
         dtype = working_dtype(state.geometry)
         found = own.to_primal(fold(geometry, here.arrays(cast(updates, dtype))))
@@ -217,6 +218,7 @@ def _mirror(
     # Compiled here, so that a loop that does not compile does not trace the branches at each step.
     @jax.jit
     def step(updates: PyTree, state: MirrorState, params: PyTree) -> tuple[PyTree, MirrorState]:
+        check_gradients(updates, params)
         dtype, here = working_dtype(state.dual), align(table, params)
         own = jax.tree.unflatten(structure, state.geometry)
         start = cast(params, dtype)
@@ -225,7 +227,7 @@ def _mirror(
         point = folded(here, start)
         dual = _current_dual(own, folded(here, state.dual), point, moved)
         if decay is not None:
-            dual = decayed(own, dual, point, 1 - rate * jnp.asarray(decay).astype(dtype))
+            dual = decayed(own, dual, point, kept_share(rate, decay))
         slopes = folded(here, cast(updates, dtype))
         dual = jax.tree.map(lambda z, g: z - rate * g, dual, slopes)
         there = here.tree(unfold(geometry, own.to_primal(dual)), params)

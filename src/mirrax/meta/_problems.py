@@ -66,7 +66,8 @@ def stacked(
 
     **Raises:**
 
-    - `ValueError`: if there is no task, or the tasks differ in more than the number of examples.
+    - `ValueError`: if there is no task, one without examples, or the tasks differ in more than the
+        number of examples.
 
     >>> tasks = [(np.ones((5, 2)), np.ones(5)), (np.ones((3, 2)), np.ones(3))]
     >>> problem = stacked(tasks, lambda params, shared, batch: params, batch=2)
@@ -74,20 +75,23 @@ def stacked(
     ([5, 3], (2, 5, 2))
     """
     arrays = [jax.tree.map(np.asarray, task) for task in tasks]
-    kinds = {
-        (jax.tree.structure(task), *((x.shape[1:], x.dtype) for x in jax.tree.leaves(task)))
-        for task in arrays
-    }
-    lengths = [{len(leaf) for leaf in jax.tree.leaves(task)} for task in arrays]
-    if len(kinds) != 1 or any(len(found) != 1 for found in lengths):
+    kinds = {_kind(task) for task in arrays}
+    lengths = [{len(x) if x.ndim else 0 for x in jax.tree.leaves(task)} for task in arrays]
+    if len(kinds) != 1 or any(len(found) != 1 or 0 in found for found in lengths):
         raise ValueError(
             "stacked.tasks: expected at least one task, all of the same arrays but for the number "
-            f"of examples, got {sorted(str(kind[1:]) for kind in kinds)}, examples "
+            f"of examples, which is at least 1, got {sorted(kinds)}, examples "
             f"{[sorted(found) for found in lengths]}."
         )
     data = jax.tree.map(lambda *leaves: jnp.asarray(_stack_padded(leaves)), *arrays)
     counts = jnp.asarray([count for found in lengths for count in found])
     return Problem(loss, Minibatch(data, batch, counts))
+
+
+def _kind(task: PyTree[np.ndarray]) -> str:
+    """What the tasks of a family have in common."""
+    leaves = [(*x.shape[1:], x.dtype.name) for x in jax.tree.leaves(task)]
+    return f"{jax.tree.structure(task)} of {leaves}"
 
 
 def _stack_padded(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -6,12 +6,15 @@ A matrix `W` of `m × n` numbers with gradients `G_t` has the factors
 
 and steps by `−η Q_L N Q_Rᵀ`, where `N` is what Adam makes of `Q_Lᵀ G_t Q_R`. The bases `Q` begin
 as the eigenvectors of the first gradient's factors and follow by one step of orthogonal iteration
-every few steps. Arrays of one axis have Adam; of several, all axes but the last count as rows.
+every few steps. Arrays of one axis have Adam; of several, all axes but the last count as rows. A
+side longer than 10 000 has no factor and keeps its own coordinates, `Q = I`. Factors, bases and
+moments are of at least 32 bits.
 
 It is here because optax has neither SOAP nor Shampoo: a comparison with learned Kronecker factors
 wants an optimiser that finds such factors within the run. Source: Vyas et al., "SOAP: Improving and
 Stabilizing Shampoo using Adam" (2024), Algorithm 3, with its published code's first step, which
-forms the bases and moves nothing, its correction of Adam's bias, and its order of eigenvectors.
+forms the bases and moves nothing, its correction of Adam's bias, its order of eigenvectors and its
+limit. Weights decay beside the step, as in optax, from `x` and not from where the step led.
 """
 
 from typing import Any, NamedTuple
@@ -29,10 +32,10 @@ Square = Float[Array, "n n"]
 class Rotated(NamedTuple):
     """What is kept of a matrix: factors, their bases, and Adam's moments in the bases."""
 
-    left: Float[Array, "m m"]
-    right: Float[Array, "n n"]
-    left_basis: Float[Array, "m m"]
-    right_basis: Float[Array, "n n"]
+    left: Float[Array, "m m"] | None
+    right: Float[Array, "n n"] | None
+    left_basis: Float[Array, "m m"] | None
+    right_basis: Float[Array, "n n"] | None
     mean: Matrix
     square: Matrix
 
@@ -52,7 +55,7 @@ class SoapState(NamedTuple):
 
 
 def scale_by_soap(
-    b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8, every: int = 10
+    b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8, every: int = 10, longest: int = 10_000
 ) -> optax.GradientTransformation:
     """Directions of SOAP, to be scaled by a rate.
 
@@ -61,6 +64,7 @@ def scale_by_soap(
     - `b1`, `b2`: decays of the mean and of squares and factors.
     - `eps`: added to the root of the squares.
     - `every`: steps between updates of the bases.
+    - `longest`: side of a matrix that has a factor, which takes its square in memory.
 
     **Returns:**
 
@@ -76,7 +80,7 @@ def scale_by_soap(
     """
 
     def init(params: optax.Params) -> SoapState:
-        leaves = tuple(_empty(leaf) for leaf in jax.tree.leaves(params))
+        leaves = tuple(_empty(leaf, longest) for leaf in jax.tree.leaves(params))
         return SoapState(jnp.zeros((), jnp.int32), leaves)
 
     def begin(gradients: tuple[Array, ...], state: SoapState):
@@ -93,8 +97,11 @@ def scale_by_soap(
         del params
         leaves, structure = jax.tree.flatten(updates)
         first = state.count == 0
-        directions, kept = lax.cond(first, begin, go_on, tuple(leaves), state)
-        return structure.unflatten(directions), SoapState(state.count + 1, kept)
+        pairs = zip(leaves, state.leaves, strict=True)
+        wide = tuple(leaf.astype(kept.mean.dtype) for leaf, kept in pairs)
+        directions, kept = lax.cond(first, begin, go_on, wide, state)
+        found = [d.astype(leaf.dtype) for d, leaf in zip(directions, leaves, strict=True)]
+        return structure.unflatten(found), SoapState(state.count + 1, kept)
 
     return optax.GradientTransformation(init, update)
 
@@ -102,7 +109,7 @@ def scale_by_soap(
 def soap(
     learning_rate: optax.ScalarOrSchedule, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:
-    """SOAP with decoupled weight decay, at its published settings.
+    """SOAP with decoupled weight decay, at its published settings; the first step moves nothing.
 
     **Arguments:**
 
@@ -111,20 +118,34 @@ def soap(
     """
     return optax.chain(
         scale_by_soap(),
-        optax.add_decayed_weights(weight_decay),
+        _decay_after_the_first(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _decay_after_the_first(weight_decay: float) -> optax.GradientTransformation:
+    def init(params: optax.Params) -> Any:
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates: optax.Updates, state: Any, params: Any = None):
+        share = jnp.where(state.count > 0, weight_decay, 0.0)
+        updates = jax.tree.map(lambda g, x: g + share.astype(g.dtype) * x, updates, params)
+        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init, update)
 
 
 def _matrix(array: Array) -> Matrix:
     return array.reshape(-1, array.shape[-1])
 
 
-def _empty(leaf: Array) -> Rotated | Plain:
+def _empty(leaf: Array, longest: int) -> Rotated | Plain:
+    zero = jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))
     if leaf.ndim < 2:
-        return Plain(jnp.zeros_like(leaf), jnp.zeros_like(leaf))
-    zero = jnp.zeros_like(_matrix(leaf))
-    left, right = (jnp.zeros((n, n), leaf.dtype) for n in zero.shape)
+        return Plain(zero, zero)
+    zero = _matrix(zero)
+    left, right = (jnp.zeros((n, n), zero.dtype) if n <= longest else None for n in zero.shape)
     return Rotated(left, right, left, right, zero, zero)
 
 
@@ -151,9 +172,9 @@ def _step(
         mean, square, direction = _adam(gradient, kept.mean, kept.square, count, b1, b2, eps)
         return direction, Plain(mean, square)
     matrix = _matrix(gradient)
-    turned = kept.left_basis.T @ matrix @ kept.right_basis
+    turned = _turned(matrix, kept.left_basis, kept.right_basis)
     mean, square, direction = _adam(turned, kept.mean, kept.square, count, b1, b2, eps)
-    direction = kept.left_basis @ direction @ kept.right_basis.T
+    direction = _turned_back(direction, kept)
     left, right = _factors(matrix, kept, b2)
     kept = kept._replace(left=left, right=right, mean=mean, square=square)
     kept = lax.cond(renew, _renewed, lambda same: same, kept)
@@ -170,27 +191,44 @@ def _adam(
     return mean, square, ratio * mean / (jnp.sqrt(square) + eps)
 
 
-def _factors(matrix: Matrix, kept: Rotated, b2: float) -> tuple[Square, Square]:
-    left = b2 * kept.left + (1 - b2) * matrix @ matrix.T
-    right = b2 * kept.right + (1 - b2) * matrix.T @ matrix
-    return left, right
+def _turned(matrix: Matrix, left: Square | None, right: Square | None) -> Matrix:
+    """`leftᵀ matrix right`; a side without a basis stays."""
+    matrix = matrix if left is None else left.T @ matrix
+    return matrix if right is None else matrix @ right
 
 
-def _eigenbasis(factor: Square) -> Square:
+def _turned_back(matrix: Matrix, kept: Rotated) -> Matrix:
+    left, right = (None if q is None else q.T for q in (kept.left_basis, kept.right_basis))
+    return _turned(matrix, left, right)
+
+
+def _factors(matrix: Matrix, kept: Rotated, b2: float) -> tuple[Square | None, Square | None]:
+    def following(factor: Square | None, rows: Matrix) -> Square | None:
+        return None if factor is None else b2 * factor + (1 - b2) * rows @ rows.T
+
+    return following(kept.left, matrix), following(kept.right, matrix.T)
+
+
+def _eigenbasis(factor: Square | None) -> Square | None:
     """Eigenvectors, that of the largest eigenvalue first."""
-    return jnp.flip(jnp.linalg.eigh(factor)[1], axis=1)
+    return None if factor is None else jnp.flip(jnp.linalg.eigh(factor)[1], axis=1)
 
 
 def _renewed(kept: Rotated) -> Rotated:
     """One step of orthogonal iteration a basis; moments follow, squares by the order alone."""
     left, rows = _iterated(kept.left, kept.left_basis)
     right, columns = _iterated(kept.right, kept.right_basis)
-    mean = (left.T @ kept.left_basis) @ kept.mean @ (kept.right_basis.T @ right)
-    square = kept.square[rows][:, columns]
+    mean = _turned(_turned_back(kept.mean, kept), left, right)
+    square = kept.square if rows is None else kept.square[rows]
+    square = square if columns is None else square[:, columns]
     return kept._replace(left_basis=left, right_basis=right, mean=mean, square=square)
 
 
-def _iterated(factor: Square, basis: Square) -> tuple[Square, Int[Array, " n"]]:
+def _iterated(
+    factor: Square | None, basis: Square | None
+) -> tuple[Square | None, Int[Array, " n"] | None]:
+    if factor is None or basis is None:
+        return None, None
     moved = factor @ basis
     order = jnp.argsort(-jnp.sum(basis * moved, axis=0))
     return jnp.linalg.qr(moved[:, order])[0], order

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+_NOT_READ = (".webp", ".gif", ".bmp", ".tif", ".tiff")  # images too, which must not be lost unseen
 _MOST_BYTES = 1 << 20  # of one file; a noisy 84×84 image has 20 kB
+
+_GET_AGAIN = "get it again"  # the remedy for a published set
 
 Found = TypeVar("Found")
 
@@ -33,22 +36,32 @@ class FiledImages:
     - `name`: what errors call it.
     - `entries`: every file and folder in it, folders with a `/` at the end.
     - `archive`: the zip; `None` where `name` is a folder.
+    - `remedy`: what errors tell to do.
 
     **Raises:**
 
-    - `DataError`: a folder without images, or no image at all.
+    - `DataError`: a folder without images, no image at all, or one of a format that is not read.
     """
 
-    def __init__(self, name: str, entries: Iterable[str], archive: zipfile.ZipFile | None) -> None:
-        self.name, self._archive = name, archive
+    def __init__(
+        self,
+        name: str,
+        entries: Iterable[str],
+        archive: zipfile.ZipFile | None,
+        remedy: str = _GET_AGAIN,
+    ) -> None:
+        self.name, self.remedy, self._archive = name, remedy, archive
         seen = [entry for entry in entries if not _is_hidden(entry)]
         self.paths = sorted(path for path in seen if path.lower().endswith(_SUFFIXES))
+        other = next((path for path in seen if path.lower().endswith(_NOT_READ)), None)
+        if other:
+            raise DataError(f"{name}: {other} is not read; make a PNG or JPEG file of it")
         if not self.paths:
-            raise DataError(f"{name} holds no image ({', '.join(_SUFFIXES)}); get it again")
+            raise DataError(f"{name} holds no image ({', '.join(_SUFFIXES)}); {remedy}")
         filled = {str(parent) for path in self.paths for parent in PurePosixPath(path).parents}
         empty = [entry for entry in seen if entry.endswith("/") and entry[:-1] not in filled]
         if empty:
-            raise DataError(f"{name}: folder {empty[0]} holds no image; get it again")
+            raise DataError(f"{name}: folder {empty[0]} holds no image; {remedy}")
 
     def read(self, path: str, shape: tuple[int, int, int]) -> np.ndarray:
         """Decodes one image.
@@ -108,7 +121,7 @@ class FiledImages:
                 return use(image)
         except Exception as error:  # a damaged file makes the decoders fail in a dozen ways
             raise DataError(
-                f"{self.name}: {path} is no image or is damaged; get it again"
+                f"{self.name}: {path} is no image or is damaged; {self.remedy}"
             ) from error
 
     def _bytes(self, path: str, most: int) -> bytes:
@@ -116,7 +129,7 @@ class FiledImages:
             with self._open(path) as stream:
                 data = stream.read(most + 1)
         except Exception as error:  # zipfile and its decompressors fail in many ways as well
-            raise DataError(f"{self.name}: cannot read {path} ({error}); get it again") from error
+            raise DataError(f"{self.name}: cannot read {path} ({error}); {self.remedy}") from error
         if len(data) > most:
             raise DataError(f"{self.name}: {path} is too large for an image of the set")
         return data
@@ -129,12 +142,13 @@ Entry = tuple[FiledImages, str]
 
 
 @contextlib.contextmanager
-def open_images(path: Path) -> Iterator[FiledImages]:
+def open_images(path: Path, remedy: str = _GET_AGAIN) -> Iterator[FiledImages]:
     """Opens a folder or a zip of images.
 
     **Arguments:**
 
     - `path`: the folder or zip.
+    - `remedy`: what errors tell to do.
 
     **Returns:**
 
@@ -146,25 +160,25 @@ def open_images(path: Path) -> Iterator[FiledImages]:
     """
     name = os.fspath(path)
     if path.is_dir():
-        yield FiledImages(name, _walk(path), None)
+        yield FiledImages(name, _walk(path), None, remedy)
         return
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise DataError(f"{name} is no zip or is cut short ({error}); get it again") from error
+        raise DataError(f"{name} is no zip or is cut short ({error}); {remedy}") from error
     except OSError as error:
         raise unreadable(path, error) from error
     with archive:
-        yield FiledImages(name, archive.namelist(), archive)
+        yield FiledImages(name, archive.namelist(), archive, remedy)
 
 
-def file_by_class(filed: Iterable[FiledImages], levels: int = 1) -> dict[str, list[Entry]]:
+def file_by_class(filed: Iterable[FiledImages], levels: int | None = 1) -> dict[str, list[Entry]]:
     """Gathers images by the folders they lie in.
 
     **Arguments:**
 
     - `filed`: where they are; a class may be in several.
-    - `levels`: of how many folders above the image the class name is made.
+    - `levels`: of how many folders above the image the class name is made; `None` for all of them.
 
     **Returns:**
 
@@ -177,9 +191,9 @@ def file_by_class(filed: Iterable[FiledImages], levels: int = 1) -> dict[str, li
     entries: dict[str, list[Entry]] = {}
     for images in filed:
         for path in images.paths:
-            folders = path.split("/")[:-1][-levels:]
-            if len(folders) < levels:
-                raise DataError(f"{images.name}: {path} is not filed by class; get it again")
+            folders = path.split("/")[:-1][-(levels or 0) :]
+            if len(folders) < (levels or 1):
+                raise DataError(f"{images.name}: {path} is not filed by class; {images.remedy}")
             entries.setdefault("/".join(folders), []).append((images, path))
     return dict(sorted(entries.items()))
 
@@ -197,7 +211,14 @@ def _is_hidden(entry: str) -> bool:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    for folder, below, files in os.walk(root):
+    seen: set[str] = set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            raise DataError(
+                f"{root}: {folder} is a link to a folder that is in it; remove the link"
+            )
+        seen.add(real)
         relative = Path(folder).relative_to(root).as_posix()
         prefix = "" if relative == "." else f"{relative}/"
         yield from (f"{prefix}{name}/" for name in below)

@@ -1,7 +1,8 @@
 """A few-shot family of one's own images: a folder, or a zip, with one folder a class.
 
 Classes are shared out at random between meta-training, validation and test, so that no class is in
-two of them; images of any size are brought to one.
+two of them; images of any size are brought to one. They are seen as a viewer shows them: turned as
+a camera says, what is transparent on white, 16 bits scaled to 8.
 """
 
 import math
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 _MOST_BYTES = 1 << 26  # of one file, before it is made smaller
+_REMEDY = "mend it, or leave it out"
 
 
 def image_folder(
@@ -30,6 +32,8 @@ def image_folder(
     seed: int = 0,
 ) -> FewShotFamily:
     """Reads images that are filed by class, `class/image.png`.
+
+    Folders may lie in folders: a class is named by its whole path, as `Greek/character01`.
 
     **Arguments:**
 
@@ -44,8 +48,8 @@ def image_folder(
 
     **Raises:**
 
-    - `DataError`: no images, a damaged one, one that lies in no class, or too few classes for three
-        parts.
+    - `DataError`: no images, a damaged one or one of another format, one that lies in no class, or
+        too few classes for three parts.
     - `ValueError`: shares that do not sum to one, or a shape that is none.
 
     >>> image_folder("no-such-folder")
@@ -53,16 +57,17 @@ def image_folder(
     ...
     mirrax._errors.DataError: cannot read no-such-folder: ...
     """
-    if min(shares) <= 0 or not math.isclose(sum(shares), 1):
+    if len(shares) != 3 or min(shares) <= 0 or not math.isclose(sum(shares), 1):
         raise ValueError(
             f"image_folder.shares: expected three positive numbers of sum 1, got {shares!r}."
         )
-    if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
+    whole = all(isinstance(size, int | np.integer) for size in shape)
+    if len(shape) != 3 or not whole or min(shape) < 1 or shape[2] not in (1, 3):
         raise ValueError(
             f"image_folder.shape: expected height, width and 1 or 3 channels, got {shape!r}."
         )
-    with open_images(Path(path)) as filed:
-        entries = file_by_class([filed])
+    with open_images(Path(path), _REMEDY) as filed:
+        entries = file_by_class([filed], levels=None)
         parts = _shared_out(list(entries), shares, seed, filed.name)
         name = Path(path).stem
         train, validation, test = (
@@ -89,7 +94,8 @@ def _shared_out(
 def _read(name: str, entries: dict[str, list[Entry]], shape: tuple[int, int, int]) -> ImageClasses:
     def fit(image: "Picture") -> np.ndarray:
         mode = "L" if shape[2] == 1 else "RGB"
-        return np.asarray(image.convert(mode).resize((shape[1], shape[0]))).reshape(shape)
+        shown = _as_shown(image).convert(mode).resize((shape[1], shape[0]))
+        return np.asarray(shown).reshape(shape)
 
     counts = np.array([len(found) for found in entries.values()], np.int32)
     images = np.zeros((len(entries), counts.max(), *shape), np.uint8)
@@ -97,3 +103,16 @@ def _read(name: str, entries: dict[str, list[Entry]], shape: tuple[int, int, int
         for place, (filed, path) in enumerate(found):
             row[place] = filed.convert(path, fit, _MOST_BYTES)
     return ImageClasses(name, tuple(entries), images, counts, 1 / 255)
+
+
+def _as_shown(image: "Picture") -> "Picture":
+    """An image as a viewer shows it, on white, of 8 bits; Pillow alone would drop or clip these."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image
+    ink = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from .._match import Row
 from ._directions import terms_of, working_dtype
-from ._layouts import to_array, to_tensor
 from ._maps import Named, Part, placed
 
 Group = Mapping[str, Any]
@@ -139,14 +138,14 @@ def _params(own: PlacedPart, groups: Sequence[Group]) -> list[Tensor]:
 def _arrays(own: PlacedPart, tensors: Sequence[Tensor]) -> Named:
     """Tensors as the artifact has them, in the type to compute in."""
     return {
-        row.leaf.name: to_array(row.reorder, tensor.to(own.dtype))
+        row.leaf.name: row.reorder.to_array(tensor.to(own.dtype), torch.permute)
         for row, tensor in zip(own.rows, tensors, strict=True)
     }
 
 
 def _write(own: PlacedPart, tensors: Sequence[Tensor], arrays: Named) -> None:
     for row, tensor in zip(own.rows, tensors, strict=True):
-        tensor.copy_(to_tensor(row.reorder, arrays[row.leaf.name]))
+        tensor.copy_(row.reorder.from_array(arrays[row.leaf.name], torch.permute))
 
 
 def _direction(
@@ -186,5 +185,5 @@ def _keep(own: PlacedPart, params: Sequence[Tensor], state: State, dual: Named) 
         if "dual" not in mine or mine[PRIMAL].dtype != param.dtype:
             mine["dual"] = torch.empty_like(param, dtype=dual[row.leaf.name].dtype)
             mine[PRIMAL] = torch.empty_like(param)
-        mine["dual"].copy_(to_tensor(row.reorder, dual[row.leaf.name]))
+        mine["dual"].copy_(row.reorder.from_array(dual[row.leaf.name], torch.permute))
         mine[PRIMAL].copy_(param)

@@ -7,7 +7,6 @@ linear maps keep nothing beside their factors; other maps keep a dual point. Wha
 Sources: S000 eq. 1 and appendix A.1; weight decay: Loshchilov & Hutter 2019, algorithm 1.
 """
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from ..._errors import ArtifactError
 from .._match import Row, report
+from .._ranges import check_kept, check_nesterov, check_rate, check_share, check_weight_decay
 from ._by_map import PRIMAL, PlacedPart, check_shared, is_moved, place, step_by_map
 from ._by_rates import step_by_rates
 from ._directions import check_gradients, working_dtype
-from ._layouts import to_tensor
 from ._maps import Rates
 from ._source import Source, fingerprint, opened, read
 
@@ -171,8 +170,10 @@ class MirrorDescent(torch.optim.Optimizer):
 
         **Raises:**
 
-        - `RuntimeError`: a sparse gradient, or one that is missing where parameters mix; nothing
-            has then been moved.
+        - `RuntimeError`: a sparse gradient, or one that is missing where parameters mix.
+        - `ValueError`: a scheduler led to a rate at which all of the weights would decay.
+
+        Nothing has then been moved.
         """
         loss = None
         if closure is not None:
@@ -183,6 +184,8 @@ class MirrorDescent(torch.optim.Optimizer):
         parts = [part for part in self._parts if is_moved(part, self.param_groups)]
         for part in parts:
             check_shared(part, self.param_groups)
+        for group in self.param_groups:
+            _check_decay(group)
         for group, rates in zip(self.param_groups, self._rates, strict=True):
             step_by_rates(group, rates, self.state)
         for part in parts:
@@ -269,7 +272,7 @@ def _rate_like(param: Tensor, part: Rates, row: Row) -> Tensor:
     if part.rate.ndim == 0:
         return part.rate.to(param.device, dtype)
     rates = torch.empty_like(param, dtype=dtype, requires_grad=False)
-    return rates.copy_(to_tensor(row.reorder, part.rate))
+    return rates.copy_(row.reorder.from_array(part.rate, torch.permute))
 
 
 def _check_once(params: Sequence[Any]) -> None:
@@ -287,19 +290,19 @@ def _check_once(params: Sequence[Any]) -> None:
 
 def _check_options(group: Mapping[str, Any]) -> None:
     """Refuses options that are out of range."""
-
-    def refuse(option: str, expected: str) -> None:
-        raise ValueError(f"MirrorDescent.{option}: expected {expected}, got {group[option]!r}.")
-
     if isinstance(group["lr"], Tensor) and group["lr"].ndim:
-        refuse("lr", "a number, or a tensor without axes")
-    if not 0 <= float(group["lr"]) < math.inf:
-        refuse("lr", "a number of at least 0")
-    if not 0 <= group["momentum"] < 1:
-        refuse("momentum", "0 <= momentum < 1")
-    if not 0 <= group["weight_decay"] < math.inf:
-        refuse("weight_decay", "a number of at least 0")
-    if float(group["lr"]) * group["weight_decay"] >= 1:
-        refuse("weight_decay", f"less than 1/lr, which is {1 / float(group['lr']):g}")
-    if group["nesterov"] and group["momentum"] == 0:
-        refuse("nesterov", "a momentum with it, such as 0.9")
+        raise ValueError(
+            f"MirrorDescent.lr: expected a number, or a tensor without axes, got {group['lr']!r}."
+        )
+    check_rate("MirrorDescent.lr", group["lr"], rests=True)
+    check_share("MirrorDescent.momentum", group["momentum"])
+    if group["nesterov"]:
+        check_nesterov("MirrorDescent.nesterov", group["momentum"])
+    check_weight_decay("MirrorDescent.weight_decay", group["weight_decay"])
+    _check_decay(group)
+
+
+def _check_decay(group: Mapping[str, Any]) -> None:
+    """Refuses a decay that takes all of the weights, also after a scheduler has set the rate."""
+    if group["weight_decay"]:
+        check_kept("MirrorDescent.weight_decay", group["weight_decay"], group["lr"])
