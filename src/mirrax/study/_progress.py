@@ -1,11 +1,13 @@
-"""Live progress: one bar a phase with rate, time left and a figure of interest."""
+"""What a command says: live progress, a bar a phase with rate and time left; lines; tables."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from ..report import Table
 
 
 def say(console: "Console", line: str) -> None:
@@ -17,6 +19,19 @@ def say(console: "Console", line: str) -> None:
     - `line`: the line, in which brackets mean nothing.
     """
     console.print(line, markup=False, soft_wrap=True)
+
+
+def show(console: "Console", tables: "Sequence[Table]") -> None:
+    """Prints tables, a line left free below each.
+
+    **Arguments:**
+
+    - `console`: where to.
+    - `tables`: what to print.
+    """
+    for table in tables:
+        console.print(table)
+        console.print()
 
 
 class Phase:

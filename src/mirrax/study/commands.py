@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import report
 from .._errors import ConfigError, nearest
-from ._progress import say
+from ._progress import say, show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,8 +139,7 @@ def _tell(
 ) -> dict[str, Any]:
     """Shows what a command found, and leaves it in its folder in the form to publish."""
     result = report.write_result(path, summary, tables, record)
-    for table in tables:
-        console.print(table)
+    show(console, tables)
     say(console, f"Results are in {path}.")
     return result
 
@@ -206,8 +205,7 @@ def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str
         "notes": notes,
     }
     if not options.json:
-        for table in report.summary_tables(result):
-            console.print(table)
+        show(console, report.summary_tables(result))
     return result
 
 
@@ -242,9 +240,7 @@ def run_certify(options: Options, rest: Sequence[str], command: str) -> dict[str
     kind = kind_of(config)
     certificate = kind.certify(config, folder, record["seed"], options.data)
     if not options.json:
-        console = _console(options)
-        for table in kind.certified(certificate):
-            console.print(table)
+        show(_console(options), kind.certified(certificate))
     return certificate
 
 
@@ -264,8 +260,7 @@ def run_report(options: Options, rest: Sequence[str], command: str) -> dict[str,
             if figure.fault:
                 console.print(f"{run.folder}: {figure.fault}", markup=False)
         if not options.json:
-            for table in report.summary_tables(run.summary or {}):
-                console.print(table)
+            show(console, report.summary_tables(run.summary or {}))
     if options.html:
         report.html(runs, options.html, figures=drawn)
         say(console, f"Page: {options.html}")
