@@ -352,7 +352,8 @@ def test_blocks_depend_on_earlier_blocks_only(variant):
                 assert np.abs(part).max() > 1e-3
 
 
-@pytest.mark.parametrize("variant", [slow("paper"), "official"])
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["paper", "official"])
 def test_with_constant_conditioners_it_is_a_learned_rate_for_each_parameter(variant):
     """Oracle 2: `x⁺ = x − α σ(s) ⊙ g`, the step of Meta-SGD."""
     start = small(variant)

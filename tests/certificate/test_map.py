@@ -76,6 +76,7 @@ def test_dense_diagnosis(examined):
         assert found.asymmetry > 0.1
 
 
+@pytest.mark.slow
 def test_matrix_free_diagnosis(examined):
     """Lanczos' method over all dimensions is exact; the probes' standard error is 1/√(2·2000).
 

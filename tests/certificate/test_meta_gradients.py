@@ -15,6 +15,9 @@ from mirrax.study._online_bounds import (
     draw_all,
 )
 
+# The fast tests check the same bounds on fewer problems, in `test_online_bounds`.
+pytestmark = pytest.mark.slow
+
 ROUNDS, PROBLEMS = 40, 80  # of each of three kinds
 
 # Rounding: what is found, with the seed of this test and two others, is at most

@@ -276,6 +276,7 @@ for devices in (1, 2):
 """
 
 
+@pytest.mark.slow
 def test_two_devices_compute_what_one_does():
     """In a process of its own, because devices are counted once; sums may round differently."""
     here = Path(__file__).parent

@@ -12,6 +12,7 @@ from mirrax.geometry import Kronecker, ModeProducts
 from mirrax.models import build, cross_entropy, resnet18, resnet50
 from mirrax.models._residual import residual
 from mirrax.models._resnet import RESNET18, RESNET50
+from repeats import slow
 
 KEY = jax.random.key(0)
 SHAPE = (9, 8, 3)
@@ -174,7 +175,7 @@ def test_the_published_network_for_photographs():
     assert shapes["dense_0/weight"] == (2048, 1000)
 
 
-@pytest.mark.parametrize("make", [tiny, tiny50])
+@pytest.mark.parametrize("make", [tiny, slow(tiny50)])
 def test_gradient_by_central_differences(make):
     """Of a whole training loss along a random direction; rounding is 1e-16/1e-6."""
     model, labels = make(), jnp.arange(5) % 4

@@ -136,6 +136,7 @@ def test_trials_are_those_of_a_plain_loop():
         assert found.test_accuracy[job, task, seed] == np.float32(accuracy)
 
 
+@pytest.mark.slow
 def test_a_network_with_batch_statistics_is_judged_by_its_first_training_images():
     """As many as the smallest task shows, 10, whatever the others have."""
     found = run_trials(

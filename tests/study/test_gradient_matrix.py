@@ -71,6 +71,7 @@ def test_a_run():
     assert 0 < rows["Direct"]["cosine"] < 1
 
 
+@pytest.mark.slow
 def test_a_solution():
     found = entries("Diagonal", "solution", columns("Implicit, CG", "Reverse"))
     assert_entries(found, "Diagonal", "solution")

@@ -141,7 +141,8 @@ def _matrix(array: Array) -> Matrix:
 
 
 def _empty(leaf: Array, longest: int) -> Rotated | Plain:
-    zero = jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))
+    wide = leaf.dtype if jnp.finfo(leaf.dtype).bits >= 32 else jnp.float32
+    zero = jnp.zeros(leaf.shape, wide)
     if leaf.ndim < 2:
         return Plain(zero, zero)
     zero = _matrix(zero)
