@@ -17,7 +17,6 @@ import nchw
 from geometries import Case
 from mirrax.geometry import AbstractGeometry, BlockIAF
 from mirrax.models import conv4
-from repeats import slow
 
 ORDER = [
     f"{kind}{i}_{part}"
