@@ -13,7 +13,7 @@ from mirrax.deploy import save
 from mirrax.deploy.torch import MirrorDescent
 from mirrax.geometry import Diagonal, Euclidean, NegativeEntropy
 
-ROUNDING = 4e-15
+ROUNDING = 2e-15
 """Rates are read off as differences of points in 64 bits. Found: 6e-16."""
 
 
