@@ -1,6 +1,8 @@
 """Files that are either complete or absent: write beside the target, flush to disk, rename.
 
 A rename within one folder is atomic, so a reader, a crash or a full disk never meets half a file.
+A process holds a lock on what it writes: a temporary file that nobody holds was left by a kill, and
+`sweep` removes it. A line of a growing file is one system call, taken back where it does not fit.
 """
 
 import contextlib
@@ -15,6 +17,11 @@ from typing import Any
 
 from ._errors import MirraxError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be removed anyway
+    fcntl = None
+
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
@@ -25,7 +32,10 @@ _REMEDIES = {
     errno.ENOTDIR: "its folder is a file; choose another folder",
     errno.EISDIR: "a folder of that name exists; choose another name",
     errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+    errno.EFBIG: "files may not be so large here; raise the limit (ulimit -f)",
 }
+_SUFFIX = ".tmp"
+_TEMPORARY = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(_SUFFIX)}")
 
 
 def explain(error: OSError) -> str:
@@ -68,11 +78,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """
     target = Path(path)
     # A random name that must not exist yet: two processes writing one target never share it.
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f".{secrets.token_hex(8)}{_SUFFIX}")
     try:
         try:
-            _write_and_flush(temporary, data)
-            os.replace(temporary, target)
+            _write_and_rename(temporary, target, data)
         except BaseException:  # also on Ctrl-C: leave no half-written file
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -80,6 +89,72 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         _flush_folder(target.parent)
     except OSError as error:
         raise MirraxError(f"cannot write {target}: {explain(error)}") from error
+
+
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    r"""Adds a line to a file in one system call, flushed to disk.
+
+    **Arguments:**
+
+    - `path`: the file, made where there is none; its folder must exist.
+    - `line`: the line, without its end.
+
+    **Raises:**
+
+    - `MirraxError`: one line naming file and cause. The file is then as it was before.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     append_line(Path(folder) / "a.jsonl", "{}")
+    ...     append_line(Path(folder) / "a.jsonl", "[]")
+    ...     (Path(folder) / "a.jsonl").read_text()
+    '{}\n[]\n'
+    """
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            before = os.fstat(descriptor).st_size
+            try:
+                _write_all(descriptor, f"{line}\n".encode())
+                os.fsync(descriptor)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, before)
+                raise
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise MirraxError(f"cannot write {path}: {explain(error)}") from error
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Removes the temporary files, of a folder and those within, that killed processes have left.
+
+    **Arguments:**
+
+    - `folder`: where to look. What a living process writes, on whichever machine, stays.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / ".0123456789abcdef.tmp").write_bytes(b"half a fi")
+    ...     sweep(folder)
+    ...     os.listdir(folder)
+    []
+    """
+    for path in Path(folder).rglob(f".*{_SUFFIX}"):
+        if not _TEMPORARY.fullmatch(path.name):
+            continue
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                if fcntl is not None:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(path)
+            finally:
+                os.close(descriptor)
+            if fcntl is None:
+                os.unlink(path)
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
@@ -119,16 +194,28 @@ def to_json(obj: Any, *, indent: int | None = None) -> str:
     return json.dumps(plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def _write_and_flush(path: Path, data: bytes) -> None:
+def _write_and_rename(temporary: Path, target: Path, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = os.open(temporary, flags, 0o666)
     try:
-        rest = memoryview(data)
-        while rest:  # one call may write less than it was given
-            rest = rest[os.write(descriptor, rest) :]
+        if fcntl is not None:
+            # Held until it has its name. File systems without locks have none to sweep by either.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _write_all(descriptor, data)
         os.fsync(descriptor)
+        if fcntl is not None:
+            os.replace(temporary, target)
     finally:
         os.close(descriptor)
+    if fcntl is None:
+        os.replace(temporary, target)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:  # one call may write less than it was given
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _flush_folder(folder: Path) -> None:

@@ -5,6 +5,9 @@ from ._episodic import Statistics as Statistics
 from ._episodic import episode_loss as episode_loss
 from ._episodic import episode_problem as episode_problem
 from ._episodic import logits_of as logits_of
+from ._failures import Attempts as Attempts
+from ._failures import OnFailure as OnFailure
+from ._failures import diverged as diverged
 from ._few_shot import FewShot as FewShot
 from ._few_shot import FewShotState as FewShotState
 from ._few_shot import Scores as Scores

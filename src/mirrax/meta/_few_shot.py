@@ -7,6 +7,8 @@ Sources: MAML, Finn, Abbeel and Levine 2017; S004 eq. 5; spec A0.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,6 +25,15 @@ from ..inner import AbstractInner, AbstractObjective, Prior, RunSummary, Step, d
 from ..models import Model, accuracy, cross_entropy
 from ..tasks import Episodes
 from ._episodic import Statistics, episode_problem, logits_of
+from ._failures import (
+    Attempts,
+    OnFailure,
+    Trail,
+    advanced,
+    backtrack,
+    mean_of_sound,
+    not_finite,
+)
 from ._sharding import check_devices, each
 
 
@@ -52,12 +63,15 @@ class StepRecord(eqx.Module):
     - `summary`: summaries of the inner runs, averaged over tasks.
     - `gradient_norm`: norm of the mean hypergradient, before anything is done to it.
     - `failed`: whether it was not finite and the state was left as it was.
+    - `attempts`: which tasks failed and how often a step was halved for it, where the learner goes
+      on without; else `None`.
     """
 
     value: Scalar
     summary: RunSummary
     gradient_norm: Scalar
     failed: Bool[Array, ""]
+    attempts: Attempts | None = None
 
 
 class Scores(eqx.Module):
@@ -88,6 +102,9 @@ class FewShot(eqx.Module):
     - `tasks`: tasks a meta-step.
     - `statistics`: whose batch statistics normalise query images.
     - `devices`: over how many devices the tasks of a step are spread; a divisor of `tasks`.
+    - `on_failure`: what becomes of a step some of whose tasks have a value or hypergradient that is
+      not finite: `"stop"` leaves the state as it was, `"skip"` averages over the others, `"halve"`
+      makes it again behind half the step that led to it, and halves the outer rate.
 
     **Raises:**
 
@@ -102,6 +119,7 @@ class FewShot(eqx.Module):
     tasks: int = eqx.field(static=True, default=4)
     statistics: Statistics = eqx.field(static=True, default="query")
     devices: int = eqx.field(static=True, default=1)
+    on_failure: OnFailure = eqx.field(static=True, default="stop")
 
     def __check_init__(self):
         if self.tasks < 1:
@@ -123,6 +141,8 @@ class FewShot(eqx.Module):
         """
         learned, _ = split(prior, self.estimator.wrt)
         outer = self.optimiser.init(learned)  # type: ignore[arg-type]
+        if self.on_failure == "halve":
+            outer = Trail.begin(outer, learned)
         return FewShotState(prior, outer, jnp.zeros((), int), key)
 
     @eqx.filter_jit
@@ -157,7 +177,7 @@ class FewShot(eqx.Module):
         prior = state.prior
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), self.tasks)
 
-        def one(key: PRNGKeyArray) -> tuple[Scalar, Prior, RunSummary]:
+        def one(key: PRNGKeyArray, prior: Prior = prior) -> tuple[Scalar, Prior, RunSummary]:
             draw_key, run_key = jax.random.split(key)
             episode = episodes.draw(key=draw_key)
             problem = episode_problem(episode, self.model, self.statistics)
@@ -166,6 +186,9 @@ class FewShot(eqx.Module):
             )
             return value, grad, after.summary
 
+        if self.on_failure != "stop":
+            runs = lambda prior: each(one, keys, self.devices, shared=(prior,))  # noqa: E731
+            return self._going_on(state, runs)
         value, grad, summary = _mean(each(one, keys, self.devices))
         learned, complete = split(prior, self.estimator.wrt)
         updates, outer = self.optimiser.update(grad, state.outer, learned)  # type: ignore[arg-type]
@@ -174,6 +197,35 @@ class FewShot(eqx.Module):
         moved = project(complete(eqx.apply_updates(learned, updates)))
         after = FewShotState(moved, outer, state.step + 1, state.key)
         return choose(sound, after, state), StepRecord(value, summary, norm, ~sound)
+
+    def _going_on(
+        self, state: FewShotState, tasks: Callable[[Prior], tuple[Array, Prior, RunSummary]]
+    ) -> tuple[FewShotState, StepRecord]:
+        """A meta-step that may go on where tasks fail."""
+        learned, complete = split(state.prior, self.estimator.wrt)
+        outer: PyTree = state.outer
+
+        def attempt(learned: PyTree) -> tuple[Array, Any]:
+            found = tasks(project(complete(learned)))
+            values, grads, _ = found
+            return not_finite(values, grads), found
+
+        if self.on_failure == "skip":
+            failed, found = attempt(learned)
+            attempts = Attempts.once(failed)
+            value, grad, summary = mean_of_sound(found, failed)
+            updates, outer = self.optimiser.update(grad, outer, learned)  # type: ignore[arg-type]
+        else:
+            learned, found, attempts = backtrack(attempt, learned, outer)
+            value, grad, summary = _mean(found)
+            outer = advanced(self.optimiser, grad, learned, outer, attempts.halved)
+            updates = outer.step
+        norm = vector.norm(grad)
+        failed = attempts.failed | ~(jnp.isfinite(value) & jnp.isfinite(norm))
+        moved = project(complete(eqx.apply_updates(learned, updates)))
+        after = FewShotState(moved, outer, state.step + 1, state.key)
+        record = StepRecord(value, summary, norm, failed, attempts)
+        return choose(~failed, after, state), record
 
     @eqx.filter_jit
     def evaluate(

@@ -17,6 +17,7 @@ from ..geometry import AbstractGeometry, MaxOfDiagonals
 from ..hypergradient import ImplicitReport
 from ..inner import AbstractInner, Prior, Problem, RunSummary, Step, fold
 from ..objective import frozen
+from ._failures import Attempts
 from ._outer import AbstractOuter, Runs
 from ._sharding import check_devices
 
@@ -52,6 +53,8 @@ class RoundRecord(eqx.Module):
       (steps, components); `None` for geometries without components. S000 Fig. 5.
     - `report`: what implicit hypergradients rest on, leading axes (tasks, visits): its
       `require_sound` raises with the reason of a flag. `None` for other estimators.
+    - `attempts`: which runs failed and how often a step was halved for it, where the outer rule
+      goes on without; else `None`.
     """
 
     value: Scalar
@@ -60,6 +63,7 @@ class RoundRecord(eqx.Module):
     frozen: Scalar
     activation: Float[Array, "steps components"] | None
     report: ImplicitReport | None = None
+    attempts: Attempts | None = None
 
 
 class ManyShot(eqx.Module):
@@ -118,8 +122,9 @@ class ManyShot(eqx.Module):
 
         A run whose loss is not finite in the first round, or under an outer rule that does not
         recover from it, leaves the state as it was: the record's summary names the run, and
-        `RoundRecord.failed` is true. Under a rule that recovers, later rounds go on. A geometry
-        that is not finite is not taken either, nor what flagged implicit hypergradients lead to.
+        `RoundRecord.failed` is true; `Descent.on_failure` has other ways. Under a rule that
+        recovers, later rounds go on. A geometry that is not finite is not taken either, nor what
+        flagged implicit hypergradients lead to.
 
         **Arguments:**
 
@@ -139,10 +144,13 @@ class ManyShot(eqx.Module):
         runs = Runs(problems, starts, keys, self.devices, self.in_turn)
 
         geometry, outer, outcome = self.outer.update(self.inner, state.geometry, state.outer, runs)
-        sound = jnp.all(outcome.summary.finite_steps >= self.steps)
-        failed = ~sound & (jnp.asarray(not self.outer.recovers) | (state.round == 0))
+        if outcome.attempts is None:
+            sound = jnp.all(outcome.summary.finite_steps >= self.steps)
+            failed = ~sound & (jnp.asarray(not self.outer.recovers) | (state.round == 0))
+        else:
+            failed = outcome.attempts.failed
         failed |= ~all_finite(geometry)
-        if outcome.report is not None:
+        if outcome.report is not None and outcome.attempts is None:
             failed |= jnp.any(outcome.report.flagged)
         after = MetaState(geometry, outer, state.round + 1, state.key)
         state_after = choose(~failed, after, state)
@@ -153,6 +161,7 @@ class ManyShot(eqx.Module):
             jnp.mean(frozen(outcome.summary).astype(outcome.value.dtype)),
             self._activation(state.geometry, runs),
             outcome.report,
+            outcome.attempts,
         )
         return state_after, record
 

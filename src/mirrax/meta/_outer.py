@@ -17,6 +17,16 @@ from .._tree import Primal, Scalar
 from ..geometry import AbstractGeometry
 from ..hypergradient import AbstractHypergradient, ImplicitReport
 from ..inner import AbstractInner, AbstractObjective, Prior, Problem, RunSummary
+from ._failures import (
+    Attempts,
+    OnFailure,
+    Trail,
+    advanced,
+    backtrack,
+    diverged,
+    mean_of_sound,
+    not_finite,
+)
 from ._reference import Reference
 from ._sharding import each
 
@@ -70,11 +80,14 @@ class Outcome(eqx.Module):
     - `summary`: summaries of the runs, leading axes (tasks, visits).
     - `report`: what implicit hypergradients rest on, without the adjoints, leading axes (tasks,
       visits); else `None`.
+    - `attempts`: how the round was come by, where the rule itself says what becomes of runs that
+      failed, whose leading axes are (tasks, visits); else `None`.
     """
 
     value: Scalar
     summary: RunSummary
     report: ImplicitReport | None = None
+    attempts: Attempts | None = None
 
 
 class AbstractOuter(eqx.Module):
@@ -136,12 +149,17 @@ class Descent(AbstractOuter):
     - `estimator`: how to differentiate it.
     - `optimiser`: the outer optimiser, over the geometry's meta-parameters.
     - `reference`: makes the solution of each run; `None` where the objective needs none.
+    - `on_failure`: what becomes of a round some of whose runs diverge, or have a value or
+      hypergradient that is not finite: `"stop"` leaves the geometry as it was, `"skip"` averages
+      over the others, `"halve"` makes the round again behind half the outer step that led to it,
+      and halves the outer rate.
     """
 
     objective: AbstractObjective
     estimator: AbstractHypergradient
     optimiser: optax.GradientTransformation = eqx.field(static=True)
     reference: Reference | None = None
+    on_failure: OnFailure = eqx.field(static=True, default="stop")
 
     @property
     def length(self) -> int:
@@ -149,8 +167,10 @@ class Descent(AbstractOuter):
         return self.estimator.steps
 
     def init(self, geometry: AbstractGeometry) -> PyTree[Array]:
-        """The optimiser's state."""
-        return self.optimiser.init(eqx.filter(geometry, eqx.is_inexact_array))
+        """The optimiser's state, and to halve the last step that step."""
+        params = eqx.filter(geometry, eqx.is_inexact_array)
+        state = self.optimiser.init(params)
+        return Trail.begin(state, params) if self.on_failure == "halve" else state
 
     def update(
         self, inner: AbstractInner, geometry: AbstractGeometry, state: PyTree[Array], runs: Runs
@@ -170,8 +190,34 @@ class Descent(AbstractOuter):
                 report = eqx.tree_at(lambda r: r.adjoint, report, None)
             return value, grad.geometry, after.summary, report
 
+        if self.on_failure != "stop":
+            return self._going_on(run, geometry, state, runs)
         values, grads, summary, report = runs.map(run, geometry)
         params = eqx.filter(geometry, eqx.is_inexact_array)
         updates, state = self.optimiser.update(mean_over_runs(grads), state, params)
         outcome = Outcome(jnp.mean(values), summary, report)
         return eqx.apply_updates(geometry, updates), state, outcome
+
+    def _going_on(
+        self, run: Any, geometry: AbstractGeometry, state: PyTree[Array], runs: Runs
+    ) -> tuple[AbstractGeometry, PyTree[Array], Outcome]:
+        """A round that may go on where runs fail."""
+        params, rest = eqx.partition(geometry, eqx.is_inexact_array)
+
+        def attempt(params: PyTree[Array]) -> tuple[Array, Any]:
+            found = runs.map(run, eqx.combine(params, rest))
+            values, grads, summary, report = found
+            failed = not_finite(values, grads) | diverged(summary, self.length)
+            return failed if report is None else failed | report.flagged, found
+
+        if self.on_failure == "skip":
+            failed, (values, grads, summary, report) = attempt(params)
+            value, grad = mean_of_sound((values, grads), failed)
+            updates, state = self.optimiser.update(grad, state, params)
+            outcome = Outcome(value, summary, report, Attempts.once(failed))
+            return eqx.apply_updates(geometry, updates), state, outcome
+        params, (values, grads, summary, report), attempts = backtrack(attempt, params, state)
+        grad = mean_over_runs(grads)
+        state = advanced(self.optimiser, grad, params, state, attempts.halved)
+        after = eqx.combine(eqx.apply_updates(params, state.step), rest)
+        return after, state, Outcome(jnp.mean(values), summary, report, attempts)

@@ -22,7 +22,7 @@ from .._errors import ConfigError, nearest
 from .._tree import Layers, select
 from ..hypergradient import AbstractHypergradient, Reverse
 from ..inner import AbstractInner, AbstractObjective, Prior
-from ..meta import FewShot, Statistics
+from ..meta import FewShot, OnFailure, Statistics
 from ..models import Model, Warp
 from ..objective import ValidationLoss
 
@@ -48,6 +48,7 @@ class Protocol:
     - `tasks`: tasks a meta-step.
     - `statistics`: whose batch statistics normalise query images.
     - `devices`: over how many devices the tasks are spread.
+    - `on_failure`: what becomes of steps some of whose tasks fail, see `mirrax.meta.FewShot`.
     """
 
     network: Network
@@ -57,6 +58,7 @@ class Protocol:
     tasks: int = 4
     statistics: Statistics = "query"
     devices: int = 1
+    on_failure: OnFailure = "stop"
 
     def learner(
         self,
@@ -87,6 +89,7 @@ class Protocol:
             self.tasks,
             self.statistics,
             self.devices,
+            self.on_failure,
         )
 
 

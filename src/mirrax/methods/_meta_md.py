@@ -16,7 +16,7 @@ from .._tree import Primal
 from ..geometry import AbstractGeometry, Diagonal, Kronecker, MaxOfDiagonals
 from ..hypergradient import AbstractHypergradient, Direct, Evolution, Reverse, Truncated
 from ..inner import AbstractObjective, PreconditionedDescent, mirror_step
-from ..meta import Alternating, Descent, ManyShot, Reference
+from ..meta import Alternating, Descent, ManyShot, OnFailure, Reference
 from ..objective import Comparator, LipschitzRegretBound, RegretBound
 
 GeometryName = Literal["diagonal", "max-of-diagonals", "kronecker"]
@@ -58,6 +58,7 @@ def meta_md(
     visits: int = 1,
     devices: int = 1,
     in_turn: bool = False,
+    on_failure: OnFailure = "stop",
     key: PRNGKeyArray,
 ) -> tuple[ManyShot, AbstractGeometry]:
     r"""The many-shot learner of S000, and the geometry it starts from.
@@ -80,6 +81,8 @@ def meta_md(
     - `decay`, `damping`, `pool`: the averages of the closed form, see `Alternating`.
     - `visits`: initial weights a task and round.
     - `devices`, `in_turn`: where and how the runs of a round are made, see `ManyShot`.
+    - `on_failure`: what becomes of rounds some of whose runs fail, see `Descent`; the closed form
+      recovers in its own way.
     - `key`: randomness of the initial components.
 
     **Returns:**
@@ -127,7 +130,7 @@ def meta_md(
     else:
         worth = LipschitzRegretBound(k, comparator)
     hypergradient = _estimator(estimator, steps, window, pairs, spread)
-    outer = Descent(worth, hypergradient, optax.adam(outer_rate), reference)
+    outer = Descent(worth, hypergradient, optax.adam(outer_rate), reference, on_failure)
     return ManyShot(inner, outer, initialise, visits, devices, in_turn), initial
 
 

@@ -16,7 +16,7 @@ import optax
 
 from .._errors import ConfigError
 from ..inner import Prior
-from ..meta import FewShot, Statistics
+from ..meta import FewShot, OnFailure, Statistics
 from ..methods import Protocol, find_method, options_of
 from ..models import Model, Warp, build
 from ..tasks import (
@@ -60,6 +60,7 @@ class FewShotStudy:
     - `optimiser`, `outer_rate`, `decay`, `clip`: the outer loop: Adam, or SGD with Nesterov
       momentum 0.9 and weight decay 1e-4 of the network; its rate, constant, falling along a
       cosine, or by ten every third of the steps; the largest norm of a hypergradient, 0 for none.
+    - `on_failure`: what becomes of a meta-step some of whose tasks fail, see `mirrax.meta.FewShot`.
     - `first_order`, `warp`, `penalty`: options of the methods that have them.
     - `rotations`: whether quarter turns of a class are classes of their own in meta-training.
     - `stride`, `validate_every`, `validation_tasks`: steps a compiled call, steps between
@@ -87,6 +88,7 @@ class FewShotStudy:
     outer_rate: float = 1e-3
     decay: Literal["none", "cosine", "step"] = "none"
     clip: float = 10.0
+    on_failure: OnFailure = "stop"
     first_order: bool = False
     warp: Warp = "spatial"
     penalty: float = 0.01
@@ -177,7 +179,14 @@ class FewShotSetting:
         c = self.config
         devices = max(n for n in range(1, jax.device_count() + 1) if c.tasks % n == 0)
         return Protocol(
-            self.network, outer_optimiser(c), c.steps, c.rate[0], c.tasks, c.statistics, devices
+            self.network,
+            outer_optimiser(c),
+            c.steps,
+            c.rate[0],
+            c.tasks,
+            c.statistics,
+            devices,
+            c.on_failure,
         )
 
     def compose(self, method: str, seed: int, rate: float) -> tuple[FewShot, Prior]:

@@ -15,6 +15,7 @@ from .._tree import choose
 from ..inner import Prior
 from ..meta import FewShot, FewShotState, Scores, StepRecord
 from ..tasks import Episodes
+from ._failures import failure_notes
 from ._few_shot import FewShotSetting
 from ._folder import RunFolder
 from ._progress import Phase
@@ -117,6 +118,7 @@ def learn_prior(
             folder.save_checkpoint(standing, made, **owner)
         metrics.append(line)
         phase.advance(f"{method}  loss {line['value']:.3f}", length)
+    notes += failure_notes(metrics, f"{made} meta-steps")
     return Learned(learner, standing, metrics, notes)
 
 
@@ -186,7 +188,7 @@ def _divergence(records: StepRecord, made: int, run: str) -> str | None:
 
 
 def _metrics(records: StepRecord, first: int, seconds: float) -> dict[str, Any]:
-    return {
+    line = {
         "round": first,
         "steps": len(records.value),
         "value": float(records.value.mean()),
@@ -195,3 +197,7 @@ def _metrics(records: StepRecord, first: int, seconds: float) -> dict[str, Any]:
         "gradient_norm": float(records.gradient_norm.mean()),
         "seconds": round(seconds, 4),
     }
+    if records.attempts is not None and records.attempts.failed_runs.any():
+        failed, halved = records.attempts.failed_runs, records.attempts.halved
+        line |= {"failed": int(failed.sum()), "halved": int(halved.sum())}
+    return line

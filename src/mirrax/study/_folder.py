@@ -8,7 +8,6 @@ one is named.
 import contextlib
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from jaxtyping import PyTree
 
 from .. import __version__
 from .._errors import ArtifactError, ConfigError, MirraxError
-from .._files import explain, write_atomically, write_json
+from .._files import append_line, explain, sweep, write_atomically, write_json
 from ..deploy._archive import read_archive, write_archive
 from ._logging import mirror
 
@@ -92,14 +91,24 @@ class RunFolder:
     @staticmethod
     def check_new(path: Path) -> None:
         """Refuses a folder that holds anything already."""
-        try:
-            taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
-        except OSError as error:
-            raise MirraxError(f"cannot read {path}: {explain(error)}") from error
-        if taken:
+        if not RunFolder.is_blank(path):
             raise ConfigError(
                 f"{path} exists already; pass --resume to continue it, or --out another folder."
             )
+
+    @staticmethod
+    def is_blank(path: Path) -> bool:
+        """Whether a path is free, or holds no more than a run killed before its first file left."""
+        try:
+            if not path.exists():
+                return True
+            sweep(path)
+            return path.is_dir() and all(
+                entry.name == "checkpoints" and entry.is_dir() and not any(entry.iterdir())
+                for entry in path.iterdir()
+            )
+        except OSError as error:
+            raise MirraxError(f"cannot read {path}: {explain(error)}") from error
 
     @staticmethod
     def open(path: Path) -> tuple["RunFolder", dict[str, Any]]:
@@ -154,14 +163,7 @@ class RunFolder:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Adds one line to `metrics.jsonl`, flushed to disk, and to the logs that are open."""
-        line = json.dumps(record, allow_nan=False) + "\n"
-        try:
-            with open(self / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise MirraxError(f"cannot write {self / 'metrics.jsonl'}: {explain(error)}") from error
+        append_line(self / "metrics.jsonl", json.dumps(record, allow_nan=False))
         mirror(self.path, record)
 
     def truncate_metrics(self, rounds: int) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from .._errors import ConfigError, nearest
 from .._secrets import is_masked
 from ..geometry import AbstractGeometry
-from ..meta import ManyShot, Reference, classification
+from ..meta import ManyShot, OnFailure, Reference, classification
 from ..methods import EstimatorName, meta_md
 from ..models import Model, build
 from ..tasks import ImageTask, cifar10_subsets, diverse_digits, rotated_digits, rotated_mnist
@@ -49,6 +49,7 @@ class ImageStudy:
     - `rounds`: rounds of meta-training.
     - `devices`, `in_turn`: over how many devices the tasks of meta-training are spread, and whether
       each takes its runs one after another, see `mirrax.meta.ManyShot`.
+    - `on_failure`: what becomes of a round some of whose runs fail, see `mirrax.meta.Descent`.
     - `baselines`: what the geometry is compared with; `all` for every one there is.
     - `control`: compare with the identity geometry too, tuned exactly as the learned one.
     - `averaging`: compare the geometry, and the control, with averaged points too, see
@@ -118,6 +119,7 @@ class ImageStudy:
     pool: bool = True
     devices: int = 1
     in_turn: bool = False
+    on_failure: OnFailure = "stop"
     baselines: tuple[str, ...] = DEFAULT_BASELINES
     control: bool = True
     averaging: bool = False
@@ -157,6 +159,11 @@ class ImageStudy:
             raise ConfigError(
                 "--estimator closed-form needs --objective tight and --geometry diagonal or "
                 "kronecker; choose --estimator direct or reverse."
+            )
+        if self.estimator == "closed-form" and self.on_failure != "stop":
+            raise ConfigError(
+                f"--on-failure {self.on_failure} needs an estimator of hypergradients, such as "
+                "--estimator direct; the closed form lowers rates by itself where runs diverge."
             )
 
 
@@ -269,6 +276,7 @@ class ImageSetting:
             visits=c.visits,
             devices=c.devices,
             in_turn=c.in_turn,
+            on_failure=c.on_failure,
             key=jax.random.key(seed),
         )
 

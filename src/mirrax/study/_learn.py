@@ -11,13 +11,13 @@ import numpy as np
 from .._errors import ConfigError, NumericalError
 from ..geometry import AbstractGeometry
 from ..inner import Problem
-from ..meta import ManyShot, RoundRecord
+from ..meta import ManyShot, RoundRecord, diverged
+from ._failures import failure_notes
 from ._folder import RunFolder
 from ._progress import Progress
 
 _ACTIVATION_POINTS = 50
 _LOST = 1e30  # a run that reached this diverged, whatever its last digit
-_BLOWN_UP = 10.0  # so did one that ended this many times above its first loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +70,14 @@ def learn(
             f"--rounds: {int(state.round)} rounds are made already, got {rounds}; ask for at least "
             "as many, or start another run with --out."
         )
-    trouble = None
-    earlier = folder.truncate_metrics(int(state.round))
-    froze = sum(line.get("frozen", 0) > 0.5 for line in earlier)
-    spent = sum(line.get("seconds", 0.0) for line in earlier)
+    lines = folder.truncate_metrics(int(state.round))
     with progress.phase("meta-training", rounds, done=int(state.round)) as phase:
         while int(state.round) < rounds:
             number, clock = int(state.round), time.perf_counter()
             state, record = learner.round(state, problems)
             trouble = _divergence(record, number, names, learner.steps, rate)
-            if trouble and (record.failed or number == 0 or not learner.outer.recovers):
+            goes_on = learner.outer.recovers and number > 0 or record.attempts is not None
+            if trouble and (record.failed or not goes_on):
                 raise NumericalError(
                     f"{trouble}; choose a smaller --rate and continue with --resume."
                 )
@@ -90,13 +88,18 @@ def learn(
                     f"{remedy} and continue with --resume."
                 )
             line = _metrics(record, number, names, time.perf_counter() - clock)
+            line |= _failures(record, names)
+            if trouble and learner.outer.recovers:
+                line["trouble"] = trouble
             folder.append_metrics(line)
             folder.save_checkpoint(state, number + 1)
-            froze += line["frozen"] > 0.5
-            spent += line["seconds"]
+            lines.append(line)
             phase.advance(_note(line))
-    if trouble:
-        notes.append(f"Last round: {trouble}. Rates were lowered after it; --rounds adds rounds.")
+    if lines and "trouble" in lines[-1]:
+        told = lines[-1]["trouble"]
+        notes.append(f"Last round: {told}. Rates were lowered after it; --rounds adds rounds.")
+    notes += failure_notes(lines, f"{rounds} rounds")
+    froze = sum(line.get("frozen", 0) > 0.5 for line in lines)
     if froze:
         notes.append(
             f"Freezing: in {froze} of {rounds} rounds most runs hardly reduced their loss. With "
@@ -104,16 +107,16 @@ def learn(
             "(docs/papers.md#s000-eq10-last); use a reference run or the known solution as "
             "comparator."
         )
-    return Learned(state.geometry, tuple(notes), spent)
+    return Learned(state.geometry, tuple(notes), sum(line.get("seconds", 0.0) for line in lines))
 
 
 def _divergence(
     record: RoundRecord, number: int, names: Sequence[str], steps: int, rate: float
 ) -> str | None:
     """Names the first run of a round that diverged, if one did."""
-    finite = np.asarray(record.summary.finite_steps)
-    first, last = np.asarray(record.summary.first_loss), np.asarray(record.summary.last_loss)
-    bad = (finite < steps) | ~(last <= _BLOWN_UP * np.abs(first))
+    summary = jax.tree.map(np.asarray, record.summary)
+    finite, first, last = summary.finite_steps, summary.first_loss, summary.last_loss
+    bad = np.asarray(diverged(summary, steps))
     if not bad.any():
         return None
     run = int(np.where(bad, finite, steps + 1).argmin())
@@ -142,6 +145,15 @@ def _metrics(
         bins = np.array_split(table, min(len(table), _ACTIVATION_POINTS))
         line["activation_by_step"] = [part.mean(axis=0).tolist() for part in bins]
     return line
+
+
+def _failures(record: RoundRecord, names: Sequence[str]) -> dict[str, Any]:
+    """What a line of metrics says of a round that went on where runs failed."""
+    if record.attempts is None or not np.any(record.attempts.failed_runs):
+        return {}
+    runs = np.asarray(record.attempts.failed_runs).any(axis=1)
+    failed = [name for name, bad in zip(names, runs, strict=True) if bad]
+    return {"failed": failed, "halved": int(record.attempts.halved)}
 
 
 def _number(value: Any) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from .._errors import ConfigError, MirraxError
-from .._files import write_json
+from .._files import sweep, write_json
 from .._machine import commit, machine, now
 from ._config import fields_of
 from ._folder import RunFolder
@@ -129,10 +129,13 @@ def check_same(path: Path, name: str) -> None:
 def recorded(path: Path, config: Any, **told: Any) -> Iterator[Recorder]:
     """Keeps the record of a run while it is worked on, to its end, whichever that is.
 
+    What killed processes have left half-written there is removed first.
+
     **Arguments:**
 
     - `path`, `config`, `told`: as for `Recorder`.
     """
+    sweep(path)
     recorder = Recorder(path, config, **told)
     try:
         yield recorder

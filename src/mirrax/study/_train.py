@@ -232,7 +232,7 @@ def open_folder(
     - `ConfigError`: if it exists and is not to be continued, or was made with other fields.
     """
     record = record_of(config, recipe=recipe, seed=seed, budget=budget, command=command)
-    if not resume:
+    if not resume or RunFolder.is_blank(path):  # also a part that a kill left without a file
         return RunFolder.create(path, record)
     folder, found = RunFolder.open(path)
     if found["recipe"] != recipe:

@@ -1,0 +1,165 @@
+"""Rounds some of whose runs fail: skipped runs and halved steps against sums made by hand."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mirrax.geometry import Diagonal
+from mirrax.hypergradient import Direct, Reverse
+from mirrax.inner import MirrorDescent, Prior
+from mirrax.meta import Descent, ManyShot, quadratic
+from mirrax.meta._failures import Trail, backtrack, mean_of_sound, not_finite
+from mirrax.objective import RegretBound
+from mirrax.tasks import sample_quadratics
+
+KEY = jax.random.key(3)
+STEPS, RATE, TASKS = 6, 0.05, 3
+
+
+def zeros(key):
+    del key
+    return jnp.ones(2)
+
+
+def learner(on_failure, rho=0.1, optimiser=optax.sgd):
+    worth = RegretBound(RATE, "solution")
+    outer = Descent(worth, Reverse(STEPS), optimiser(rho), on_failure=on_failure)
+    return ManyShot(MirrorDescent(RATE), outer, zeros)
+
+
+def problems(poisoned=None):
+    """Quadratics; the one of a number has a NaN in its gradient."""
+    tasks = sample_quadratics(KEY, TASKS)
+    if poisoned is not None:
+        tasks = dataclasses.replace(tasks, vector=tasks.vector.at[poisoned, 0].set(jnp.nan))
+    return quadratic(tasks)
+
+
+def start():
+    return Diagonal.like(jnp.zeros(2))
+
+
+def one_round(which, where, geometry=None):
+    state = which.init(start() if geometry is None else geometry, key=KEY)
+    return which.round(state, where)
+
+
+def leaves(state):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state.geometry)]
+
+
+def test_without_failures_all_policies_go_the_same_way():
+    plain, record = one_round(learner("stop"), problems())
+    assert record.attempts is None
+    for policy in ("skip", "halve"):
+        state, found = one_round(learner(policy), problems())
+        for ours, theirs in zip(leaves(state), leaves(plain), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-14)
+        assert not found.failed and not found.attempts.failed_runs.any()
+        assert found.attempts.halved == 0
+
+
+def test_stop_leaves_the_state_as_it_was():
+    state, record = one_round(learner("stop"), problems(1))
+    assert record.failed and state.round == 0
+    np.testing.assert_array_equal(leaves(state)[0], jax.tree.leaves(start())[0])
+
+
+def test_skip_averages_over_the_others():
+    state, record = one_round(learner("skip"), problems(1))
+    assert not record.failed and state.round == 1
+    assert record.attempts.failed_runs.ravel().tolist() == [False, True, False]
+    grads, values = [], []
+    for number in (0, 2):  # each alone, without the learner
+        alone = jax.tree.map(lambda leaf, i=number: leaf[i], problems())
+        prior = Prior(start(), zeros(None))
+        value, grad, _ = Reverse(STEPS).over_a_run(
+            RegretBound(RATE, "solution"), MirrorDescent(RATE), prior, alone, key=KEY
+        )
+        values.append(value)
+        grads.append(jax.tree.leaves(grad.geometry)[0])
+    expected = jax.tree.leaves(start())[0] - 0.1 * (grads[0] + grads[1]) / 2
+    np.testing.assert_allclose(leaves(state)[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(record.value, (values[0] + values[1]) / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("policy", ["skip", "halve"])
+def test_where_no_run_is_sound_the_state_stays(policy):
+    broken = dataclasses.replace(problems(), solution=jnp.full((TASKS, 2), jnp.nan))
+    state, record = one_round(learner(policy), broken)
+    assert record.failed and state.round == 0
+    assert np.isfinite(leaves(state)[0]).all()
+
+
+def test_halve_goes_back_along_the_step_until_runs_are_sound():
+    """By hand: the first length 2^-j of a step far too long at which no run diverges."""
+    which = learner("halve", rho=30.0)
+    first, _ = one_round(which, problems())
+    before, step = jax.tree.leaves(start())[0], first.outer.step
+    step = jax.tree.leaves(step)[0]
+
+    def sound(share):
+        geometry = eqx.tree_at(lambda g: jax.tree.leaves(g)[0], start(), before + share * step)
+        return not one_round(learner("skip"), problems(), geometry)[1].attempts.failed_runs.any()
+
+    halved = next(j for j in range(11) if sound(2.0**-j))
+    assert 0 < halved <= 10
+    second, record = which.round(first, problems())
+    assert not record.failed and second.round == 2
+    assert record.attempts.halved == halved and record.attempts.failed_runs.any()
+    used = jax.tree.leaves(second.outer.before)[0]
+    np.testing.assert_allclose(used, before + 2.0**-halved * step, rtol=1e-14)
+    assert second.outer.share == 2.0**-halved
+    # The next step is made at what is left of the rate.
+    geometry = eqx.tree_at(lambda g: jax.tree.leaves(g)[0], start(), before + 2.0**-halved * step)
+    whole, _ = one_round(learner("stop", rho=30.0), problems(), geometry)
+    move = leaves(second)[0] - jax.tree.leaves(geometry)[0]
+    np.testing.assert_allclose(
+        move, 2.0**-halved * (leaves(whole)[0] - jax.tree.leaves(geometry)[0]), rtol=1e-9
+    )
+
+
+def test_halve_gives_up_where_no_length_helps():
+    which = learner("halve")
+    first, _ = one_round(which, problems())
+    state, record = which.round(first, problems(0))
+    assert record.failed and state.round == 1 and record.attempts.halved == 10
+    for ours, theirs in zip(leaves(state), leaves(first), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_means_leave_out_what_failed_whatever_it_is():
+    values = jnp.array([[1.0, jnp.inf], [jnp.nan, 4.0]])
+    grads = {"a": jnp.array([[[1.0, 2.0], [5.0, 5.0]], [[3.0, 3.0], [jnp.nan, 1.0]]])}
+    failed = not_finite(values, grads)
+    assert failed.tolist() == [[False, True], [True, True]]
+    assert mean_of_sound(grads, failed)["a"].tolist() == [1.0, 2.0]
+    counts = mean_of_sound(jnp.array([[3, 5], [7, 9]]), jnp.array([[False, False], [True, True]]))
+    assert counts.item() == 4.0
+
+
+def test_a_round_that_is_sound_at_once_is_attempted_once():
+    trail = Trail.begin((), jnp.zeros(2))
+    seen = []
+
+    def attempt(point):
+        jax.debug.callback(seen.append, point)
+        return jnp.zeros(2, bool), jnp.sum(point)
+
+    point, _, found = backtrack(attempt, jnp.ones(2), trail)
+    jax.effects_barrier()
+    assert len(seen) == 1 and found.halved == 0 and point.tolist() == [1.0, 1.0]
+
+
+def test_an_estimator_without_a_loop_of_its_own_is_skipped_alike():
+    worth = RegretBound(RATE, "solution")
+    outer = Descent(worth, Direct(STEPS), optax.sgd(0.1), on_failure="skip")
+    which = ManyShot(MirrorDescent(RATE), outer, zeros)
+    state, record = one_round(which, problems(2))
+    assert record.attempts.failed_runs.ravel().tolist() == [False, False, True]
+    assert np.isfinite(leaves(state)[0]).all() and state.round == 1
