@@ -6,6 +6,7 @@ failure; `--debug` shows the traceback.
 """
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ _VERBS = {
 }
 
 _OPEN = ("train", "reproduce")  # their recipes' fields are options too
+_LESS = "try a smaller --model or --batch, fewer --tasks, or --in-turn true"
 _SWITCHES = ("--debug", "--json", "--resume")  # options without a value
 
 
@@ -146,6 +148,17 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, rest
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python or XLA found no memory, without importing either's errors."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _wanted(error: Exception) -> str:
+    """The size that was asked for in vain, where the error has one."""
+    found = re.search(r"\d[\d.,]* ?(?:[KMGT]i?B|bytes)", str(error))
+    return f" ({found[0]} were asked for)" if found else ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -184,6 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"mirrax: stopped; {again}.", file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _is_out_of_memory(error):
+            raise
+        print(f"mirrax: out of memory{_wanted(error)}; {_LESS}; {again}.", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         sys.stderr.close()
         return 0

@@ -18,9 +18,11 @@ from ..tasks import Episodes
 from ._failures import failure_notes
 from ._few_shot import FewShotSetting
 from ._folder import RunFolder
+from ._memory import require_memory
 from ._progress import Phase
 from ._streams import META, VALIDATE, stream
 
+_LESS = "try fewer --tasks, a smaller --model, fewer --steps, or --first-order true"
 _TOGETHER = 20
 """At most so many tasks are judged by one call."""
 
@@ -92,6 +94,10 @@ def learn_prior(
         )
     metrics = folder.truncate_metrics(made)
     phase.advance(method, made)
+    if made < until:
+        length = min(config.stride, until - made)
+        program = FewShot.run.lower(learner, standing.state, setting.episodes[0], length).compile()
+        require_memory(program, f"a meta-step of {method}", _LESS)
     while made < until:
         clock, length = time.perf_counter(), min(config.stride, until - made)
         state, records = learner.run(standing.state, setting.episodes[0], length)

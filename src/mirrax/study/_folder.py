@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -252,13 +252,17 @@ class RunFolder:
         """
         name = f"checkpoints/round-{rounds:06d}.safetensors"
         self.save_tree(name, state, {"kind": "checkpoint", "rounds": rounds, **owner})
-        for _, path in self._checkpoints()[:-_KEPT]:
-            path.unlink(missing_ok=True)
+        self._remove(self._checkpoints()[:-_KEPT])
 
     def drop_checkpoints(self) -> None:
         """Removes all checkpoints, of a run that is finished."""
-        for _, path in self._checkpoints():
-            path.unlink(missing_ok=True)
+        self._remove(self._checkpoints())
+
+    @staticmethod
+    def _remove(checkpoints: Sequence[tuple[int, Path]]) -> None:
+        for _, path in checkpoints:
+            with contextlib.suppress(OSError):  # one too many does no harm
+                path.unlink()
 
     def load_checkpoint(self, like: PyTree, **owner: Any) -> tuple[PyTree, list[str]]:
         """The newest sound checkpoint.
@@ -276,8 +280,8 @@ class RunFolder:
 
         - `ArtifactError`: if it is a checkpoint of another owner or architecture.
         """
-        warnings = []
-        for _, path in reversed(self._checkpoints()):
+        warnings, found = [], self._checkpoints()
+        for position, (_, path) in reversed([*enumerate(found)]):
             try:
                 arrays, metadata = read_archive(path)
             except ArtifactError as error:
@@ -290,7 +294,9 @@ class RunFolder:
                         f"{path} is a checkpoint of {field} {metadata[field]!r}, not {value!r}; "
                         "start the run again in another folder."
                     )
-            return _from_arrays(arrays, like, path), warnings
+            state = _from_arrays(arrays, like, path)
+            self._remove(found[: position + 1][:-_KEPT])  # where a kill came before it
+            return state, warnings
         return like, warnings
 
 

@@ -14,8 +14,10 @@ from ..inner import Problem
 from ..meta import ManyShot, RoundRecord, diverged
 from ._failures import failure_notes
 from ._folder import RunFolder
+from ._memory import require_memory
 from ._progress import Progress
 
+_LESS = "try --in-turn true, --estimator checkpointed or truncated, or fewer --steps"
 _ACTIVATION_POINTS = 50
 _LOST = 1e30  # a run that reached this diverged, whatever its last digit
 
@@ -71,6 +73,9 @@ def learn(
             "as many, or start another run with --out."
         )
     lines = folder.truncate_metrics(int(state.round))
+    if int(state.round) < rounds:
+        program = ManyShot.round.lower(learner, state, problems).compile()
+        require_memory(program, "a round of meta-training", _LESS)
     with progress.phase("meta-training", rounds, done=int(state.round)) as phase:
         while int(state.round) < rounds:
             number, clock = int(state.round), time.perf_counter()

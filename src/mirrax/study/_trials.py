@@ -25,7 +25,9 @@ from ..models import Model
 from ..tasks import ImageTask
 from ._baselines import Hyperparameters, Make, Method, Read
 from ._judged import MOST, judged_logits
+from ._memory import require_memory
 
+_LESS = "try a smaller --model or --batch, or fewer --rows"
 _CHUNKS_A_WORKER = 4  # few, or padding wastes runs; several, or progress stands still
 
 
@@ -310,6 +312,7 @@ def compile_trials(
     shown = {name: jnp.asarray(column) for name, column in blank.items()}
     fixed = (makes, reads, contexts, place, starts, keys)
     compiled = _run_chunk.lower(*fixed, shown, steps, stride, watch).compile()
+    require_memory(compiled, "the comparison", _LESS, copies=workers)
 
     def run(
         jobs: Sequence[tuple[int, Hyperparameters]],
