@@ -124,6 +124,7 @@ def _watch(place: Place) -> None:
         def run(self: Any, *arguments: Any, **named: Any) -> Any:
             return place.within(phase, whole.__get__(self, owner))(*arguments, **named)
 
+        run.lower = whole.lower  # type: ignore[attr-defined]
         setattr(owner, name, run)
 
     enter(compiler, "compile_or_get_cached", "compile")

@@ -1,9 +1,9 @@
 r"""What becomes of a round some of whose runs failed: stop, skip them, or halve the step before it.
 
-A run fails if its value or hypergradient is not finite, a long one if it diverges too. `"skip"`
-averages over the sound runs alone, `g = Σ_{i sound} h_i / #sound`. `"halve"` takes the failure for
-that of a step that was too long, and searches backwards along it: with `M_r = M_{r-1} + Δ_{r-1}` a
-round that fails at `M_r` is made again, with the same draws, at
+A run fails if its value or the norm of its hypergradient is not finite, and a long one if it
+diverges too. `"skip"` averages over the sound runs alone, `g = Σ_{i sound} h_i / #sound`. `"halve"`
+takes the failure for that of a step that was too long, and searches backwards along it: with
+`M_r = M_{r-1} + Δ_{r-1}` a round that fails at `M_r` is made again, with the same draws, at
 
     M_{r-1} + 2^{-j} Δ_{r-1},    j = 1, 2, …, 10,
 
@@ -47,16 +47,19 @@ def diverged(summary: RunSummary, steps: int) -> Bool[Array, "..."]:
 
 
 def not_finite(values: Array, grads: PyTree) -> Bool[Array, "*runs"]:
-    """Which runs have a value or hypergradient that is not finite.
+    """Which runs have a value, or a hypergradient whose norm, is not finite.
 
     **Arguments:**
 
     - `values`, `grads`: of the runs, along the leading axes that `values` has.
+
+    >>> not_finite(jnp.array([1.0, jnp.nan, 1.0]), jnp.array([[1.0], [1.0], [jnp.inf]])).tolist()
+    [False, True, True]
     """
     failed = ~jnp.isfinite(values)
     for leaf in filter(eqx.is_inexact_array, jax.tree.leaves(grads)):
         rest = tuple(range(values.ndim, leaf.ndim))
-        failed |= ~jnp.all(jnp.isfinite(leaf), axis=rest)
+        failed |= ~jnp.isfinite(jnp.sum(jnp.square(leaf), axis=rest))
     return failed
 
 
@@ -144,7 +147,7 @@ def backtrack(
 
     def at(count: Array) -> PyTree[Array]:
         def one(here: Array, before: Array, step: Array) -> Array:
-            back = before + step * jnp.exp2(-count.astype(step.dtype))
+            back = before + step * _half(count, step.dtype)
             return jnp.where(count == 0, here, back)
 
         return jax.tree.map(one, learned, trail.before, trail.step)
@@ -170,6 +173,11 @@ def backtrack(
     return at(found.halved), result, found
 
 
+def _half(count: Int[Array, ""], dtype: Any) -> Scalar:
+    """`2^{-count}`, exactly, which the exponential of a compiled program is not."""
+    return jnp.ldexp(jnp.ones((), dtype), -count)
+
+
 def advanced(
     optimiser: optax.GradientTransformation,
     grads: PyTree[Array],
@@ -188,6 +196,6 @@ def advanced(
     - `halved`: how often that was halved this round.
     """
     updates, state = optimiser.update(grads, trail.optimiser, learned)
-    share = trail.share * jnp.exp2(-halved.astype(trail.share.dtype))
+    share = trail.share * _half(halved, trail.share.dtype)
     step = jax.tree.map(lambda leaf: leaf * share.astype(leaf.dtype), updates)
     return Trail(state, learned, step, share)
