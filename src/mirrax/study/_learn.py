@@ -156,8 +156,8 @@ def _failures(record: RoundRecord, names: Sequence[str]) -> dict[str, Any]:
     """What a line of metrics says of a round that went on where runs failed."""
     if record.attempts is None or not np.any(record.attempts.failed_runs):
         return {}
-    runs = np.asarray(record.attempts.failed_runs).any(axis=1)
-    failed = [name for name, bad in zip(names, runs, strict=True) if bad]
+    failed_runs = np.asarray(record.attempts.failed_runs)
+    failed = [name for name, visits in zip(names, failed_runs, strict=True) if visits.any()]
     return {"failed": failed, "halved": int(record.attempts.halved)}
 
 
