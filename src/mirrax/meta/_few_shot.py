@@ -23,7 +23,7 @@ from ..inner import AbstractInner, AbstractObjective, Prior, RunSummary, Step, d
 from ..models import Model, accuracy, cross_entropy
 from ..tasks import Episodes
 from ._episodic import Statistics, episode_problem, logits_of
-from ._sharding import check_devices, each
+from ._sharding import Grid, check_devices, each
 
 
 class FewShotState(eqx.Module):
@@ -106,7 +106,12 @@ class FewShot(eqx.Module):
     def __check_init__(self):
         if self.tasks < 1:
             raise ValueError(f"FewShot.tasks: expected at least 1, got {self.tasks!r}.")
-        check_devices("FewShot", self.devices, self.tasks)
+        check_devices("FewShot", self.grid, self.tasks)
+
+    @property
+    def grid(self) -> Grid:
+        """The devices."""
+        return Grid(self.devices)
 
     @property
     def steps(self) -> int:
@@ -151,7 +156,7 @@ class FewShot(eqx.Module):
             return eqx.filter(after, eqx.is_array), record
 
         end, records = lax.scan(body, dynamic, None, length=length)
-        return eqx.combine(end, static), records
+        return self.grid.everywhere((eqx.combine(end, static), records))
 
     def _step(self, state: FewShotState, episodes: Episodes) -> tuple[FewShotState, StepRecord]:
         prior = state.prior
@@ -166,7 +171,7 @@ class FewShot(eqx.Module):
             )
             return value, grad, after.summary
 
-        value, grad, summary = _mean(each(one, keys, self.devices))
+        value, grad, summary = _mean(each(one, keys, self.grid))
         learned, complete = split(prior, self.estimator.wrt)
         updates, outer = self.optimiser.update(grad, state.outer, learned)  # type: ignore[arg-type]
         norm = vector.norm(grad)
@@ -203,7 +208,7 @@ class FewShot(eqx.Module):
         """
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(tasks)
         judge = functools.partial(self._judge, prior, episodes, further)
-        return each(judge, keys, 1)
+        return each(judge, keys)
 
     def _judge(self, prior: Prior, episodes: Episodes, further: int, key: PRNGKeyArray) -> Scores:
         draw_key, run_key = jax.random.split(key)

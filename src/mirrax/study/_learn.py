@@ -70,7 +70,8 @@ def learn(
             f"--rounds: {int(state.round)} rounds are made already, got {rounds}; ask for at least "
             "as many, or start another run with --out."
         )
-    trouble = None
+    trouble, grid = None, learner.grid
+    state, problems = grid.place(state), grid.place(problems, "tasks")
     earlier = folder.truncate_metrics(int(state.round))
     froze = sum(line.get("frozen", 0) > 0.5 for line in earlier)
     spent = sum(line.get("seconds", 0.0) for line in earlier)
@@ -104,7 +105,7 @@ def learn(
             "(docs/papers.md#s000-eq10-last); use a reference run or the known solution as "
             "comparator."
         )
-    return Learned(state.geometry, tuple(notes), spent)
+    return Learned(grid.gather(state.geometry), tuple(notes), spent)
 
 
 def _divergence(
