@@ -158,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     **Returns:**
 
-    The exit code: 0, 2 for a usage or data error, 3 for a numerical failure, 4 where another process
-    of a distributed run was lost, 130 on Ctrl-C.
+    The exit code: 0, 2 for a usage or data error, 3 for a numerical failure, 4 where another
+    process of a distributed run was lost, 130 on Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, again = "--debug" in words, "add --resume to continue"

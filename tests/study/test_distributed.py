@@ -148,10 +148,10 @@ def test_a_process_that_nobody_joins(tmp_path):
     [
         ("JAX_NUM_PROCESSES", "two", "expected a whole number from 1, got 'two'"),
         ("JAX_PROCESS_ID", "2", "expected 0 to 1, as JAX_NUM_PROCESSES is 2"),
-        ("JAX_COORDINATOR_ADDRESS", "node1", "expected HOST:PORT of the first process, got 'node1'"),
+        ("JAX_COORDINATOR_ADDRESS", "one", "expected HOST:PORT of the first process, got 'one'"),
         ("MIRRAX_JOIN_SECONDS", "0", "expected a whole number from 1, got '0'"),
     ],
-)  # fmt: skip
+)
 def test_an_environment_that_makes_no_sense(monkeypatch, capsys, tmp_path, name, value, told):
     whole = {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0", "JAX_COORDINATOR_ADDRESS": "a:1"}
     for key, text in (whole | {name: value}).items():

@@ -169,9 +169,12 @@ def each(
         # A loop over entries that lie on several devices would visit them one after another.
         whole = PartitionSpec()
         return jax.shard_map(
-            run, mesh=spread.mesh, in_specs=(spread.spec, whole), out_specs=spread.spec,
+            run,
+            mesh=spread.mesh,
+            in_specs=(spread.spec, whole),
+            out_specs=spread.spec,
             check_vma=False,
-        )(tasks, arrays)  # fmt: skip
+        )(tasks, arrays)
     return run(jax.lax.with_sharding_constraint(tasks, spread), arrays)
 
 
