@@ -10,7 +10,8 @@ from collections.abc import Iterable
 class MirraxError(Exception):
     """Any failure the user can act on; its text is one line that names the remedy.
 
-    `exit_code` is what the command line returns: 2 for what was asked or given, 3 for numbers.
+    `exit_code` is what the command line returns: 2 for what was asked or given, 3 for numbers, 4
+    for another process.
 
     >>> MirraxError("run folder exists; pass --resume").exit_code
     2
@@ -27,6 +28,16 @@ class NumericalError(MirraxError):
     """
 
     exit_code = 3
+
+
+class LostProcess(MirraxError):
+    """Another process of a distributed run has ended, without which this one cannot go on.
+
+    >>> LostProcess.exit_code
+    4
+    """
+
+    exit_code = 4
 
 
 class DataError(MirraxError):

@@ -32,7 +32,7 @@ _VERBS = {
 
 _OPEN = ("train", "reproduce")  # their recipes' fields are options too
 _LESS = "try a smaller --model or --batch, fewer --tasks, or --in-turn true"
-_SWITCHES = ("--debug", "--json", "--resume")  # options without a value
+_SWITCHES = ("--debug", "--distributed", "--json", "--resume")  # options without a value
 
 
 def _seed(text: str) -> int:
@@ -82,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=_seed, default=0)
     train.add_argument("--budget", default="default", help="smoke, default or paper")
     train.add_argument("--resume", action="store_true", help="continue the run in --out")
+    train.add_argument(
+        "--distributed", action="store_true", help="one of several processes that make one run"
+    )
     train.epilog = "Any field of the recipe is an option, such as --rounds 5; see mirrax list."
     compare = verb("compare", data)
     compare.add_argument("run", type=Path, metavar="DIR")
@@ -168,7 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     **Returns:**
 
-    The exit code: 0, 2 for a usage or data error, 3 for a numerical failure, 130 on Ctrl-C.
+    The exit code: 0, 2 for a usage or data error, 3 for a numerical failure, 4 where another
+    process of a distributed run was lost, 130 on Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, again = "--debug" in words, "add --resume to continue"

@@ -34,7 +34,7 @@ from ._failures import (
     mean_of_sound,
     not_finite,
 )
-from ._sharding import check_devices, each
+from ._sharding import Grid, check_devices, each
 
 
 class FewShotState(eqx.Module):
@@ -124,7 +124,12 @@ class FewShot(eqx.Module):
     def __check_init__(self):
         if self.tasks < 1:
             raise ValueError(f"FewShot.tasks: expected at least 1, got {self.tasks!r}.")
-        check_devices("FewShot", self.devices, self.tasks)
+        check_devices("FewShot", self.grid, self.tasks)
+
+    @property
+    def grid(self) -> Grid:
+        """The devices."""
+        return Grid(self.devices)
 
     @property
     def steps(self) -> int:
@@ -171,7 +176,7 @@ class FewShot(eqx.Module):
             return eqx.filter(after, eqx.is_array), record
 
         end, records = lax.scan(body, dynamic, None, length=length)
-        return eqx.combine(end, static), records
+        return self.grid.everywhere((eqx.combine(end, static), records))
 
     def _step(self, state: FewShotState, episodes: Episodes) -> tuple[FewShotState, StepRecord]:
         prior = state.prior
@@ -187,9 +192,9 @@ class FewShot(eqx.Module):
             return value, grad, after.summary
 
         if self.on_failure != "stop":
-            runs = lambda prior: each(one, keys, self.devices, shared=(prior,))  # noqa: E731
+            runs = lambda prior: each(one, keys, self.grid, shared=(prior,))  # noqa: E731
             return self._going_on(state, runs)
-        value, grad, summary = _mean(each(one, keys, self.devices))
+        value, grad, summary = _mean(each(one, keys, self.grid))
         learned, complete = split(prior, self.estimator.wrt)
         updates, outer = self.optimiser.update(grad, state.outer, learned)  # type: ignore[arg-type]
         norm = vector.norm(grad)
@@ -255,7 +260,7 @@ class FewShot(eqx.Module):
         """
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(tasks)
         judge = functools.partial(self._judge, prior, episodes, further)
-        return each(judge, keys, 1)
+        return each(judge, keys)
 
     def _judge(self, prior: Prior, episodes: Episodes, further: int, key: PRNGKeyArray) -> Scores:
         draw_key, run_key = jax.random.split(key)

@@ -19,7 +19,7 @@ from ..inner import AbstractInner, Prior, Problem, RunSummary, Step, fold
 from ..objective import frozen
 from ._failures import Attempts
 from ._outer import AbstractOuter, Runs
-from ._sharding import check_devices
+from ._sharding import Grid, check_devices
 
 
 class MetaState(eqx.Module):
@@ -78,11 +78,14 @@ class ManyShot(eqx.Module):
     - `devices`: over how many devices tasks are spread; a divisor of their number.
     - `in_turn`: whether each device takes its runs one after another instead of side by side: for
       networks that keep it busy alone, or fill its memory.
+    - `batch_devices`: over how many devices each the rows of every inner batch are spread, for
+      networks that are too large for one; a divisor of that number of rows.
 
     **Raises:**
 
-    - `ValueError`: if `visits` or `devices` is not positive, there are no so many devices, or, in a
-      round, `devices` does not divide the number of tasks.
+    - `ValueError`: if `visits`, `devices` or `batch_devices` is not positive, there are no so many
+      devices, `in_turn` is asked for with more than one of both, or, in a round, `devices` does not
+      divide the number of tasks.
     """
 
     inner: AbstractInner
@@ -91,11 +94,17 @@ class ManyShot(eqx.Module):
     visits: int = eqx.field(static=True, default=1)
     devices: int = eqx.field(static=True, default=1)
     in_turn: bool = eqx.field(static=True, default=False)
+    batch_devices: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
         if self.visits < 1:
             raise ValueError(f"ManyShot.visits: expected at least 1, got {self.visits!r}.")
-        check_devices("ManyShot", self.devices)
+        check_devices("ManyShot", self.grid, in_turn=self.in_turn)
+
+    @property
+    def grid(self) -> Grid:
+        """The devices, `devices` by `batch_devices`."""
+        return Grid(self.devices, self.batch_devices)
 
     @property
     def steps(self) -> int:
@@ -136,12 +145,12 @@ class ManyShot(eqx.Module):
         The next state, and what the round showed.
         """
         count = len(jax.tree.leaves(problems)[0])
-        check_devices("ManyShot", self.devices, count)
+        check_devices("ManyShot", self.grid, count)
         start_key, run_key = jax.random.split(jax.random.fold_in(state.key, state.round))
         shape = (count, self.visits)
         starts = jax.vmap(jax.vmap(self.initialise))(jax.random.split(start_key, shape))
         keys = jax.random.split(run_key, shape)
-        runs = Runs(problems, starts, keys, self.devices, self.in_turn)
+        runs = Runs(problems, starts, keys, self.devices, self.in_turn, self.batch_devices)
 
         geometry, outer, outcome = self.outer.update(self.inner, state.geometry, state.outer, runs)
         if outcome.attempts is None:
@@ -163,7 +172,7 @@ class ManyShot(eqx.Module):
             outcome.report,
             outcome.attempts,
         )
-        return state_after, record
+        return self.grid.everywhere((state_after, record))
 
     def _activation(
         self, geometry: AbstractGeometry, runs: Runs

@@ -28,7 +28,7 @@ from ._failures import (
     not_finite,
 )
 from ._reference import Reference
-from ._sharding import each
+from ._sharding import Grid, each, with_spread_batches
 
 
 class Runs(eqx.Module):
@@ -41,6 +41,7 @@ class Runs(eqx.Module):
     - `keys`: randomness of each run, shape (tasks, visits).
     - `devices`: over how many devices tasks are spread; a divisor of their number.
     - `in_turn`: whether each device takes its runs one after another.
+    - `batch_devices`: over how many devices each the rows of a batch are spread.
     """
 
     problems: Problem
@@ -48,6 +49,7 @@ class Runs(eqx.Module):
     keys: PRNGKeyArray
     devices: int = eqx.field(static=True, default=1)
     in_turn: bool = eqx.field(static=True, default=False)
+    batch_devices: int = eqx.field(static=True, default=1)
 
     def map(self, function: Any, *shared: Any) -> Any:
         """Applies `function(problem, start, key, *shared)` to every run, in one compiled program.
@@ -64,11 +66,13 @@ class Runs(eqx.Module):
 
         def over_visits(task: tuple[Problem, Primal, PRNGKeyArray], *shared: Any) -> Any:
             problem, *visits = task
+            problem = with_spread_batches(problem, grid)
             one = lambda visit: function(problem, *visit, *shared)  # noqa: E731
-            return each(one, tuple(visits), 1, self.in_turn)
+            return each(one, tuple(visits), in_turn=self.in_turn)
 
+        grid = Grid(self.devices, self.batch_devices)
         tasks = self.problems, self.starts, self.keys
-        return each(over_visits, tasks, self.devices, self.in_turn, shared)
+        return each(over_visits, tasks, grid, self.in_turn, shared)
 
 
 class Outcome(eqx.Module):

@@ -57,6 +57,7 @@ def meta_md(
     pool: tuple[tuple[int, ...], ...] | None = None,
     visits: int = 1,
     devices: int = 1,
+    batch_devices: int = 1,
     in_turn: bool = False,
     on_failure: OnFailure = "stop",
     key: PRNGKeyArray,
@@ -80,7 +81,8 @@ def meta_md(
     - `outer_rate`: the rate `ρ` of the outer optimiser (Adam on `log m`).
     - `decay`, `damping`, `pool`: the averages of the closed form, see `Alternating`.
     - `visits`: initial weights a task and round.
-    - `devices`, `in_turn`: where and how the runs of a round are made, see `ManyShot`.
+    - `devices`, `batch_devices`, `in_turn`: where and how the runs of a round are made, see
+      `ManyShot`.
     - `on_failure`: what becomes of rounds some of whose runs fail, see `Descent`; the closed form
       recovers in its own way.
     - `key`: randomness of the initial components.
@@ -123,7 +125,7 @@ def meta_md(
                 f"{objective!r} and {geometry!r}; choose 'direct' or 'reverse'."
             )
         outer = Alternating(rate, steps, comparator, reference, decay, damping, pool)
-        return ManyShot(inner, outer, initialise, visits, devices, in_turn), initial
+        return ManyShot(inner, outer, initialise, visits, devices, in_turn, batch_devices), initial
     worth: AbstractObjective
     if objective == "tight":
         worth = RegretBound(rate, comparator)
@@ -131,7 +133,7 @@ def meta_md(
         worth = LipschitzRegretBound(k, comparator)
     hypergradient = _estimator(estimator, steps, window, pairs, spread)
     outer = Descent(worth, hypergradient, optax.adam(outer_rate), reference, on_failure)
-    return ManyShot(inner, outer, initialise, visits, devices, in_turn), initial
+    return ManyShot(inner, outer, initialise, visits, devices, in_turn, batch_devices), initial
 
 
 def _estimator(

@@ -274,6 +274,11 @@ def prepare_few_shot(config: FewShotStudy, data: Path | None) -> FewShotSetting:
     - `ConfigError`, `DataError`: if a name is unknown, data are missing or damaged, or tasks need
       more classes or images than there are.
     """
+    if jax.process_count() > 1 and config.tasks % jax.device_count():
+        raise ConfigError(
+            f"--tasks: expected a multiple of the {jax.device_count()} devices of the "
+            f"{jax.process_count()} processes, got {config.tasks!r}."
+        )
     setting = FewShotSetting(config, load_classes(config, data))
     _ = setting.episodes
     for method in config.methods:

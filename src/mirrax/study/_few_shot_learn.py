@@ -86,6 +86,7 @@ def learn_prior(
     )
     owner = {"method": method, "rate": rate, "seed": seed}
     standing, notes = folder.load_checkpoint(fresh, **owner)
+    standing = learner.grid.place(standing)
     made = int(standing.state.step)
     if made > until:
         raise ConfigError(

@@ -47,8 +47,9 @@ class ImageStudy:
     - `split`: seed of the split into training and test images, where it is ours to make.
     - `examples`: of each task only the first so many training images; 0 for all.
     - `rounds`: rounds of meta-training.
-    - `devices`, `in_turn`: over how many devices the tasks of meta-training are spread, and whether
-      each takes its runs one after another, see `mirrax.meta.ManyShot`.
+    - `devices`, `batch_devices`, `in_turn`: over how many devices the tasks of meta-training are
+      spread, and over how many each the rows of their batches; whether a device takes its runs one
+      after another, see `mirrax.meta.ManyShot`.
     - `on_failure`: what becomes of a round some of whose runs fail, see `mirrax.meta.Descent`.
     - `baselines`: what the geometry is compared with; `all` for every one there is.
     - `control`: compare with the identity geometry too, tuned exactly as the learned one.
@@ -84,11 +85,14 @@ class ImageStudy:
             "grid",
         )
         + ("criterion", "seeds", "tune_seeds", "stride", "targets", "rows")
-        + ("tuner", "trials", "kappa", "storage", "timed", "devices", "in_turn")
+        + ("tuner", "trials", "kappa", "storage", "timed")
+        + ("devices", "batch_devices", "in_turn")
     )
     """Fields that may change while a run is under way; others would make it another run."""
 
-    placement: ClassVar[frozenset[str]] = frozenset(("devices", "in_turn", "storage"))
+    placement: ClassVar[frozenset[str]] = frozenset(
+        ("devices", "batch_devices", "in_turn", "storage")
+    )
     """Fields that say where it is computed, which may even change within one table."""
 
     family: Family = "rotated-digits"
@@ -118,6 +122,7 @@ class ImageStudy:
     damping: float = 0.1
     pool: bool = True
     devices: int = 1
+    batch_devices: int = 1
     in_turn: bool = False
     on_failure: OnFailure = "stop"
     baselines: tuple[str, ...] = DEFAULT_BASELINES
@@ -141,7 +146,7 @@ class ImageStudy:
         positive(self, "batch", "steps", "rate", "outer_rate", "k", "rounds", "visits", "rows")
         positive(self, "reference_rate", "reference_steps")
         positive(self, "seeds", "tune_seeds", "stride", "components", "pairs", "spread")
-        positive(self, "devices", "targets", "trials", "kappa")
+        positive(self, "devices", "batch_devices", "targets", "trials", "kappa")
         between(self, "damping", 0, 100)
         between(self, "examples", 0, 10**9)
         between(self, "decay", 0, 0.999)
@@ -153,6 +158,12 @@ class ImageStudy:
                 f"got {self.window!r}."
             )
         divides(self, "stride", "steps")
+        divides(self, "batch_devices", "batch")
+        if self.in_turn and self.devices > 1 and self.batch_devices > 1:
+            raise ConfigError(
+                "--in-turn: a device that takes its tasks one after another cannot share their "
+                "batches with others; choose --devices 1, --batch-devices 1 or --in-turn false."
+            )
         if self.estimator == "closed-form" and (
             self.objective != "tight" or self.geometry == "max-of-diagonals"
         ):
@@ -275,6 +286,7 @@ class ImageSetting:
             pool=exchangeable_axes(self.model) if c.pool else None,
             visits=c.visits,
             devices=c.devices,
+            batch_devices=c.batch_devices,
             in_turn=c.in_turn,
             on_failure=c.on_failure,
             key=jax.random.key(seed),
@@ -323,12 +335,23 @@ def find_task(tasks: Sequence[ImageTask], name: str) -> int:
     )
 
 
-def _check_devices(devices: int, tasks: int) -> None:
-    there = jax.device_count()
+def _check_devices(config: ImageStudy, tasks: int) -> None:
+    devices, batch, count = config.devices, config.batch_devices, jax.device_count()
+    there = count // batch
+    if not there:
+        raise ConfigError(
+            f"--batch-devices: expected at most the {count} devices there are, got {batch!r}."
+        )
     if tasks % devices or devices > there:
+        among = f" for --batch-devices {batch}" if batch > 1 else ""
         raise ConfigError(
             f"--devices: expected a divisor of the {tasks} tasks of meta-training, at most the "
-            f"{there} there {'is' if there == 1 else 'are'}, got {devices!r}."
+            f"{there} there {'is' if there == 1 else 'are'}{among}, got {devices!r}."
+        )
+    if jax.process_count() > 1 and devices * batch != count:
+        raise ConfigError(
+            f"--devices: the {jax.process_count()} processes have {count} devices, all of which "
+            f"must take part, got {devices} times --batch-devices {batch}."
         )
 
 
@@ -391,7 +414,7 @@ def prepare(
     model = build(config.model, tasks[0].image_shape, tasks[0].classes)
     held_out = 0 if each else find_task(tasks, config.held_out)
     if learns:
-        _check_devices(config.devices, len(tasks) - 1)
+        _check_devices(config, len(tasks) - 1)
     problems = classification(tasks, model, config.batch)
     place = arena(tasks, problems, model, config.rows)
     training = tuple(i for i in range(len(tasks)) if i != held_out)

@@ -29,6 +29,7 @@ class Kind:
     - `tables`: its summary as tables.
     - `certify`: what theory says of its result, `(config, folder, seed, data) -> certificate`.
     - `certified`: the certificate as tables.
+    - `spreads`: whether its meta-training can be spread over devices.
     """
 
     prepare: Callable[[Any, Path | None], Any]
@@ -36,6 +37,7 @@ class Kind:
     tables: Callable[[Mapping[str, Any]], list[report.Table]]
     certify: Callable[[Any, RunFolder, int, Path | None], dict[str, Any]]
     certified: Callable[[Mapping[str, Any]], list[report.Table]]
+    spreads: bool = True
 
 
 def _compared(summary: Mapping[str, Any]) -> list[report.Table]:
@@ -62,7 +64,9 @@ def _as_it_is(config: QuadraticStudy, data: Path | None) -> QuadraticStudy:
 
 _KINDS: dict[type, Kind] = {
     ImageStudy: Kind(prepare, train_images, _compared, certify_image_run, _bounded),
-    QuadraticStudy: Kind(_as_it_is, train_quadratics, _compared, certify_quadratic_run, _bounded),
+    QuadraticStudy: Kind(
+        _as_it_is, train_quadratics, _compared, certify_quadratic_run, _bounded, spreads=False
+    ),
     FewShotStudy: Kind(
         prepare_few_shot, train_few_shot, _adapted, certify_few_shot, report.map_tables
     ),

@@ -72,6 +72,8 @@ def learn(
             f"--rounds: {int(state.round)} rounds are made already, got {rounds}; ask for at least "
             "as many, or start another run with --out."
         )
+    grid = learner.grid
+    state, problems = grid.place(state), grid.place(problems, "tasks")
     lines = folder.truncate_metrics(int(state.round))
     if int(state.round) < rounds:
         program = ManyShot.round.lower(learner, state, problems).compile()
@@ -112,7 +114,8 @@ def learn(
             "(docs/papers.md#s000-eq10-last); use a reference run or the known solution as "
             "comparator."
         )
-    return Learned(state.geometry, tuple(notes), sum(line.get("seconds", 0.0) for line in lines))
+    seconds = sum(line.get("seconds", 0.0) for line in lines)
+    return Learned(grid.gather(state.geometry), tuple(notes), seconds)
 
 
 def _divergence(

@@ -15,6 +15,7 @@ from ._certify import certify_images
 from ._compare import control_methods, evaluate, learned_methods, methods_of, timed
 from ._config import fields_of, option
 from ._describe import describe_geometry
+from ._distributed import dismiss_others
 from ._folder import RunFolder
 from ._images import ImageSetting
 from ._learn import Learned, learn
@@ -177,6 +178,7 @@ def train_images(
     """
     config = setting.config
     learned = meta_train(setting, folder, seed, progress)
+    dismiss_others()  # what follows is made on one device
     rows, curves, notes = compare_images(setting, learned.geometry, folder, seed, progress)
     write_json(
         folder / "curves.json",

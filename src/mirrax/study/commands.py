@@ -20,7 +20,8 @@ def _console(options: Options) -> "Console":
     """Standard output for people; standard error when standard output is for JSON."""
     from rich.console import Console
 
-    return Console(stderr=options.json, highlight=False, markup=False)
+    silent = getattr(options, "silent", False)  # one process of several speaks
+    return Console(stderr=options.json, quiet=silent, highlight=False, markup=False)
 
 
 def _no_fields(rest: Sequence[str]) -> None:
@@ -78,8 +79,28 @@ def _print_list(console: "Console", recipes: Any, reproductions: Any, data: Any)
 
 
 def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
-    """Runs a recipe in its folder."""
+    """Runs a recipe in its folder, alone or with other processes."""
+    options.out = options.out or Path("runs") / options.recipe
+    if not options.distributed:
+        return _train(options, rest, command)
+    from ._distributed import leads, together
+    from ._kinds import kind_of
+    from ._recipes import find_recipe
+
+    if not kind_of(find_recipe(options.recipe).config).spreads:
+        raise ConfigError(f"--distributed: nothing of {options.recipe} is spread over devices.")
+    names, result = ("recipe", "seed", "budget", "resume"), {}
+    asked = {"command": [*(getattr(options, name) for name in names), *rest]}
+    with together(options.out, asked) as options.out:
+        options.silent = not leads()
+        result = _train(options, rest, command)
+    options.json &= leads()
+    return result
+
+
+def _train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
     from ._config import from_record, override
+    from ._distributed import override_over_all
     from ._folder import RunFolder
     from ._kinds import kind_of
     from ._logging import log_kinds, logging_to
@@ -89,7 +110,8 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
     from ._train import record_of, revise
 
     recipe, kinds = find_recipe(options.recipe), log_kinds(options.log)
-    path = options.out or Path("runs") / options.recipe
+    read = override_over_all if options.distributed else override
+    path = options.out
     if options.resume:
         folder, record = RunFolder.open(path)
         if record.get("recipe") != options.recipe:
@@ -98,12 +120,12 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
                 "name that recipe, or another --out."
             )
         check_same(path, f"train {options.recipe}")
-        config = override(from_record(type(recipe.config), record["fields"]), rest)
+        config = read(from_record(type(recipe.config), record["fields"]), rest)
         seed, budget, kind = record["seed"], record.get("budget"), kind_of(config)
         setting = kind.prepare(config, options.data)
         revise(folder, record, config)
     else:
-        config = override(recipe.at(options.budget), rest)
+        config = read(recipe.at(options.budget), rest)
         seed, budget, kind = options.seed, options.budget, kind_of(config)
         RunFolder.check_new(path)
         # Data first: where they are missing, no folder is left behind.
