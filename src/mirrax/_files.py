@@ -15,6 +15,9 @@ from typing import Any
 
 from ._errors import MirraxError
 
+_DEEPEST = 100  # levels of JSON; what is written here has a dozen
+_MOST_DIGITS = 300  # of a whole number, so that it is a float as well
+
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
@@ -119,6 +122,47 @@ def to_json(obj: Any, *, indent: int | None = None) -> str:
     return json.dumps(plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
+def parse_json(data: bytes | str, *, finite: bool = True) -> Any:
+    """Parses JSON that anybody may have written, and refuses what has no single meaning.
+
+    **Arguments:**
+
+    - `data`: the whole text, in UTF-8 where it is bytes.
+    - `finite`: refuse NaN and infinite numbers, which `write_json` never writes.
+
+    **Raises:**
+
+    - `ValueError`: in one line, for text that is no JSON, a key that stands twice in one object,
+        half a character, a number that no float holds, or more than 100 levels.
+
+    >>> parse_json(b'{"rate": 0.5, "rate": 5.0}')
+    Traceback (most recent call last):
+        ...
+    ValueError: the key 'rate' stands twice
+    """
+    text = data.decode() if isinstance(data, bytes) else data
+    number = _finite if finite else None
+    deep = ValueError(f"it has more than {_DEEPEST} levels")
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_without_repeats,
+            parse_int=_whole,
+            parse_float=number,
+            parse_constant=number,
+        )
+    except RecursionError as error:
+        raise deep from error
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [child for node in level for child in _inner(node)]
+    if level:
+        raise deep
+    if "\\ud" in text.casefold():  # half a pair cannot be written again
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
 def _write_and_flush(path: Path, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o666)
@@ -158,3 +202,30 @@ def plain(obj: Any) -> Any:
     if hasattr(obj, "tolist"):  # numpy and JAX, without importing either
         return plain(obj.tolist())
     return obj
+
+
+def _inner(node: Any) -> list[Any]:
+    """The objects and lists in a value."""
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return [child for child in inner if isinstance(child, dict | list)]
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {max(keys, key=keys.count)[:80]!r} stands twice")
+    return found
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(text):,} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:80]} is no finite number")
+    return value
