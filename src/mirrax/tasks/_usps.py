@@ -142,7 +142,7 @@ def _h5_array(file: Any, key: str, tail: tuple[int, ...], name: str) -> np.ndarr
         dataset = dataset[part] if own else None
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iuf":
         raise DataError(f"{name}: it has no data set of numbers {key!r}; get the published usps.h5")
-    shape = dataset.shape or ()
+    shape: Any = dataset.shape or ()
     if len(shape) != 1 + len(tail) or shape[1:] != tail or not 0 < shape[0] <= _MOST_IMAGES:
         needed = ", ".join(["n", *map(str, tail)])
         raise DataError(f"{name}: {key!r} has shape {shape}; ({needed}) is needed")
