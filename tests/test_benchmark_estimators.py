@@ -1,17 +1,8 @@
 """The pieces of the estimators' benchmark: its problem, its predictions and its marks."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)
 
 
 def _slope(side: str, steps: int) -> np.ndarray:

@@ -12,11 +12,6 @@ ROOT = Path(__file__).parents[1]
 LIMITS = {"rounds": 3, "seconds": 20.0, "memory": 6e9, "processor": 110.0}
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)
-
-
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """The command on a file, every case taking no time; and what it ran."""

@@ -11,6 +11,7 @@ import pytest
 from mirrax import _errors
 from mirrax._errors import MirraxError, nearest
 from mirrax._files import write_atomically, write_json
+from mirrax._json import parse_json, to_json
 
 
 def failing(number: int):
@@ -182,3 +183,32 @@ def test_exit_codes(name, code):
 def test_nearest(name, suggestion):
     assert nearest(name, ["rotated-digits", "rotated-mnist", "quadratics"]) == suggestion
     assert nearest(name, []) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"a": 1, "b": {"c": 1, "c": 1}}', "the key 'c' stands twice"),
+        (b"[NaN]", "NaN is no finite number"),
+        (b"[1e999]", "1e999 is no finite number"),
+        (b"1" * 400, "a number has 400 digits"),
+        (b"[" * 101 + b"]" * 101, "more than 100 levels"),
+        (b"[" * 100_000, "more than 100 levels"),
+        (b'["\\uD800"]', "surrogates not allowed"),
+        (b"\xff", "invalid start byte"),
+        (b"\xef\xbb\xbf1", "BOM"),
+        (b"{", "Expecting property name"),
+    ],
+)
+def test_json_without_a_single_meaning_is_refused(text, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        parse_json(text)
+    one_line(raised)
+
+
+def test_json_as_it_is_written_comes_back():
+    value = {"a": [1, 2.5, None, True, "ü\U0001f600\\ud"], "b": {"c": {}}, "": -(10**299) + 1}
+    assert parse_json(to_json(value).encode()) == value
+    assert parse_json("[" * 100 + "]" * 100)
+    assert parse_json(b'["\\ud83d\\ude00"]') == ["\U0001f600"]
+    assert parse_json("[-Infinity]", finite=False) == [-float("inf")]

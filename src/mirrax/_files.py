@@ -7,8 +7,6 @@ A process holds a lock on what it writes: a temporary file that nobody holds was
 
 import contextlib
 import errno
-import json
-import math
 import os
 import re
 import secrets
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import MirraxError
+from ._json import to_json
 
 try:
     import fcntl
@@ -185,15 +184,6 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     write_atomically(path, (to_json(obj, indent=2) + "\n").encode())
 
 
-def to_json(obj: Any, *, indent: int | None = None) -> str:
-    """An object as JSON, in the form of `write_json`.
-
-    >>> to_json({"bound": float("nan")})
-    '{"bound": null}'
-    """
-    return json.dumps(plain(obj), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
 def _write_and_rename(temporary: Path, target: Path, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666)
@@ -226,22 +216,3 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def plain(obj: Any) -> Any:
-    """An object in JSON's own types: lists for tuples, `None` for numbers that are not finite.
-
-    >>> plain({"bounds": (1.0, float("inf"))})
-    {'bounds': [1.0, None]}
-    """
-    if isinstance(obj, dict):
-        return {str(key): plain(value) for key, value in obj.items()}
-    if isinstance(obj, list | tuple):
-        return [plain(value) for value in obj]
-    if isinstance(obj, float):
-        return float(obj) if math.isfinite(obj) else None
-    if isinstance(obj, os.PathLike):
-        return os.fspath(obj)
-    if hasattr(obj, "tolist"):  # numpy and JAX, without importing either
-        return plain(obj.tolist())
-    return obj

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 from . import __version__
 from ._errors import ConfigError, MirraxError, nearest
-from ._files import explain, to_json
+from ._files import explain
+from ._json import to_json
 from ._secrets import masked
 from ._xla import keep_programs, set_flags
 

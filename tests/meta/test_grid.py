@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import scaling
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,15 +17,6 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 LEARNED = 16 * 6 + 6 + 6 * 3 + 3
 """A rate for each parameter of the perceptron."""
-
-
-@pytest.fixture
-def scaling(monkeypatch):
-    """The benchmark, which has the model of communication."""
-    monkeypatch.syspath_prepend(ROOT)
-    from benchmarks import scaling
-
-    return scaling
 
 
 def rounds(model, dtype, *grids):
@@ -51,7 +43,8 @@ def agree(found, one, dtype):
         np.testing.assert_allclose(found[key], one[key], rtol=0, atol=TOLERANCE[dtype])
 
 
-def test_eight_devices_make_the_curve_of_one(scaling):
+@pytest.mark.slow
+def test_eight_devices_make_the_curve_of_one():
     """And twice the same bits; a run that changes between them differs by rounding alone."""
     one, eight, again, changing = rounds("mlp-6", "float32", "1x1", "8x1", "8x1", "1x1,8x1")
     assert np.ptp(one["curve"]) > 0.01  # something is learned
@@ -69,7 +62,7 @@ def test_eight_devices_make_the_curve_of_one(scaling):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp-6", "conv4-2"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_any_grid_makes_the_curve_of_one(scaling, model, dtype):
+def test_any_grid_makes_the_curve_of_one(model, dtype):
     """Batches too are split, whose statistics normalise the convolutional network."""
     grids = ("2x1", "2x4", "1x8", "2x1:turn", "1x2:turn", "1x1,2x1,8x1,1x1")
     one, *others = rounds(model, dtype, "1x1", *grids)
@@ -80,5 +73,5 @@ def test_any_grid_makes_the_curve_of_one(scaling, model, dtype):
     assert {entry["kind"] for entry in found} == {"all-reduce"}
 
 
-def test_the_page_has_the_table_of_the_model(scaling):
+def test_the_page_has_the_table_of_the_model():
     assert scaling.modelled() in (ROOT / "docs" / "scaling.md").read_text()

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from families import refused
-from published import image_bytes, write_filed
 
 from mirrax._errors import DataError
 from mirrax.tasks import check_family, cifar10_subsets, load_images, missing
 from mirrax.tasks._subsets import deal
+from published import image_bytes, write_filed
 from small_cifar10 import TEST, TRAIN, batches, expect_small, small_parts
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer"]

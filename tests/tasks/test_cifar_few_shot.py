@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from families import parts, refused, sizes
-from published import cifar_records, image_bytes, write_cifar_tar, write_filed
 
 from mirrax._errors import DataError
 from mirrax.tasks import cifar_fs, fc100
 from mirrax.tasks._cifar_classes import CLASSES, SUPERCLASSES
+from published import cifar_records, image_bytes, write_cifar_tar, write_filed
 
 
 def cifar_images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

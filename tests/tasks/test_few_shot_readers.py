@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from families import image_of, parts, refused, sizes
 from PIL import Image
-from published import image_bytes, write_filed
 
 from mirrax._errors import ConfigError
 from mirrax.tasks import (
@@ -25,6 +24,7 @@ from mirrax.tasks import (
     verify,
 )
 from mirrax.tasks._omniglot import _BACKGROUND, _EVALUATION
+from published import image_bytes, write_filed
 
 NUMBERED = {"background": _BACKGROUND, "evaluation": _EVALUATION}
 

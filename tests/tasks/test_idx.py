@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published import IDX_CODES, idx_bytes, write_idx
 
 from mirrax._errors import DataError
 from mirrax.tasks import read_idx
 from mirrax.tasks._bytes import ByteSource
 from mirrax.tasks._idx import parse_idx
+from published import IDX_CODES, idx_bytes, write_idx
 
 
 def parse(data: bytes, rank: int | None = None) -> np.ndarray:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published import idx_bytes, write_idx, write_svhn, write_usps_h5, write_usps_text
 
 from mirrax._errors import DataError
 from mirrax.tasks import (
@@ -22,6 +21,7 @@ from mirrax.tasks import (
     missing,
     verify,
 )
+from published import idx_bytes, write_idx, write_svhn, write_usps_h5, write_usps_text
 
 TRAIN, TEST = 30, 20
 

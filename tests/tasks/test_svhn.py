@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import scipy.io
-from published import write_svhn
 
 from mirrax._errors import DataError
 from mirrax.tasks._svhn import read_svhn
+from published import write_svhn
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published import usps_text, write_usps_h5, write_usps_text
 
 from mirrax._errors import DataError
 from mirrax.tasks import read_usps_h5, read_usps_text
 from mirrax.tasks._bytes import ByteSource
 from mirrax.tasks._usps import parse_usps_text
+from published import usps_text, write_usps_h5, write_usps_text
 
 
 @pytest.fixture

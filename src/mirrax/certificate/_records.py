@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
-from .._files import plain
+from .._json import plain
 
 How = Literal["construction", "declared", "measured"]
 """How an assumption is known: it is so by construction, the user says so, this run shows it."""

@@ -21,6 +21,7 @@ from safetensors.numpy import load, save
 
 from .._errors import ArtifactError
 from .._files import write_atomically
+from .._json import parse_json
 
 FORMAT = 1
 """The version of the file format that is written, and the newest that is read."""
@@ -102,9 +103,12 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     if checksum.hexdigest() != entry["sha256"]:
         raise _damaged(path, "its checksum does not match its content")
     try:
-        return load(data), json.loads(entry["metadata"])
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        arrays, metadata = load(data), parse_json(entry["metadata"], finite=False)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f"its content cannot be decoded ({error})") from error
+    if not isinstance(metadata, dict):
+        raise _damaged(path, "its record is no object")
+    return arrays, metadata
 
 
 def _read_checked(path: Path, file: BinaryIO) -> tuple[bytes, int, dict[str, Any]]:
@@ -130,10 +134,10 @@ def _read_checked(path: Path, file: BinaryIO) -> tuple[bytes, int, dict[str, Any
 
 def _header(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         if isinstance(header, dict):
             return header
-    except (ValueError, RecursionError):
+    except ValueError:
         pass
     raise _damaged(path, "its header is not readable")
 
@@ -145,11 +149,11 @@ def _entry(path: Path, header: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(text, str):
         raise ArtifactError(f"{path} is a safetensors file that mirrax did not write; {_FOREIGN}")
     try:
-        entry = json.loads(text)
+        entry = parse_json(text)
         version = entry["format"]
         if type(version) is not int or version < 1:
             raise ValueError(version)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, "its header is not readable") from error
     if version > FORMAT:
         raise ArtifactError(
@@ -164,7 +168,9 @@ def _entry(path: Path, header: dict[str, Any]) -> dict[str, Any]:
 def _data_length(path: Path, header: dict[str, Any]) -> int:
     try:
         ends = [info["data_offsets"][1] for name, info in header.items() if name != "__metadata__"]
-        return max([0, *map(int, ends)])
+        if not all(type(end) is int for end in ends):
+            raise TypeError(ends)
+        return max([0, *ends])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise _damaged(path, "its header is not complete") from error
 

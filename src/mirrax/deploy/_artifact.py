@@ -17,7 +17,7 @@ from .._errors import NumericalError, nearest
 from ._archive import write_archive
 from ._encoding import Stored, decode, encode
 from ._fit import by_name, check_shapes, expected_shapes, leaves_of, whole_table
-from ._layout import Expected, Leaf, Shape
+from ._layout import Expected, Leaf, Shape, mismatch
 from ._record import VERSION, cannot_rebuild, checked_rate, read_record
 
 
@@ -142,9 +142,18 @@ def load(path: str | os.PathLike[str]) -> Artifact:
     read = read_record(path)
     try:
         geometry = decode(read.geometry, read.arrays)
+        _check_table(geometry, read.leaves)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise cannot_rebuild(path, error) from error
     return Artifact(geometry, read.rate, read.leaves, read.record)
+
+
+def _check_table(geometry: Stored, leaves: tuple[Leaf, ...] | None) -> None:
+    """Refuses a table of parameters that is not the geometry's."""
+    shapes = {leaf.name: leaf.shape for leaf in leaves or ()}
+    expected = expected_shapes(geometry)
+    if leaves is not None and (len(shapes) < len(leaves) or mismatch(expected, shapes)):
+        raise ValueError("its table of parameters does not fit it")
 
 
 def check_fits(artifact: Artifact, params: PyTree) -> None:

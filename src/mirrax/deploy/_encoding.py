@@ -69,6 +69,9 @@ _PARTS: dict[str, type[eqx.Module]] = {
 }
 """The classes of which those are made; none of them is stored alone."""
 
+_SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), float: (int, float), str: (str,)}
+"""What JSON may hold for a field of these types."""
+
 Description = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
@@ -198,6 +201,10 @@ def _decode_module(name: str, static: Any, fields: Any, arrays: Arrays) -> eqx.M
     known = REGISTRY | _PARTS
     if name not in known:
         raise ValueError(f"unknown class {name!r}.{nearest(str(name), REGISTRY)}")
+    kinds = {field.name: field.type for field in dataclasses.fields(known[name])}
+    for key, value in static.items():
+        if kinds.get(key) in _SCALARS and type(value) not in _SCALARS[kinds[key]]:
+            raise ValueError(f"{name}.{key} is {str(value)[:80]!r}")
     built = {key: _decode_tree(item, arrays) for key, item in fields.items()}
     try:
         return known[name](**static, **built)

@@ -40,10 +40,14 @@ class Leaf:
 
     @staticmethod
     def from_json(row: Mapping[str, Any]) -> "Leaf":
-        """The inverse of `to_json`."""
-        roles = None if row["roles"] is None else tuple(map(str, row["roles"]))
-        shape = tuple(int(size) for size in row["shape"])
-        return Leaf(str(row["name"]), shape, str(row["dtype"]), roles)
+        """The inverse of `to_json`; a `ValueError` for a row of other types."""
+        name, shape, dtype, roles = (row[key] for key in ("name", "shape", "dtype", "roles"))
+        texts = [name, dtype, *(roles or ())]
+        lists = isinstance(shape, list) and isinstance(roles, list | None)
+        sizes = lists and all(type(size) is int and size >= 0 for size in shape)
+        if not sizes or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"a parameter is {str(row)[:80]}")
+        return Leaf(name, tuple(shape), dtype, None if roles is None else tuple(roles))
 
 
 def join(prefix: str, name: str) -> str:

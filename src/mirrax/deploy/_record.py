@@ -65,7 +65,7 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     if kind != "geometry":
         what = f"a {kind}" if isinstance(kind, str) else "something else"
         raise ArtifactError(f"{path} holds {what}, not a geometry; give a geometry.safetensors")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise ArtifactError(
             f"{path} holds a geometry of version {version}, written by mirrax "
             f"{metadata.get('mirrax')}, and this one reads up to {VERSION}; upgrade mirrax"
@@ -73,10 +73,21 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     try:
         rows = metadata["parameters"]
         leaves = None if rows is None else tuple(Leaf.from_json(row) for row in rows)
-        rate = checked_rate(metadata["rate"])
-        return Record(metadata["geometry"], arrays, rate, leaves, metadata["record"])
+        rate, geometry, record = (metadata[key] for key in ("rate", "geometry", "record"))
+        if not (isinstance(geometry, dict) and isinstance(record, dict)):
+            raise ValueError("its geometry or record is no object")
+        if type(rate) not in (int, float):
+            raise ValueError(f"its rate is {str(rate)[:80]!r}")
+        _check_finite(arrays)
+        return Record(geometry, arrays, checked_rate(rate), leaves, record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise cannot_rebuild(path, error) from error
+
+
+def _check_finite(arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name!r} holds a number that is not finite")
 
 
 def checked_rate(rate: Any, name: str = "rate") -> float:

@@ -132,9 +132,9 @@ def find_method(name: str) -> Method:
     if name in FEW_SHOT:
         return FEW_SHOT[name]
     module, colon, function = name.partition(":")
-    if not colon:
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), function)):
         raise ConfigError(
-            f"no few-shot method {name!r}.{nearest(name, FEW_SHOT)} Known are "
+            f"no few-shot method {name[:80]!r}.{nearest(name[:80], FEW_SHOT)} Known are "
             f"{', '.join(FEW_SHOT)}; one of your own is module:function."
         )
     try:

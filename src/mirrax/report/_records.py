@@ -15,6 +15,7 @@ from typing import Any
 
 from mirrax._errors import MirraxError
 from mirrax._files import explain
+from mirrax._json import parse_json
 
 from ._checks import (
     check_config,
@@ -29,6 +30,7 @@ from ._checks import (
 )
 from ._format import clean
 from ._made_by import hardware_line, wall_seconds
+from ._summaries import summary_tables
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Run:
             )
         rounds, notes = _read_metrics(folder / "metrics.jsonl")
         summary = _read_json(folder / "summary.json", check_summary, "resume")
+        _check_tables(folder / "summary.json", summary)
         curves = _read_json(folder / "curves.json", check_curves, "compare")
         geometry = _read_json(folder / "geometry.json", check_geometry, "resume")
         trajectories = _read_json(folder / "trajectories.json", check_trajectories, "resume")
@@ -166,16 +169,28 @@ def _read_json(path: Path, check: Callable[[Any], str | None], kind: str) -> dic
     if data is None:
         return None
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        content = parse_json(data)
+    except json.JSONDecodeError as error:
         raise MirraxError(
-            f"{path} is damaged{where}: not valid JSON; {_remedy(path, kind)}"
+            f"{path} is damaged at line {error.lineno}: not valid JSON; {_remedy(path, kind)}"
         ) from error
+    except ValueError as error:
+        raise MirraxError(f"{path} is damaged: {error}; {_remedy(path, kind)}") from error
     fault = check(content) if isinstance(content, dict) else "it does not hold a JSON object"
     if fault:
         raise MirraxError(f"{path} cannot be used: {fault}; {_remedy(path, kind)}")
     return content
+
+
+def _check_tables(path: Path, summary: dict[str, Any] | None) -> None:
+    """Refuses a summary of which no table can be made: tables ask for more than is checked."""
+    try:
+        summary_tables(summary or {})
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise MirraxError(
+            f"{path} cannot be used: it lacks what its tables show ({clean(error, 200)}); "
+            f"{_remedy(path, 'resume')}"
+        ) from error
 
 
 def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
@@ -211,10 +226,10 @@ def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
 def _round(line: bytes) -> dict[str, Any] | None:
     """One record of a meta-round, or `None` where the line is not one."""
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+        record = parse_json(line, finite=False)
+    except ValueError:
         return None
-    if not isinstance(record, dict) or not isinstance(record.get("round"), int):
+    if not isinstance(record, dict) or type(record.get("round")) is not int:
         return None
     if not numbers([record.get(key) for key in ("value", "first_loss", "last_loss", "seconds")]):
         return None

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirrax._errors import MirraxError
 from mirrax._files import write_atomically
@@ -16,8 +16,10 @@ from ._hypergradients import hypergradient_tables
 from ._online import online_table
 from ._online_bounds import online_bounds_table
 from ._online_network import online_network_table
-from ._records import Run
 from ._table import Table
+
+if TYPE_CHECKING:
+    from ._records import Run
 
 _TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "few-shot": lambda summary: [few_shot_table(summary)],
@@ -50,7 +52,7 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
     return held_out_tables(summary) if summary.get("cells") else comparison_tables(summary)
 
 
-def write_markdown(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
+def write_markdown(runs: Sequence["Run"], path: str | os.PathLike[str]) -> Path:
     """Writes the tables of runs as one Markdown file, a heading and the command above each run's.
 
     **Arguments:**

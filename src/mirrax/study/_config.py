@@ -5,10 +5,11 @@ import dataclasses
 import difflib
 import io
 from collections.abc import Collection, Mapping, Sequence
+from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from .._errors import ConfigError, nearest
-from .._files import plain
+from .._json import plain
 from .._secrets import masked
 
 Config = TypeVar("Config")
@@ -182,7 +183,7 @@ def from_record(kind: type[Config], record: Mapping[str, Any]) -> Config:
 
     **Raises:**
 
-    - `ConfigError`: if a field is unknown, so that a newer run is not misread.
+    - `ConfigError`: if a field is unknown, so that a newer run is not misread, or of another type.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(record) - set(fields))
@@ -193,10 +194,23 @@ def from_record(kind: type[Config], record: Mapping[str, Any]) -> Config:
         )
     for name, value in record.items():
         kind_of = fields[name].type
-        if get_origin(kind_of) is Literal and value not in get_args(kind_of):
+        if not _is_of(value, kind_of):
             raise ConfigError(
-                f"config.json: {name} is {value!r}, expected {_expected(kind_of)}; use the version "
-                "of mirrax that made the run."
+                f"config.json: {name} is {str(value)[:80]!r}, expected {_expected(kind_of)}; use "
+                "the version of mirrax that made the run."
             )
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
     return kind(**values)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is one of a field's type, as `fields_of` writes it."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return isinstance(value, str) and value in args
+    if origin is tuple:
+        return isinstance(value, list) and all(_is_of(entry, args[0]) for entry in value)
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, one) for one in args)
+    allowed = {float: (int, float)}.get(kind, (kind,))
+    return type(value) in allowed

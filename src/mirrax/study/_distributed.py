@@ -25,7 +25,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from .._errors import ConfigError, LostProcess, MirraxError
-from .._files import to_json
+from .._json import to_json
 from .._machine import machine
 from ._config import Config, override
 

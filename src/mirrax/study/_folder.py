@@ -22,6 +22,7 @@ from jaxtyping import PyTree
 from .. import __version__
 from .._errors import ArtifactError, ConfigError, MirraxError
 from .._files import append_line, explain, sweep, write_atomically, write_json
+from .._json import parse_json
 from ..deploy._archive import read_archive, write_archive
 from ._logging import mirror
 
@@ -133,8 +134,10 @@ class RunFolder:
                 f"{path} is not a run folder (no config.json); start one with mirrax train."
             ) from error
         try:
-            record = json.loads(text)
-            _ = record["recipe"], record["seed"], dict(record["fields"])
+            record = parse_json(text)
+            kinds = {"recipe": str, "seed": int, "fields": dict}
+            if any(type(record[name]) is not kind for name, kind in kinds.items()):
+                raise TypeError("recipe, seed or fields")
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path / 'config.json'} is damaged; start the run again in another folder."
@@ -150,12 +153,17 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def read_json(self, name: str) -> Any | None:
-        """Reads a JSON file of the folder, or `None` if it is absent."""
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Reads an object from a JSON file of the folder, or `None` if the file is absent."""
         try:
-            return json.loads((self / name).read_text())
+            found = parse_json((self / name).read_bytes())
+            if not isinstance(found, dict):
+                raise ValueError("no object")
+            return found
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise MirraxError(f"cannot read {self / name}: {explain(error)}") from error
         except ValueError as error:
             raise ConfigError(
                 f"{self / name} is damaged; delete it and pass --resume to make it again."
@@ -183,7 +191,9 @@ class RunFolder:
         kept, records = [], []
         for line in path.read_bytes().splitlines():
             try:
-                record = json.loads(line)
+                record = parse_json(line)
+                if type(record["round"]) is not int:
+                    break
                 if record["round"] < rounds:
                     kept.append(line)
                     records.append(record)
@@ -325,12 +335,13 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], like: PyTree, path: Path) -> 
             "start the run again in another folder."
         )
     for name, leaf in _named_leaves(like):
-        shape = jax.random.key_data(leaf).shape if _is_key(leaf) else leaf.shape
-        if name not in arrays or arrays[name].shape != shape:
+        like_it = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        found = arrays.get(name)
+        if found is None or (found.shape, found.dtype) != (like_it.shape, like_it.dtype):
             raise ArtifactError(
-                f"{path} does not fit this run: no array {name} of shape {shape}; "
-                "start the run again in another folder."
+                f"{path} does not fit this run: no array {name} of shape {like_it.shape} and type "
+                f"{like_it.dtype}; start the run again in another folder."
             )
-        value = jnp.asarray(arrays[name])
+        value = jnp.asarray(found)
         leaves.append(jax.random.wrap_key_data(value) if _is_key(leaf) else value)
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), leaves), static)

@@ -10,7 +10,6 @@ be written stops with one line, and the run goes on.
 import abc
 import contextlib
 import importlib.util
-import json
 import math
 import os
 import secrets
@@ -22,6 +21,7 @@ from typing import Any
 from .. import report
 from .._errors import ConfigError
 from .._files import explain, write_json
+from .._json import parse_json
 
 NEEDS = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 """The logs there are, and the package that each needs."""
@@ -320,14 +320,14 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a file; one that was cut short is made again by the run."""
     for line in path.read_bytes().splitlines():
         try:
-            yield json.loads(line)
+            yield parse_json(line)
         except ValueError:
             return
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
 

@@ -11,7 +11,6 @@ over first, and one that runs elsewhere when nothing else is left to do.
 """
 
 import contextlib
-import json
 import os
 import socket
 import uuid
@@ -34,12 +33,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .._errors import ConfigError, MirraxError
 from .._files import explain
+from .._json import parse_json
 from .._secrets import masked
 from ._ranges import Space, point_of, values_at
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _ENTRY = b'{"op_code"'  # what every line of a journal begins with
+
+_NO_TRIALS = (AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""How Optuna fails on entries that are no trials."""
 
 Propose = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """`propose(points, scores, awaited) -> point`, in the unit cube."""
@@ -75,7 +78,7 @@ def open_storage(where: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(where, lock))
     except OSError as error:
         raise MirraxError(f"cannot write {where}: {explain(error)}") from error
-    except (ValueError, KeyError, AssertionError) as error:
+    except _NO_TRIALS as error:
         raise ConfigError(
             f"--storage: {where} is damaged; restore it, or name another file."
         ) from error
@@ -91,7 +94,10 @@ def _check_journal(path: Path, lock: Any) -> None:
                 raise ConfigError(
                     f"--storage: {path} is not a journal of trials; name another file."
                 )
-            file.truncate(content.rfind(b"\n") + 1)
+            end = content.rfind(b"\n") + 1
+            if not all(map(_is_entry, content[:end].split(b"\n")[:-1])):
+                raise ValueError("a line is no entry")
+            file.truncate(end)
     finally:
         lock.release()
 
@@ -102,9 +108,13 @@ def _is_journal(content: bytes) -> bool:
     if not complete:
         return first[: len(_ENTRY)] == _ENTRY[: len(first)]
     try:
-        entry = json.loads(first)
+        return _is_entry(first)
     except ValueError:
         return False
+
+
+def _is_entry(line: bytes) -> bool:
+    entry = parse_json(line, finite=False)  # a trial may be infinitely bad
     return isinstance(entry, dict) and "op_code" in entry
 
 

@@ -21,7 +21,8 @@ from jax import lax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from .._errors import ConfigError
-from .._files import plain, write_json
+from .._files import write_json
+from .._json import plain
 from ..meta import classification_loss
 from ..models import Model, accuracy, cross_entropy
 from ..tasks import StreamedTask

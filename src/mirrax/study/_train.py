@@ -8,7 +8,8 @@ from typing import Any
 
 from .. import deploy, report
 from .._errors import ConfigError
-from .._files import plain, write_json
+from .._files import write_json
+from .._json import plain
 from ..geometry import AbstractMirrorMap
 from ._baselines import Method
 from ._certify import certify_images

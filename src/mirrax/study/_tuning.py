@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import __version__
 from .._errors import ConfigError
-from .._files import plain
+from .._json import plain
 from .._secrets import masked
 from ._baselines import Hyperparameters, Method
 from ._compare import best, edge_note, score, tune

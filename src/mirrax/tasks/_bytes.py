@@ -16,7 +16,8 @@ from .._errors import DataError
 
 _CHUNK = 1 << 20
 _MAGIC = b"\x1f\x8b"
-_LARGEST_RATIO = 1032  # of deflate: 258 bytes from 2 bits
+LARGEST_RATIO = 1032
+"""What deflate makes of one byte at most: 258 bytes from 2 bits."""
 
 
 class ByteSource:
@@ -42,7 +43,7 @@ class ByteSource:
         self.most = size
         if compressed:
             self._stream = gzip.GzipFile(fileobj=stream, mode="rb")
-            self.most = size * _LARGEST_RATIO
+            self.most = size * LARGEST_RATIO
 
     def take(self, count: int) -> bytes:
         """Reads exactly `count` bytes."""
@@ -59,6 +60,11 @@ class ByteSource:
                 parts.append(part)
                 rest -= len(part)
         return b"".join(parts)
+
+    def skip(self, count: int) -> None:
+        """Reads past exactly `count` bytes and keeps none of them."""
+        while count > 0:
+            count -= len(self.take(min(count, _CHUNK)))
 
     def finish(self) -> None:
         """Checks that nothing follows; for gzip this also compares the stream's own checksum."""

@@ -6,17 +6,14 @@ form with Python pickles is not read: to unpickle is to run what the file says.
 """
 
 import os
-import tarfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .._errors import DataError
-from ._bytes import ByteSource, open_bytes
+from ._bytes import open_bytes
 from ._sources import Located
+from ._tar import read_members
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -39,24 +36,17 @@ def read_records(
 
     **Raises:**
 
-    - `DataError`: unreadable, damaged, cut short, not in the tar, or more bytes than records.
+    - `DataError`: unreadable, damaged, cut short, not in the tar, or of other than `count` records.
     """
-    path, found = located.paths.get("all"), []
+    path = located.paths.get("all")
     if path is None:
-        for role, _, count in files:
-            with open_bytes(located.paths[role]) as source:
-                found.append(_take(source, count, labels))
-        return found
-    try:
-        with tarfile.open(path) as archive:
-            for _, name, count in files:
-                with _member(archive, name, path) as stream:
-                    source = ByteSource(stream, f"{os.fspath(path)} ({name})")
-                    found.append(_take(source, count, labels))
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{os.fspath(path)} is damaged ({reason}); get it again") from error
-    return found
+        return [_read(located.paths[role], count, labels) for role, _, count in files]
+    sizes = {name: count * (labels + _PIXELS) for _, name, count in files}
+    with open_bytes(path) as source:
+        members = read_members(source, sizes)
+    return [
+        (_records(members[name], labels), f"{os.fspath(path)} ({name})") for _, name, _ in files
+    ]
 
 
 def pixels_of(records: np.ndarray, labels: int) -> np.ndarray:
@@ -64,18 +54,12 @@ def pixels_of(records: np.ndarray, labels: int) -> np.ndarray:
     return records[:, labels:].reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
 
 
-def _take(source: ByteSource, count: int, labels: int) -> tuple[np.ndarray, str]:
-    size = labels + _PIXELS
-    data = source.take(count * size)
-    source.finish()
-    return np.frombuffer(data, np.uint8).reshape(count, size), source.name
+def _read(path: Path, count: int, labels: int) -> tuple[np.ndarray, str]:
+    with open_bytes(path) as source:
+        data = source.take(count * (labels + _PIXELS))
+        source.finish()
+    return _records(data, labels), source.name
 
 
-def _member(archive: tarfile.TarFile, name: str, path: Path) -> Any:
-    try:
-        stream = archive.extractfile(name)
-    except KeyError:
-        stream = None
-    if stream is None:
-        raise DataError(f"{os.fspath(path)} has no file {name}; get it again")
-    return stream
+def _records(data: bytes, labels: int) -> np.ndarray:
+    return np.frombuffer(data, np.uint8).reshape(-1, labels + _PIXELS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from .._errors import DataError
-from ._bytes import unreadable
+from ._bytes import LARGEST_RATIO, unreadable
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _NOT_READ = (".webp", ".gif", ".bmp", ".tif", ".tiff")  # images too, which must not be lost unseen
 _MOST_BYTES = 1 << 20  # of one file; a noisy 84×84 image has 20 kB
+
+_MOST_PIXELS = (1 << 30) // 12  # more are a bomb to Pillow
+_MOST_PIXELS_A_BYTE = LARGEST_RATIO * 8  # black and white
 
 _GET_AGAIN = "get it again"  # the remedy for a published set
 
@@ -52,6 +55,7 @@ class FiledImages:
     ) -> None:
         self.name, self.remedy, self._archive = name, remedy, archive
         seen = [entry for entry in entries if not _is_hidden(entry)]
+        _check_names(name, seen)
         self.paths = sorted(path for path in seen if path.lower().endswith(_SUFFIXES))
         other = next((path for path in seen if path.lower().endswith(_NOT_READ)), None)
         if other:
@@ -118,16 +122,26 @@ class FiledImages:
         data = self._bytes(path, most)
         try:
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-                return use(image)
+                pixels = image.width * image.height
+                if pixels <= min(_MOST_PIXELS, len(data) * _MOST_PIXELS_A_BYTE):
+                    return use(image)
+        except MemoryError:
+            raise
         except Exception as error:  # a damaged file makes the decoders fail in a dozen ways
             raise DataError(
                 f"{self.name}: {path} is no image or is damaged; {self.remedy}"
             ) from error
+        raise DataError(
+            f"{self.name}: {path} states {pixels:,} pixels, more than its {len(data):,} bytes can"
+            f" hold, or than {_MOST_PIXELS:,}; {self.remedy}"
+        )
 
     def _bytes(self, path: str, most: int) -> bytes:
         try:
             with self._open(path) as stream:
                 data = stream.read(most + 1)
+        except MemoryError:
+            raise
         except Exception as error:  # zipfile and its decompressors fail in many ways as well
             raise DataError(f"{self.name}: cannot read {path} ({error}); {self.remedy}") from error
         if len(data) > most:
@@ -135,7 +149,15 @@ class FiledImages:
         return data
 
     def _open(self, path: str) -> contextlib.AbstractContextManager:
-        return self._archive.open(path) if self._archive else Path(self.name, path).open("rb")
+        if self._archive is None:
+            file = Path(self.name, path)
+            if file.exists() and not file.is_file():  # of a pipe there may be no end
+                raise ValueError("it is no file")
+            return file.open("rb")
+        entry = self._archive.getinfo(path)
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("it is compressed in another way than by deflate")
+        return self._archive.open(entry)
 
 
 Entry = tuple[FiledImages, str]
@@ -164,7 +186,7 @@ def open_images(path: Path, remedy: str = _GET_AGAIN) -> Iterator[FiledImages]:
         return
     try:
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # as zipfile fails
         raise DataError(f"{name} is no zip or is cut short ({error}); {remedy}") from error
     except OSError as error:
         raise unreadable(path, error) from error
@@ -204,6 +226,16 @@ def read_entries(entries: Sequence[Entry], shape: tuple[int, int, int]) -> np.nd
     for row, (images, path) in zip(stacked, entries, strict=True):
         row[:] = images.read(path, shape)
     return stacked
+
+
+def _check_names(where: str, names: Sequence[str]) -> None:
+    """Refuses names that two files share, or that no line of text can show."""
+    for name in names:
+        if not name.isprintable() and name.lower().endswith((*_SUFFIXES, *_NOT_READ, "/")):
+            raise DataError(f"{where}: the name {name!r} is not printable; rename the file")
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)
+        raise DataError(f"{where} has two files {twice!r}; remove one of them")
 
 
 def _is_hidden(entry: str) -> bool:

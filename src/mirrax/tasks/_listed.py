@@ -1,6 +1,7 @@
 """Lists that say of which class an image is, where folders do not."""
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -25,18 +26,30 @@ def read_list(path: Path, header: tuple[str, str]) -> dict[str, str]:
 
     **Raises:**
 
-    - `DataError`: unreadable, or not of that form.
+    - `DataError`: unreadable, not of that form, or with an image twice.
     """
     with open_bytes(path) as source:
         data = source.take_at_most(_MOST_BYTES)
+        source.finish()
     try:
-        found, *rows = csv.reader(data.decode("utf-8-sig").splitlines())
-        if tuple(found) != header or not rows or any(len(row) != len(header) for row in rows):
-            raise ValueError(f"the header is {','.join(found)!r}, or a line has not two fields")
+        found, *rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        _check_rows(found, rows, header)
     except (ValueError, csv.Error) as error:
         needed = f"{','.join(header)} and a line an image"
         raise DataError(f"{path} is not a list of images ({needed}): {error}") from error
     return {name: label for name, label in rows}
+
+
+def _check_rows(found: list[str], rows: list[list[str]], header: tuple[str, str]) -> None:
+    if tuple(found) != header or not rows:
+        raise ValueError(f"the header is {','.join(found)[:80]!r}, or no line follows")
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header) or not all(field and field.isprintable() for field in row):
+            raise ValueError(f"line {number} has not two fields of text")
+        if row[0] in seen:
+            raise ValueError(f"line {number} names {row[0][:80]!r} again")
+        seen.add(row[0])
 
 
 def file_by_list(
@@ -57,9 +70,13 @@ def file_by_list(
 
     **Raises:**
 
-    - `DataError`: an image that is in no list, or in the folder of another class.
+    - `DataError`: an image that is in no list, in two, or in the folder of another class.
     """
-    label_of = {name: label for rows in listed.values() for name, label in rows.items()}
+    label_of: dict[str, str] = {}
+    for part, rows in listed.items():
+        for name in sorted(label_of.keys() & rows.keys()):
+            raise DataError(f"the list {part} names {name}, which another has named; get it again")
+        label_of |= rows
     classes = set(label_of.values())
     entries: dict[str, list[Entry]] = {}
     for path in images.paths:

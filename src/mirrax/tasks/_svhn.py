@@ -2,18 +2,15 @@
 
 `X` is `(32, 32, 3, n)` uint8, `y` is `(n, 1)` with the digit 0 written as 10 (Netzer et al.,
 *Reading digits in natural images with unsupervised feature learning*, 2011).
-
-The reader is not exported: SciPy's parser trusts its input, and a changed byte can end the process.
-`load_images` compares the published checksum before it calls this.
 """
 
 import os
-from typing import Any
 
 import numpy as np
 
 from .._errors import DataError
-from ._bytes import unreadable
+from ._bytes import open_bytes
+from ._mat import Variable, declared, read_arrays
 
 _IMAGE = (32, 32, 3)
 _MOST_IMAGES = 1_000_000  # the published `extra` part has 531,131
@@ -41,12 +38,13 @@ def read_svhn(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     mirrax._errors.DataError: cannot read train_32x32.mat: No such file or directory; ...
     """
     name = os.fspath(path)
-    _check_declared({entry[0]: entry[1:] for entry in _parsed("whosmat", path)}, name)
-    variables = _parsed("loadmat", path)
-    images, labels = np.asarray(variables["X"]), np.asarray(variables["y"]).ravel()
-    if images.dtype != np.uint8 or labels.dtype.kind not in "iuf":
-        found = f"X is {images.dtype} and y {labels.dtype}"
-        raise DataError(f"{name}: {found}; uint8 and numbers are needed")
+    with open_bytes(path) as source:
+        _check_declared(declared(source), name)
+    with open_bytes(path) as source:
+        arrays = read_arrays(source, ("X", "y"))
+    images, labels = arrays["X"], arrays["y"].ravel()
+    if images.dtype != np.uint8:
+        raise DataError(f"{name}: X is stored as {images.dtype}; uint8 is needed")
     wrong = np.flatnonzero(~np.isin(labels, np.arange(1, 11)))
     if wrong.size:
         index = int(wrong[0])
@@ -55,31 +53,16 @@ def read_svhn(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels.astype(np.int32) % 10
 
 
-def _parsed(function: str, path: str | os.PathLike[str]) -> Any:
-    import scipy.io
-
-    options = {"variable_names": ("X", "y")} if function == "loadmat" else {}
-    try:
-        stream = open(path, "rb")
-    except OSError as error:
-        raise unreadable(path, error) from error
-    with stream:
-        try:
-            return getattr(scipy.io, function)(stream, **options)
-        except Exception as error:  # a damaged file makes the parser fail in a dozen ways
-            raise DataError(
-                f"{os.fspath(path)} is not a MATLAB 5 file or is damaged; get the file again"
-            ) from error
-
-
-def _check_declared(declared: dict[str, tuple[Any, ...]], name: str) -> None:
-    shapes = {variable: tuple(entry[0]) for variable, entry in declared.items()}
-    images, labels = shapes.get("X", ()), shapes.get("y", ())
-    count = images[3] if len(images) == 4 else 0
-    if images[:3] != _IMAGE or not 0 < count <= _MOST_IMAGES or labels != (count, 1):
+def _check_declared(found: dict[str, Variable], name: str) -> None:
+    images, labels = (found.get(key, Variable((), "missing")) for key in ("X", "y"))
+    count = images.shape[3] if len(images.shape) == 4 else 0
+    fits = images.shape[:3] == _IMAGE and labels.shape == (count, 1)
+    if not fits or not 0 < count <= _MOST_IMAGES:
         raise DataError(
-            f"{name}: X has shape {images} and y {labels}; (32, 32, 3, n) and (n, 1) are needed, as"
-            " in the published 32x32 files"
+            f"{name}: X has shape {images.shape} and y {labels.shape}; (32, 32, 3, n) and (n, 1)"
+            " are needed, as in the published 32x32 files"
         )
-    if declared["X"][1] != "uint8":
-        raise DataError(f"{name}: X is {declared['X'][1]}; uint8 is needed")
+    if images.kind != "uint8" or labels.kind == "other":
+        raise DataError(
+            f"{name}: X is {images.kind} and y {labels.kind}; uint8 and numbers are needed"
+        )

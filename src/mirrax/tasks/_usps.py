@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .._errors import DataError
-from ._bytes import ByteSource, open_bytes, unreadable
+from ._bytes import LARGEST_RATIO, ByteSource, open_bytes, unreadable
 
 _SIDE = 16
 _FIELDS = 1 + _SIDE * _SIDE
@@ -103,7 +103,7 @@ def read_usps_h5(path: str | os.PathLike[str], part: str) -> tuple[np.ndarray, n
         with h5py.File(path, "r") as file:
             images = _h5_array(file, f"{part}/data", (_SIDE * _SIDE,), name)
             labels = _h5_array(file, f"{part}/target", (), name)
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # as h5py fails
         raise DataError(f"{name} is not HDF5 or is damaged; get the file again") from error
     if len(images) != len(labels):
         raise DataError(
@@ -131,14 +131,30 @@ def _table(data: bytes, name: str) -> np.ndarray:
 
 
 def _h5_array(file: Any, key: str, tail: tuple[int, ...], name: str) -> np.ndarray:
-    dataset = file.get(key)
-    shape, dtype = getattr(dataset, "shape", None), getattr(dataset, "dtype", None)
-    if dtype is None or shape is None or dtype.kind not in "iuf":
+    import h5py
+
+    dataset: Any = file
+    for part in key.split("/"):
+        # Links to other files, and numbers kept in them, would be read on the word of this one.
+        own = isinstance(dataset, h5py.Group) and isinstance(
+            dataset.get(part, getlink=True), h5py.HardLink
+        )
+        dataset = dataset[part] if own else None
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iuf":
         raise DataError(f"{name}: it has no data set of numbers {key!r}; get the published usps.h5")
+    shape: Any = dataset.shape or ()
     if len(shape) != 1 + len(tail) or shape[1:] != tail or not 0 < shape[0] <= _MOST_IMAGES:
         needed = ", ".join(["n", *map(str, tail)])
         raise DataError(f"{name}: {key!r} has shape {shape}; ({needed}) is needed")
-    return np.asarray(dataset[...], dtype=np.float64)
+    if dataset.external or dataset.is_virtual or dataset.nbytes > _most_bytes(dataset):
+        raise DataError(f"{name}: {key!r} is not all in the file; get the published usps.h5")
+    with np.errstate(invalid="ignore"):  # what is no number is refused below
+        return np.asarray(dataset[...], dtype=np.float64)
+
+
+def _most_bytes(dataset: Any) -> int:
+    """What the stored bytes of a data set may expand to."""
+    return dataset.id.get_storage_size() * (LARGEST_RATIO if dataset.compression else 1)
 
 
 def _check_range(values: np.ndarray, low: float, name: str) -> None:
