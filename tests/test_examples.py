@@ -33,6 +33,7 @@ def ordinary():
         yield
 
 
+@pytest.mark.slow
 def test_a_geometry_of_ones_own_goes_to_pytorch(example, tmp_path, capsys):
     found = example("learn_a_geometry").main(tmp_path, rounds=2, steps=20, baselines=["Adam"])
     assert list(found) == ["learned geometry", "Adam"]

@@ -373,6 +373,7 @@ def test_with_constant_conditioners_it_is_a_learned_rate_for_each_parameter(vari
     compare(moved, expected, 1e-14)
 
 
+@pytest.mark.slow
 def test_paper_heads_all_train_within_two_steps():
     """Oracle 3: after a step or two no factor of a head has gradient zero."""
     z, goal = noise(TEMPLATE, 11), noise(TEMPLATE, 12)

@@ -76,15 +76,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     (['note.txt'], b'geometry')
     """
     target = Path(path)
-    # A random name that must not exist yet: two processes writing one target never share it.
-    temporary = target.with_name(f".{secrets.token_hex(8)}{_SUFFIX}")
     try:
-        try:
-            _write_and_rename(temporary, target, data)
-        except BaseException:  # also on Ctrl-C: leave no half-written file
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        while not _write_and_rename(target, data):
+            pass
         _flush_folder(target.parent)
     except OSError as error:
         raise MirraxError(f"cannot write {target}: {explain(error)}") from error
@@ -114,6 +108,8 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
         descriptor = os.open(path, flags, 0o666)
         try:
             before = os.fstat(descriptor).st_size
+            if not before:  # it may be new
+                _flush_folder(Path(path).parent)
             try:
                 _write_all(descriptor, f"{line}\n".encode())
                 os.fsync(descriptor)
@@ -125,6 +121,15 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
             os.close(descriptor)
     except OSError as error:
         raise MirraxError(f"cannot write {path}: {explain(error)}") from error
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file has a name under which something is, or was, being written.
+
+    >>> is_temporary(Path("run/.0123456789abcdef.tmp")), is_temporary(Path("run/.tmp"))
+    (True, False)
+    """
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def sweep(folder: str | os.PathLike[str]) -> None:
@@ -142,7 +147,7 @@ def sweep(folder: str | os.PathLike[str]) -> None:
     []
     """
     for path in Path(folder).rglob(f".*{_SUFFIX}"):
-        if not _TEMPORARY.fullmatch(path.name):
+        if not is_temporary(path):
             continue
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDWR)
@@ -184,22 +189,42 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     write_atomically(path, (to_json(obj, indent=2) + "\n").encode())
 
 
-def _write_and_rename(temporary: Path, target: Path, data: bytes) -> None:
+def _write_and_rename(target: Path, data: bytes) -> bool:
+    """Writes a file, unless it was swept away before it could be locked."""
+    # A random name that must not exist yet: two processes writing one target never share it.
+    temporary = target.with_name(f".{secrets.token_hex(8)}{_SUFFIX}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(temporary, flags, 0o666)
     try:
-        if fcntl is not None:
-            # Held until it has its name. File systems without locks have none to sweep by either.
-            with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        _write_all(descriptor, data)
-        os.fsync(descriptor)
-        if fcntl is not None:
+        descriptor = os.open(temporary, flags, 0o666)
+        try:
+            if not _locked(descriptor, temporary):
+                return False
+            _write_all(descriptor, data)
+            os.fsync(descriptor)
+            if fcntl is not None:
+                os.replace(temporary, target)
+        finally:
+            os.close(descriptor)
+        if fcntl is None:
             os.replace(temporary, target)
-    finally:
-        os.close(descriptor)
+    except BaseException:  # also on Ctrl-C: leave no half-written file
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return True
+
+
+def _locked(descriptor: int, path: Path) -> bool:
+    """Locks a new file until it is closed; whether it is there still."""
     if fcntl is None:
-        os.replace(temporary, target)
+        return True
+    # File systems without locks have none to sweep by either.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

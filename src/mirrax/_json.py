@@ -7,6 +7,7 @@ them unless the reader says so. Nothing is accepted that has no single meaning.
 import json
 import math
 import os
+from collections import Counter
 from typing import Any
 
 _DEEPEST = 100  # levels of JSON; what is written here has a dozen
@@ -46,7 +47,7 @@ def parse_json(data: bytes | str, *, finite: bool = True) -> Any:
 
     **Arguments:**
 
-    - `data`: the whole text, in UTF-8 where it is bytes.
+    - `data`: the whole text, in UTF-8 where it is bytes, with or without a mark at its beginning.
     - `finite`: refuse NaN and infinite numbers, which `write_json` never writes.
 
     **Raises:**
@@ -59,7 +60,7 @@ def parse_json(data: bytes | str, *, finite: bool = True) -> Any:
         ...
     ValueError: the key 'rate' stands twice
     """
-    text = data.decode() if isinstance(data, bytes) else data
+    text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
     number = _finite if finite else None
     deep = ValueError(f"it has more than {_DEEPEST} levels")
     try:
@@ -91,8 +92,8 @@ def _inner(node: Any) -> list[Any]:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {max(keys, key=keys.count)[:80]!r} stands twice")
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {key[:80]!r} stands twice")
     return found
 
 

@@ -65,20 +65,22 @@ def _of_groups(root: Path) -> Iterator[int]:
         return
     for number, controllers, path in (line.split(":", 2) for line in groups if line.count(":") > 1):
         if number == "0":
-            base, files = "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+            base, files = "sys/fs/cgroup", ("memory.max", "memory.current")
+            given = ("inactive_file", "active_file", "slab_reclaimable")
         elif "memory" in controllers.split(","):
             base = "sys/fs/cgroup/memory"
-            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            given = ("total_inactive_file", "total_active_file")
         else:
             continue
         here = Path(path.lstrip("/"))
         for part in (here, *here.parents):
-            yield from _of_group(root / base / part, *files)
+            yield from _of_group(root / base / part, files, given)
 
 
-def _of_group(folder: Path, limit: str, usage: str, cached: str) -> Iterator[int]:
+def _of_group(folder: Path, files: tuple[str, str], given: tuple[str, ...]) -> Iterator[int]:
+    """The limit less the use, and the caches that the system gives back before it kills."""
     with suppress(OSError, ValueError):  # no such group, or "max"
-        most, used = (int((folder / name).read_text()) for name in (limit, usage))
-        lines = (folder / "memory.stat").read_text().splitlines()
-        given = dict(line.split() for line in lines).get(cached, 0)
-        yield most - used + int(given)
+        most, used = (int((folder / name).read_text()) for name in files)
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        yield most - used + sum(int(stat.get(name, 0)) for name in given)

@@ -125,6 +125,7 @@ def many_maxima(rule, data):
     return jax.lax.map(one, data)
 
 
+@pytest.mark.slow
 def test_the_printed_step_of_s000_is_not_a_mirror_step():
     """Spec B2: eq. 7–8 violate the theorem now and then; the exact step never does."""
     rng, count = np.random.default_rng(0), 600

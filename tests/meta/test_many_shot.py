@@ -129,6 +129,7 @@ def test_descent_equals_a_hand_written_loop_over_tasks(reference):
     assert records[-1].activation is None and not bool(records[-1].failed)
 
 
+@pytest.mark.slow
 def test_flagged_implicit_hypergradients_leave_the_state_and_say_why():
     """Two inner steps do not solve the proximal problem."""
     objective, proximal = ValidationLoss(), BregmanProximal(RATE)

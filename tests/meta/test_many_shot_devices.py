@@ -15,7 +15,6 @@ from mirrax.hypergradient import Direct
 from mirrax.inner import MirrorDescent
 from mirrax.meta import Alternating, Descent, ManyShot
 from mirrax.objective import RegretBound
-from repeats import slow
 
 ROUNDING = 1e-13
 """Sums of a dozen steps, in another order."""
@@ -62,8 +61,9 @@ for devices, in_turn in ((1, False), (2, {in_turn})):
 """
 
 
-@pytest.mark.parametrize("outer", [slow("alternating"), "direct"])
-@pytest.mark.parametrize("in_turn", [True, slow(False)])
+@pytest.mark.slow
+@pytest.mark.parametrize("outer", ["alternating", "direct"])
+@pytest.mark.parametrize("in_turn", [True, False])
 def test_two_devices_make_the_round_of_one(in_turn, outer):
     """In a process of its own, because devices are counted once."""
     here = Path(__file__).parent

@@ -124,6 +124,17 @@ def test_halve_goes_back_along_the_step_until_runs_are_sound():
     )
 
 
+def test_what_is_behind_a_shorter_step_is_projected_as_well():
+    """Into `b >= 3/4`, where `a` decides: from (1, 1) by (-4, -4), a quarter of it is sound."""
+    start, step = jnp.ones(2), jnp.full(2, -4.0)
+    within = lambda x: x.at[1].max(0.75)  # noqa: E731
+    trail = Trail(None, start, step, jnp.ones(()))
+    attempt = lambda x: ((x[0] < -0.5)[None], x)  # noqa: E731
+    learned, made_with, attempts = backtrack(attempt, within(start + step), trail, within)
+    assert attempts.halved == 2
+    assert learned.tolist() == made_with.tolist() == [0.0, 0.75]
+
+
 def test_halve_gives_up_where_no_length_helps():
     which = learner("halve")
     first, _ = one_round(which, problems())

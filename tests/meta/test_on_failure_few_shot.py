@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from test_few_shot import KEY, MODEL, STEPS, classes, episodes, learner, prior
 
 from mirrax.hypergradient import split
@@ -60,8 +62,20 @@ def test_stop_is_what_it_was():
     assert record.failed.all() and record.attempts is None and state.step == 0
 
 
-def test_halve_goes_back_along_the_step_until_tasks_are_numbers():
+def bounded(prior):
+    """A constraint on part of what is learned."""
+    last = lambda prior: prior.start["dense_1"]["bias"]  # noqa: E731
+    return eqx.tree_at(last, prior, jnp.clip(last(prior), -1, 1))
+
+
+@pytest.mark.parametrize(
+    "project",
+    [pytest.param(lambda prior: prior, marks=pytest.mark.slow), bounded],
+    ids=["free", "bounded"],
+)
+def test_halve_goes_back_along_the_step_until_tasks_are_numbers(monkeypatch, project):
     """The first length at which a learner that stops would not, of a step far too long."""
+    monkeypatch.setattr("mirrax.meta._few_shot.project", project)
     optimiser = optax.sgd(0.1)
     halving, stopping = (learner(optimiser, on_failure=how) for how in ("halve", "stop"))
     begin = halving.init(prior(), key=KEY)
@@ -73,7 +87,7 @@ def test_halve_goes_back_along_the_step_until_tasks_are_numbers():
 
         def at(share, step=step):
             moved = jax.tree.map(lambda x, d: x + share * d, learned, step)
-            return dataclasses.replace(plain, prior=complete(moved))
+            return dataclasses.replace(plain, prior=project(complete(moved)))
 
         def sound(share, at=at):
             return not stopping.run(at(share), episodes(), 1)[1].failed.any()
@@ -90,14 +104,13 @@ def test_halve_goes_back_along_the_step_until_tasks_are_numbers():
             assert after.step == 0
             continue
         assert after.step == 1 and after.outer.share == 2.0**-first
+        used = at(2.0**-first).prior.start
+        jax.tree.map(np.testing.assert_array_equal, after.outer.before.start, used)
         whole, _ = stopping.run(at(2.0**-first), episodes(), 1)
-        moved = jax.tree.map(
-            lambda x, y, z, s=2.0**-first: np.testing.assert_allclose(
-                x - y, s * (z - y), rtol=1e-6, atol=1e-9 * abs(np.asarray(y)).max()
-            ),
-            after.prior.start,
-            at(2.0**-first).prior.start,
-            whole.prior.start,
-        )
-        assert moved
+        ends = used, after.prior.start, whole.prior.start
+        for layer, name in (("dense_0", "weight"), ("dense_0", "bias"), ("dense_1", "weight")):
+            here, moved, far = (np.asarray(end[layer][name]) for end in ends)
+            np.testing.assert_allclose(
+                moved - here, 2.0**-first * (far - here), rtol=1e-6, atol=1e-9 * abs(here).max()
+            )
     assert seen & set(range(1, 11)), seen

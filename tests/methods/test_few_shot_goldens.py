@@ -142,6 +142,7 @@ def test_maml_in_single_precision(golden):
     assert_close(grad.start, read(reference, "meta_grad", model), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_meta_sgd(golden):
     reference = golden("c02_conv4_a")
     model, rate = network(reference), float(reference["alpha"])
@@ -373,6 +374,7 @@ def test_the_published_warpgrad_holds_the_inner_gradient(golden):
         assert np.linalg.norm(official - exact) > least * np.linalg.norm(exact)
 
 
+@pytest.mark.slow
 def test_leap(golden):
     reference = golden("c05_warpgrad_trajectory")
     points, *_ = warpgrad(reference)

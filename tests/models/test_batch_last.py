@@ -30,7 +30,7 @@ def draw(*shape):
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(sizes, sizes, st.integers(4, 7), st.integers(4, 7), sizes, sizes, sizes, st.integers(0, 2))
 def test_values_by_the_defining_sum(inputs, batch, height, width, rows, columns, out, padding):
     images, kernel = draw(inputs, height, width, batch), draw(rows, columns, inputs, out)

@@ -40,7 +40,7 @@ def check_against_reduce_window(seed, height, width, window, stride, padding):
     np.testing.assert_allclose(slope, expected_slope, rtol=1e-12)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(0, 99), st.integers(4, 9), st.integers(4, 9), st.integers(1, 4))
 def test_equals_reduce_window(seed, height, width, window):
     check_against_reduce_window(seed, height, width, window, window, 0)

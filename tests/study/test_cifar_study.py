@@ -25,7 +25,8 @@ def trained(data, path, *words):
     return json.loads((path / "summary.json").read_text())
 
 
-@pytest.mark.parametrize("model", ["mlp-4", pytest.param("resnet18-2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mlp-4", "resnet18-2"])
 def test_a_geometry_learned_on_small_parts_is_tried_on_the_rest(data, tmp_path, as_in_life, model):
     summary = trained(data, tmp_path / "run", "--model", model)
     assert summary["held_out"] == "cifar-10/rest"

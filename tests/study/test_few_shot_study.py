@@ -220,6 +220,28 @@ def test_a_checkpoint_brought_from_another_method_is_refused(
     assert "is a checkpoint of method 'convex_potential', not 'maml'" in error
 
 
+@pytest.mark.slow
+def test_between_validations_a_checkpoint_is_kept_now_and_then(
+    finished, tmp_path, as_in_life, monkeypatch
+):
+    """At least once a minute; here after every call."""
+    monkeypatch.setattr("mirrax.study._few_shot_learn._SAVED_EVERY", 0.0)
+    path = tmp_path / "run"
+    words = [*WORDS, "--method", "maml", "--baselines", "--validate-every", "4"]
+    assert cli.main([*words, "--out", str(path)]) == 0
+    place = path / "maml/rate-0.1/seed-0"
+    kept = sorted((place / "checkpoints").glob("*.safetensors"))
+    assert [file.stem for file in kept] == ["round-000002", "round-000004"]
+    expected = latest(place)
+    for file in (kept[1], place / "result.json", path / "summary.json"):
+        file.unlink()
+    assert cli.main([*WORDS[:2], "--resume", "--out", str(path)]) == 0
+    found = latest(place)
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
 def test_what_would_be_another_run_cannot_change(finished, as_in_life, capsys):
     words = ["train", "few-shot-glyphs", "--resume", "--out", str(finished), "--shot", "2"]
     assert cli.main(words) == 2

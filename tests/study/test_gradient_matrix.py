@@ -59,6 +59,7 @@ def by_name(found):
     return {row["estimator"]: row for row in found}
 
 
+@pytest.mark.slow
 def test_a_run():
     found = entries(
         "Diagonal", "run", columns("Reverse", "Forward", "Implicit, CG", "Direct", "Evolution")

@@ -9,7 +9,6 @@ from mirrax.models import build
 from mirrax.models._conv4 import blocks_then_head
 from mirrax.study import _judged
 from mirrax.study._judged import judged_logits
-from repeats import slow
 
 SHAPE = (6, 5, 2)
 MODEL = blocks_then_head("two", SHAPE, (3, 4), 3)
@@ -30,7 +29,8 @@ def alone(params, image, first):
     return MODEL.apply(params, both, reference=len(first))[-1]
 
 
-@pytest.mark.parametrize("chunk", [4, slow(1024)])
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [4, 1024])
 def test_no_image_depends_on_another_or_on_its_chunk(chunk, monkeypatch):
     monkeypatch.setattr(_judged, "_CHUNK", chunk)
     params, images, first = MODEL.init(jax.random.key(0)), stored(9, 0), stored(6, 1)

@@ -130,7 +130,9 @@ def test_a_death_at_any_write_loses_nothing(whole, tmp_path):
     assert left  # or the test could not have found any that stay
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(
+    "error", [errno.ENOSPC, pytest.param(errno.EDQUOT, marks=pytest.mark.slow)]
+)
 def test_a_disk_full_at_any_write_loses_nothing(whole, tmp_path, error):
     expected, calls = whole
     stopped = 0
@@ -197,6 +199,33 @@ def test_what_a_living_process_writes_is_not_swept(tmp_path):
     (tmp_path / ".editor.tmp").write_text("not ours")
     sweep(tmp_path)
     assert [file.name for file in leftovers(tmp_path)] == [".editor.tmp"]
+
+
+def test_a_file_that_is_swept_before_it_is_locked_is_begun_again(tmp_path, monkeypatch):
+    swept = []
+
+    def late(descriptor, how):
+        if not swept:  # another process comes between
+            swept.extend(leftovers(tmp_path))
+            sweep(tmp_path)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    write_atomically(tmp_path / "a", b"new")
+    assert len(swept) == 1 and [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_a_folder_that_is_not_free_is_not_swept(tmp_path):
+    """Nothing of somebody else's is removed before a command says that it is not its own."""
+    other = tmp_path / "of-another-run"
+    other.mkdir()
+    (other / "summary.json").write_text("{}")
+    for folder in (tmp_path, other):
+        (folder / ".0123456789abcdef.tmp").write_bytes(b"half")
+    assert not RunFolder.is_blank(tmp_path) and not RunFolder.is_blank(other)
+    assert len(leftovers(tmp_path)) + len(leftovers(other)) >= 2
+    (other / "summary.json").unlink()
+    assert RunFolder.is_blank(other) and len(leftovers(other)) == 1
 
 
 def test_a_limit_on_the_size_of_files_is_a_line(tmp_path):

@@ -22,6 +22,7 @@ def finished(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_every_bound_is_reported_for_every_kind(finished):
     summary = json.loads((finished / "summary.json").read_text())
     assert (summary["problems"], summary["rounds"]) == (4, 10)
@@ -34,6 +35,7 @@ def test_every_bound_is_reported_for_every_kind(finished):
     assert len(summary["bounds"]) == sum(BOUNDS.values()) * len(LOSSES)
 
 
+@pytest.mark.slow
 def test_a_report_and_a_second_call_show_the_run(finished, tmp_path, capsys):
     run = report.Run.read(finished)
     assert run.notes == ()
@@ -76,6 +78,7 @@ def test_violations_are_counted():
     assert found == {"count": 3, "median": 0.5, "largest": 0.75, "violated": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "fault"),
     [

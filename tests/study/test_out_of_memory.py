@@ -48,7 +48,8 @@ def test_the_tightest_group_counts_and_its_cache_is_free(tmp_path):
         "sys/fs/cgroup/job/step/memory.current": "10\n",
         "sys/fs/cgroup/job/memory.max": "2000000\n",
         "sys/fs/cgroup/job/memory.current": "1500000\n",
-        "sys/fs/cgroup/job/memory.stat": "anon 7\ninactive_file 300000\n",
+        "sys/fs/cgroup/job/memory.stat": "anon 7\ninactive_file 200000\nactive_file 90000\n"
+        "slab_reclaimable 10000\nslab_unreclaimable 5\n",
     }
     assert machine(tmp_path, files) == 800_000
     assert machine(tmp_path, {"sys/fs/cgroup/job/memory.max": "1000000\n"}) == 0
@@ -59,7 +60,7 @@ def test_groups_of_version_1(tmp_path):
         "proc/self/cgroup": "9:cpu:/other\n4:memory,blkio:/job\n",
         "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "900\n",
         "sys/fs/cgroup/memory/job/memory.usage_in_bytes": "600\n",
-        "sys/fs/cgroup/memory/job/memory.stat": "total_inactive_file 50\n",
+        "sys/fs/cgroup/memory/job/memory.stat": "total_inactive_file 40\ntotal_active_file 10\n",
     }
     assert machine(tmp_path, files) == 350
 
@@ -99,17 +100,24 @@ def test_the_plan_is_that_of_what_is_made(monkeypatch):
 
 
 def test_what_an_accelerator_has_left(monkeypatch):
+    """The fullest device of this process; those of others may not be asked."""
+
     class Device:
         platform = "gpu"
-        stats: dict[str, int] | None = {"bytes_limit": 100, "bytes_in_use": 30}
+
+        def __init__(self, in_use: int | None):
+            self._stats = None if in_use is None else {"bytes_limit": 100, "bytes_in_use": in_use}
 
         def memory_stats(self):
-            return self.stats
+            return self._stats
 
-    monkeypatch.setattr(_memory.jax, "devices", lambda: [Device()])
-    assert _memory.available() == 70
-    Device.stats = None
-    assert _memory.available() is None
+    def left(*in_use):
+        monkeypatch.setattr(_memory.jax, "local_devices", lambda: [*map(Device, in_use)])
+        return _memory.available()
+
+    assert left(30) == 70
+    assert left(30, 90, 0) == 10
+    assert left(30, None) is None
 
 
 def zeros(key):

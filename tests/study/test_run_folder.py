@@ -141,6 +141,20 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_named(folder, damage):
     assert float(found["m"][0]) == 0.0 and len(notes) == 2
 
 
+def test_a_checkpoint_of_another_precision_says_so(folder):
+    folder.save_checkpoint(jax.tree.map(lambda x: x.astype(jnp.float32), {"m": jnp.ones(2)}), 1)
+    with pytest.raises(ArtifactError, match=r"array m is float32 and not float64; set JAX_ENABLE_"):
+        folder.load_checkpoint({"m": jnp.ones(2)})
+
+
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_keys_come_back_as_what_they_were(folder, kind):
+    key = jax.random.key(3, impl=kind)
+    folder.save_checkpoint({"key": key}, 1)
+    found, _ = folder.load_checkpoint({"key": jax.random.key(0, impl=kind)})
+    assert found["key"] == key and jax.random.key_impl(found["key"]) == jax.random.key_impl(key)
+
+
 def test_a_checkpoint_of_other_shapes_is_refused(folder):
     folder.save_checkpoint(state(size=3), 1)
     with pytest.raises(ArtifactError, match=r"does not fit this run: no array m of shape \(4,\)"):

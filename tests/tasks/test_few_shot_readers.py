@@ -11,7 +11,7 @@ import pytest
 from families import image_of, parts, refused, sizes
 from PIL import Image
 
-from mirrax._errors import ConfigError
+from mirrax._errors import ConfigError, DataError
 from mirrax.tasks import (
     SOURCES,
     cifar_fs,
@@ -23,6 +23,7 @@ from mirrax.tasks import (
     omniglot,
     verify,
 )
+from mirrax.tasks._filed import FiledImages
 from mirrax.tasks._omniglot import _BACKGROUND, _EVALUATION
 from published import image_bytes, write_filed
 
@@ -147,6 +148,14 @@ def test_system_files_beside_the_images_are_no_images(folder):
     stray = {"__MACOSX/images_background/._a.png": b"?", "images_background/Greek/.DS_Store": b"?"}
     write_omniglot(folder, "images_{}.zip", **stray)
     assert sizes(omniglot(folder)) == [1028, 172, 423]
+
+
+def test_names_that_stand_twice_in_a_zip():
+    """Some programs enter folders twice; of two images one would be lost."""
+    entries = ["c/", "c/", "note", "note", "c/x.png"]
+    assert FiledImages("a.zip", entries, None).paths == ["c/x.png"]
+    with pytest.raises(DataError, match="a.zip has two files 'c/x.png'; remove one of them"):
+        FiledImages("a.zip", [*entries, "c/x.png"], None)
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.0])

@@ -7,6 +7,7 @@ import pytest
 import scipy.io
 
 from mirrax._errors import DataError
+from mirrax.tasks import _mat
 from mirrax.tasks._bytes import ByteSource
 from mirrax.tasks._mat import declared, read_arrays
 
@@ -51,6 +52,22 @@ def test_arrays_are_taken_from_among_other_things():
     np.testing.assert_array_equal(read_arrays(read, ["X"])["X"], np.arange(6.0).reshape(2, 3))
     for name in others:
         assert declared(source(others, False))[name].kind == "other"
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_compressed_parts_are_read_in_chunks(rng, monkeypatch, chunk):
+    """Those that are wanted, those that are not, and one that ends within a chunk or behind it."""
+    arrays = {name: rng.integers(0, 255, (40, 5)).astype("u1") for name in "abcd"}
+    arrays["flat"] = np.zeros((60, 50), "u1")  # a thousand times smaller than what it inflates to
+    monkeypatch.setattr(_mat, "_CHUNK", chunk)
+    assert list(declared(source(arrays, True))) == list(arrays)
+    read = read_arrays(source(arrays, True), ["b", "d", "flat"])
+    for name, array in read.items():
+        np.testing.assert_array_equal(array, arrays[name])
+    whole = source(arrays, True)
+    short = whole.take(whole.most - 40)
+    with pytest.raises(DataError, match="a.mat is cut short"):
+        read_arrays(ByteSource(io.BytesIO(short), "a.mat"), ["flat"])
 
 
 def test_big_endian():

@@ -114,4 +114,4 @@ class Alternating(AbstractOuter):
             ),
         )
         value = form.bound(geometry, moments, self.rate)
-        return moved, state + 1, Outcome(value, summary)
+        return moved, state + 1, Outcome(value, geometry, summary)

@@ -22,7 +22,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Int, PyTree
 
-from .._tree import Scalar
+from .._tree import Scalar, choose
 from ..inner import RunSummary
 
 OnFailure = Literal["stop", "skip", "halve"]
@@ -131,6 +131,7 @@ def backtrack(
     attempt: Callable[[PyTree[Array]], tuple[Bool[Array, "*runs"], Result]],
     learned: PyTree[Array],
     trail: Trail,
+    project: Callable[[PyTree[Array]], PyTree[Array]] = lambda learned: learned,
 ) -> tuple[PyTree[Array], Result, "Attempts"]:
     """Attempts a round, with half the step before it as often as it fails.
 
@@ -139,6 +140,7 @@ def backtrack(
     - `attempt`: makes the round with what is learned, and says which runs failed.
     - `learned`: where the last step led.
     - `trail`: the last step.
+    - `project`: what is done to what was learned behind a step, as behind the last one.
 
     **Returns:**
 
@@ -146,11 +148,11 @@ def backtrack(
     """
 
     def at(count: Array) -> PyTree[Array]:
-        def one(here: Array, before: Array, step: Array) -> Array:
-            back = before + step * _half(count, step.dtype)
-            return jnp.where(count == 0, here, back)
+        def part(before: Array, step: Array) -> Array:
+            return before + step * _half(count, step.dtype)
 
-        return jax.tree.map(one, learned, trail.before, trail.step)
+        behind = project(jax.tree.map(part, trail.before, trail.step))
+        return choose(count == 0, learned, behind)
 
     moved = [jnp.any(leaf != 0) for leaf in jax.tree.leaves(trail.step)]
     most = jnp.where(jnp.any(jnp.stack(moved)), _MOST, 0)

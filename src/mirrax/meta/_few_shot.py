@@ -211,7 +211,7 @@ class FewShot(eqx.Module):
         outer: PyTree = state.outer
 
         def attempt(learned: PyTree) -> tuple[Array, Any]:
-            found = tasks(project(complete(learned)))
+            found = tasks(complete(learned))
             values, grads, _ = found
             return not_finite(values, grads), found
 
@@ -221,7 +221,8 @@ class FewShot(eqx.Module):
             value, grad, summary = mean_of_sound(found, failed)
             updates, outer = self.optimiser.update(grad, outer, learned)  # type: ignore[arg-type]
         else:
-            learned, found, attempts = backtrack(attempt, learned, outer)
+            within = lambda some: split(project(complete(some)), self.estimator.wrt)[0]  # noqa: E731
+            learned, found, attempts = backtrack(attempt, learned, outer, within)
             value, grad, summary = _mean(found)
             outer = advanced(self.optimiser, grad, learned, outer, attempts.halved)
             updates = outer.step

@@ -168,7 +168,7 @@ class ManyShot(eqx.Module):
             outcome.summary,
             failed,
             jnp.mean(frozen(outcome.summary).astype(outcome.value.dtype)),
-            self._activation(state.geometry, runs),
+            self._activation(outcome.geometry, runs),
             outcome.report,
             outcome.attempts,
         )

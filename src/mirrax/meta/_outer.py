@@ -81,6 +81,7 @@ class Outcome(eqx.Module):
     **Arguments:**
 
     - `value`: the objective at the geometry the runs used, averaged.
+    - `geometry`: that geometry.
     - `summary`: summaries of the runs, leading axes (tasks, visits).
     - `report`: what implicit hypergradients rest on, without the adjoints, leading axes (tasks,
       visits); else `None`.
@@ -89,6 +90,7 @@ class Outcome(eqx.Module):
     """
 
     value: Scalar
+    geometry: AbstractGeometry
     summary: RunSummary
     report: ImplicitReport | None = None
     attempts: Attempts | None = None
@@ -199,7 +201,7 @@ class Descent(AbstractOuter):
         values, grads, summary, report = runs.map(run, geometry)
         params = eqx.filter(geometry, eqx.is_inexact_array)
         updates, state = self.optimiser.update(mean_over_runs(grads), state, params)
-        outcome = Outcome(jnp.mean(values), summary, report)
+        outcome = Outcome(jnp.mean(values), geometry, summary, report)
         return eqx.apply_updates(geometry, updates), state, outcome
 
     def _going_on(
@@ -218,10 +220,11 @@ class Descent(AbstractOuter):
             failed, (values, grads, summary, report) = attempt(params)
             value, grad = mean_of_sound((values, grads), failed)
             updates, state = self.optimiser.update(grad, state, params)
-            outcome = Outcome(value, summary, report, Attempts.once(failed))
+            outcome = Outcome(value, geometry, summary, report, Attempts.once(failed))
             return eqx.apply_updates(geometry, updates), state, outcome
         params, (values, grads, summary, report), attempts = backtrack(attempt, params, state)
         grad = mean_over_runs(grads)
         state = advanced(self.optimiser, grad, params, state, attempts.halved)
         after = eqx.combine(eqx.apply_updates(params, state.step), rest)
-        return after, state, Outcome(jnp.mean(values), summary, report, attempts)
+        used, value = eqx.combine(params, rest), jnp.mean(values)
+        return after, state, Outcome(value, used, summary, report, attempts)

@@ -76,7 +76,8 @@ class Grid:
 
         def put(leaf: Array) -> Array:
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-                return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+                data = put(jax.random.key_data(leaf))
+                return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
             whole = np.asarray(leaf)
             return jax.make_array_from_callback(whole.shape, layout, lambda part: whole[part])
 

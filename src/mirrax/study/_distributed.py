@@ -119,13 +119,14 @@ class _LastWord:
 
 
 @contextmanager
-def together(folder: Path, asked: Mapping[str, Any]) -> Iterator[Path]:
+def together(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> Iterator[Path]:
     """Joins the processes of one run, before anything is computed; leaves them in the end.
 
     **Arguments:**
 
     - `folder`: the run folder, of which that of the first process counts.
     - `asked`: what this process was asked for, in which all must agree.
+    - `resume`: whether a run goes on, so that all begin with what the first one's folder holds.
 
     **Returns:**
 
@@ -138,11 +139,11 @@ def together(folder: Path, asked: Mapping[str, Any]) -> Iterator[Path]:
     """
     settings = _environment()
     with _output_of_its_own():
-        yield from _together(settings, folder, asked)
+        yield from _together(settings, folder, {**asked, "--resume": resume}, resume)
 
 
 def _together(
-    settings: Mapping[str, Any], folder: Path, asked: Mapping[str, Any]
+    settings: Mapping[str, Any], folder: Path, asked: Mapping[str, Any], resume: bool
 ) -> Iterator[Path]:
     word = _LastWord()
     try:
@@ -154,7 +155,7 @@ def _together(
         raise
     try:
         _agree({**asked, "versions": machine()["versions"], "precision": _precision()})
-        with _own(folder) as own:
+        with _own(folder, resume) as own:
             yield own
     except Dismissed:
         pass
@@ -258,16 +259,16 @@ def _agree(said: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _own(folder: Path) -> Iterator[Path]:
+def _own(folder: Path, resume: bool) -> Iterator[Path]:
     """The folder that this process works in: the first one's, or a copy of it."""
-    packed = _told(_packed(folder) if leads() else b"")
+    packed = _told(_packed(folder) if leads() else b"") if resume else b""
     if leads():
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="mirrax-") as private:
         own = Path(private) / folder.name
-        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            if archive.namelist():
+        if packed:
+            with zipfile.ZipFile(io.BytesIO(packed)) as archive:
                 archive.extractall(own)
         yield own
 
@@ -275,7 +276,8 @@ def _own(folder: Path) -> Iterator[Path]:
 def _packed(folder: Path) -> bytes:
     """All files of a folder, but for copies that only viewers read."""
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
+    # Times of files count for nothing here, and those of 1970 are no error.
+    with zipfile.ZipFile(packed, "w", strict_timestamps=False) as archive:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
             if name.parts[0] != "logs" and path.is_file():

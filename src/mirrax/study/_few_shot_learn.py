@@ -25,6 +25,7 @@ from ._streams import META, VALIDATE, stream
 _LESS = "try fewer --tasks, a smaller --model, fewer --steps, or --first-order true"
 _TOGETHER = 20
 """At most so many tasks are judged by one call."""
+_SAVED_EVERY = 60.0  # seconds; validations may be an hour apart
 
 
 class Standing(eqx.Module):
@@ -98,7 +99,8 @@ def learn_prior(
     if made < until:
         length = min(config.stride, until - made)
         program = FewShot.run.lower(learner, standing.state, setting.episodes[0], length).compile()
-        require_memory(program, f"a meta-step of {method}", _LESS)
+        require_memory(program, f"a meta-step of {method}", _LESS, devices=learner.grid.size)
+    saved = time.monotonic()
     while made < until:
         clock, length = time.perf_counter(), min(config.stride, until - made)
         state, records = learner.run(standing.state, setting.episodes[0], length)
@@ -121,8 +123,9 @@ def learn_prior(
         if due or made == config.meta_steps:
             standing, line["validation_accuracy"] = _validated(learner, standing, setting)
         folder.append_metrics(line)
-        if due or made == until:
+        if due or made == until or time.monotonic() - saved > _SAVED_EVERY:
             folder.save_checkpoint(standing, made, **owner)
+            saved = time.monotonic()
         metrics.append(line)
         phase.advance(f"{method}  loss {line['value']:.3f}", length)
     notes += failure_notes(metrics, f"{made} meta-steps")

@@ -21,7 +21,7 @@ from jaxtyping import PyTree
 
 from .. import __version__
 from .._errors import ArtifactError, ConfigError, MirraxError
-from .._files import append_line, explain, sweep, write_atomically, write_json
+from .._files import append_line, explain, is_temporary, write_atomically, write_json
 from .._json import parse_json
 from ..deploy._archive import read_archive, write_archive
 from ._logging import mirror
@@ -103,10 +103,10 @@ class RunFolder:
         try:
             if not path.exists():
                 return True
-            sweep(path)
             return path.is_dir() and all(
                 entry.name == "checkpoints" and entry.is_dir() and not any(entry.iterdir())
                 for entry in path.iterdir()
+                if not is_temporary(entry)
             )
         except OSError as error:
             raise MirraxError(f"cannot read {path}: {explain(error)}") from error
@@ -140,7 +140,8 @@ class RunFolder:
                 raise TypeError("recipe, seed or fields")
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path / 'config.json'} is damaged; start the run again in another folder."
+                f"{path / 'config.json'} is damaged ({error}); start the run again in another "
+                "folder."
             ) from error
         return RunFolder(path), record
 
@@ -326,6 +327,12 @@ def _to_arrays(state: PyTree) -> dict[str, np.ndarray]:
     }
 
 
+def _wider(found: np.ndarray, like: Any) -> bool:
+    """Whether two arrays differ in nothing but the number of bits."""
+    widths = {found.dtype.itemsize, like.dtype.itemsize}
+    return (found.shape, found.dtype.kind, widths) == (like.shape, like.dtype.kind, {4, 8})
+
+
 def _from_arrays(arrays: Mapping[str, np.ndarray], like: PyTree, path: Path) -> PyTree:
     dynamic, static = eqx.partition(like, eqx.is_array)
     leaves, expected = [], {name for name, _ in _named_leaves(like)}
@@ -338,10 +345,17 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], like: PyTree, path: Path) -> 
         like_it = jax.random.key_data(leaf) if _is_key(leaf) else leaf
         found = arrays.get(name)
         if found is None or (found.shape, found.dtype) != (like_it.shape, like_it.dtype):
+            if found is not None and _wider(found, like_it):
+                raise ArtifactError(
+                    f"{path} was made with another precision: array {name} is {found.dtype} and "
+                    f"not {like_it.dtype}; set JAX_ENABLE_X64 as it was then."
+                )
             raise ArtifactError(
                 f"{path} does not fit this run: no array {name} of shape {like_it.shape} and type "
                 f"{like_it.dtype}; start the run again in another folder."
             )
         value = jnp.asarray(found)
-        leaves.append(jax.random.wrap_key_data(value) if _is_key(leaf) else value)
+        if _is_key(leaf):
+            value = jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf))
+        leaves.append(value)
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), leaves), static)

@@ -77,23 +77,12 @@ def learn(
     lines = folder.truncate_metrics(int(state.round))
     if int(state.round) < rounds:
         program = ManyShot.round.lower(learner, state, problems).compile()
-        require_memory(program, "a round of meta-training", _LESS)
+        require_memory(program, "a round of meta-training", _LESS, devices=grid.size)
     with progress.phase("meta-training", rounds, done=int(state.round)) as phase:
         while int(state.round) < rounds:
             number, clock = int(state.round), time.perf_counter()
             state, record = learner.round(state, problems)
-            trouble = _divergence(record, number, names, learner.steps, rate)
-            goes_on = learner.outer.recovers and number > 0 or record.attempts is not None
-            if trouble and (record.failed or not goes_on):
-                raise NumericalError(
-                    f"{trouble}; choose a smaller --rate and continue with --resume."
-                )
-            if record.failed:
-                remedy = "larger --damping" if learner.outer.recovers else "smaller --outer-rate"
-                raise NumericalError(
-                    f"round {number}: the geometry that its runs call for is not finite; choose a "
-                    f"{remedy} and continue with --resume."
-                )
+            trouble = _checked(learner, record, number, names, rate)
             line = _metrics(record, number, names, time.perf_counter() - clock)
             line |= _failures(record, names)
             if trouble and learner.outer.recovers:
@@ -102,6 +91,30 @@ def learn(
             folder.save_checkpoint(state, number + 1)
             lines.append(line)
             phase.advance(_note(line))
+    seconds = sum(line.get("seconds", 0.0) for line in lines)
+    return Learned(grid.gather(state.geometry), (*notes, *_notes(lines, rounds)), seconds)
+
+
+def _checked(
+    learner: ManyShot, record: RoundRecord, number: int, names: Sequence[str], rate: float
+) -> str | None:
+    """What was wrong with a round that is gone on from all the same; raises if it is not."""
+    trouble = _divergence(record, number, names, learner.steps, rate)
+    goes_on = learner.outer.recovers and number > 0 or record.attempts is not None
+    if trouble and (record.failed or not goes_on):
+        raise NumericalError(f"{trouble}; choose a smaller --rate and continue with --resume.")
+    if record.failed:
+        remedy = "larger --damping" if learner.outer.recovers else "smaller --outer-rate"
+        raise NumericalError(
+            f"round {number}: the geometry that its runs call for is not finite; choose a "
+            f"{remedy} and continue with --resume."
+        )
+    return trouble
+
+
+def _notes(lines: Sequence[dict[str, Any]], rounds: int) -> list[str]:
+    """What is to be said of the rounds as a whole."""
+    notes = []
     if lines and "trouble" in lines[-1]:
         told = lines[-1]["trouble"]
         notes.append(f"Last round: {told}. Rates were lowered after it; --rounds adds rounds.")
@@ -114,8 +127,7 @@ def learn(
             "(docs/papers.md#s000-eq10-last); use a reference run or the known solution as "
             "comparator."
         )
-    seconds = sum(line.get("seconds", 0.0) for line in lines)
-    return Learned(grid.gather(state.geometry), tuple(notes), seconds)
+    return notes
 
 
 def _divergence(

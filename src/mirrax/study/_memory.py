@@ -28,20 +28,22 @@ def planned(program: Any) -> int | None:
 
 
 def available() -> float | None:
-    """Bytes that are free where JAX computes; `None` where nobody knows."""
+    """Bytes that are free where this process computes, on its fullest device; `None` if unknown."""
     told = allowed()
     if told is not None:
         return told
-    device = jax.devices()[0]
-    if device.platform == "cpu":
+    devices = jax.local_devices()  # those of other processes do not answer
+    if devices[0].platform == "cpu":
         return free_memory()
-    stats = device.memory_stats() or {}
-    if "bytes_limit" not in stats:
+    told = [device.memory_stats() or {} for device in devices]
+    if any("bytes_limit" not in stats for stats in told):
         return None
-    return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return min(stats["bytes_limit"] - stats.get("bytes_in_use", 0) for stats in told)
 
 
-def require_memory(program: Any, what: str, remedy: str, *, copies: int = 1) -> None:
+def require_memory(
+    program: Any, what: str, remedy: str, *, copies: int = 1, devices: int = 1
+) -> None:
     """Refuses a program that needs more memory than there is.
 
     **Arguments:**
@@ -50,15 +52,20 @@ def require_memory(program: Any, what: str, remedy: str, *, copies: int = 1) -> 
     - `what`: what it does, for the message.
     - `remedy`: what takes less.
     - `copies`: how many runs of it there are at once.
+    - `devices`: over how many devices one run is spread; those of a CPU share its memory.
 
     **Raises:**
 
     - `ConfigError`: with the estimate, what there is, and what to do.
     """
-    need, there = planned(program), available()
-    if need is None or there is None or need * copies <= there:
+    plan, there = planned(program), available()
+    if plan is None or there is None:
+        return
+    sharing = min(devices, jax.local_device_count()) if jax.default_backend() == "cpu" else 1
+    need = plan * copies * sharing
+    if need <= there:
         return
     raise ConfigError(
-        f"{what} takes about {need * copies / GIB:.3g} GiB of memory and {there / GIB:.3g} GiB are "
+        f"{what} takes about {need / GIB:.3g} GiB of memory and {there / GIB:.3g} GiB are "
         f"free; {remedy}, or set {VARIABLE} to the GiB it may take."
     )

@@ -89,9 +89,9 @@ def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, 
 
     if not kind_of(find_recipe(options.recipe).config).spreads:
         raise ConfigError(f"--distributed: nothing of {options.recipe} is spread over devices.")
-    names, result = ("recipe", "seed", "budget", "resume"), {}
+    names, result = ("recipe", "seed", "budget"), {}
     asked = {"command": [*(getattr(options, name) for name in names), *rest]}
-    with together(options.out, asked) as options.out:
+    with together(options.out, asked, resume=options.resume) as options.out:
         options.silent = not leads()
         result = _train(options, rest, command)
     options.json &= leads()

@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
@@ -229,13 +230,14 @@ def read_entries(entries: Sequence[Entry], shape: tuple[int, int, int]) -> np.nd
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:
-    """Refuses names that two files share, or that no line of text can show."""
+    """Refuses names that two images share, or that no line of text can show."""
     for name in names:
         if not name.isprintable() and name.lower().endswith((*_SUFFIXES, *_NOT_READ, "/")):
             raise DataError(f"{where}: the name {name!r} is not printable; rename the file")
-    if len(set(names)) < len(names):
-        twice = max(names, key=names.count)
-        raise DataError(f"{where} has two files {twice!r}; remove one of them")
+    images = Counter(name for name in names if name.lower().endswith(_SUFFIXES))
+    for name, count in images.most_common(1):
+        if count > 1:
+            raise DataError(f"{where} has two files {name!r}; remove one of them")
 
 
 def _is_hidden(entry: str) -> bool:

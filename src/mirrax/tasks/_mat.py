@@ -40,7 +40,7 @@ _CLASSES = {6: "double", 7: "single"} | {
     )
 }
 _MOST_HEAD = 256  # bytes of sizes or of a name
-_MOST_DEFLATED = 1 << 30
+_CHUNK = 1 << 20
 
 
 class Variable(NamedTuple):
@@ -96,32 +96,50 @@ class _Bytes(Protocol):
 
 
 class _Inflated:
-    """The bytes of a deflated element, inflated as far as they are asked for."""
+    """The bytes of a deflated element of `size` bytes, inflated as far as they are asked for."""
 
-    def __init__(self, data: bytes, name: str):
-        self.name, self._engine, self._rest = name, zlib.decompressobj(), data
+    def __init__(self, source: ByteSource, size: int):
+        self.name, self._source, self._left = source.name, source, size
+        self._engine, self._rest = zlib.decompressobj(), b""
 
     def take(self, count: int) -> bytes:
-        data = self._inflate(count) if count else b""
-        if len(data) < count:
-            raise _damaged(self.name, "a compressed part ends early")
-        return data
+        parts, rest = [], count
+        while rest:
+            part = self._inflate(min(rest, _CHUNK))
+            if not part:
+                raise _damaged(self.name, "a compressed part ends early")
+            parts.append(part)
+            rest -= len(part)
+        return b"".join(parts)
 
     def skip(self, count: int) -> None:
         """Does nothing: what is behind an array that is not wanted is not inflated."""
 
     def finish(self) -> None:
         """Checks that nothing follows, and the checksum."""
-        if self._inflate(1) or not self._engine.eof or self._engine.unused_data:
+        if self._inflate(1) or not self._engine.eof or self._engine.unused_data or self._left:
             raise _damaged(self.name, "a compressed part does not end where it should")
 
-    def _inflate(self, count: int) -> bytes:
-        try:
-            data = self._engine.decompress(self._rest, count)
-        except zlib.error as error:
-            raise _damaged(self.name, f"{error}") from error
-        self._rest = self._engine.unconsumed_tail
-        return data
+    def leave(self) -> None:
+        """Passes over what has not been inflated, to the next element."""
+        self._source.skip(self._left)
+        self._left = 0
+
+    def _inflate(self, most: int) -> bytes:
+        """Some of the next bytes, none at the end."""
+        while not self._engine.eof:
+            if not self._rest:
+                self._rest = self._source.take(min(self._left, _CHUNK))
+                self._left -= len(self._rest)
+            given = self._rest
+            try:
+                data = self._engine.decompress(given, most)
+            except zlib.error as error:
+                raise _damaged(self.name, f"{error}") from error
+            self._rest = self._engine.unconsumed_tail
+            if data or not given:
+                return data
+        return b""
 
 
 class _Matrix:
@@ -199,8 +217,8 @@ def _matrices(source: ByteSource) -> Iterator[_Matrix]:
             matrix = _Matrix(source, size, order)
             yield _once(matrix, seen)
             matrix.rest()
-        elif kind == _DEFLATED and size <= _MOST_DEFLATED:
-            inflated = _Inflated(source.take(size), source.name)
+        elif kind == _DEFLATED:
+            inflated = _Inflated(source, size)
             kind, size = struct.unpack(order + "2I", inflated.take(8))
             if kind != _MATRIX:
                 raise _damaged(source.name, f"a compressed element of type {kind}")
@@ -208,6 +226,7 @@ def _matrices(source: ByteSource) -> Iterator[_Matrix]:
             yield _once(matrix, seen)
             if matrix.read:
                 inflated.finish()
+            inflated.leave()
         else:
             raise _damaged(source.name, f"an element of type {kind} and {size:,} bytes")
 
