@@ -21,6 +21,8 @@ import numpy as np
 import torch
 
 from benchmarks import begin, finish, parser, table
+from benchmarks._floor import Machine
+from benchmarks._sides import OURS, standing, told
 from benchmarks.online import PEERS, SHAPES, draw
 from benchmarks.online import side as compiled_side
 from mirrax._clock import interleave
@@ -32,6 +34,7 @@ STEPS = 5
 RATE = 1e-3
 REQUIRED = {"mirrax.torch": 1.0, "mirrax.optax": 1.0}
 MEMORY = 1.0
+_ARRAYS = 4  # parameters, gradients and rates are read, parameters are written
 COUNT = sum(int(np.prod(shape)) for shape in SHAPES.values())
 
 Side = tuple[Callable[[], Any], int | None]
@@ -95,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = options.parse_args(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    record = begin()
+    record, machine = begin(), Machine.measure()
     all_sides = sides()
     times = interleave({name: run for name, (run, _) in all_sides.items()}, arguments.rounds)
     times = {name: {k: t / STEPS for k, t in side.items()} for name, side in times.items()}
@@ -119,7 +122,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"PyTorch uses {torch.get_num_threads()} threads")
     header = ["side", "median ms", "fastest ms", "ratio", "of fastest", "CPU ms", "memory"]
     print(table(header, rows))
-    print(f"\nallowed: a ratio of {REQUIRED['mirrax.torch']}, a memory of {MEMORY}")
+    print(f"\nallowed: a ratio of {REQUIRED['mirrax.torch']}, a memory of {MEMORY}\n")
+    lines = [
+        standing(
+            f"deployed step, {name.removeprefix('mirrax.')}",
+            {OURS: times[name], adams[name]: times[adams[name]]},
+            machine,
+            operations=2.0 * COUNT,
+            moved=4.0 * _ARRAYS * COUNT,
+            allowed=allowed,
+        )
+        for name, allowed in REQUIRED.items()
+    ]
+    print(told(lines))
     record["deployed_step"] = {
         "parameters": COUNT,
         "rounds": arguments.rounds,
@@ -130,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "memory_over_momentum": memory,
         "allowed": REQUIRED | {"memory": MEMORY},
     }
+    record["standings"] = lines
     finish(record, arguments.json)
     slow = any(ratios[name] > allowed for name, allowed in REQUIRED.items())
     return int(slow or memory["mirrax.torch"] > MEMORY)

@@ -1,0 +1,42 @@
+"""The pieces that all comparisons with peers share."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+
+def test_a_line_says_who_is_ahead_and_how_far_the_floor_is():
+    from benchmarks._floor import Machine
+    from benchmarks._sides import OURS, of_memory, standing, told
+
+    times = {
+        OURS: {"median": 0.2, "fastest": 0.1, "median_cpu": 0.3},
+        "slow, 1 thread": {"median": 1.0, "fastest": 0.4, "median_cpu": 0.5},
+        "slow, 2 threads": {"median": 0.8, "fastest": 0.7, "median_cpu": 0.9},
+    }
+    machine = Machine(operations=1e9, bytes=1e8)
+    work = {"operations": 1e8, "moved": 4e6}
+    line = standing("it", times, machine, **work, allowed=0.25, floors=4.0)
+    assert line["peer"] == "slow, 2 threads" and line["held"]
+    np.testing.assert_allclose([line["ratio"], line["cpu_ratio"]], [0.25, 0.6])
+    np.testing.assert_allclose([*line["floor"].values(), line["of_floor"]], [0.1, 0.04, 2.0])
+    assert not standing("it", times, machine, **work, allowed=0.24)["held"]
+    assert not standing("it", times, machine, **work, floors=1.9)["held"]
+    assert standing("it", times, machine, **work)["held"]
+    memory = of_memory("bytes", 2e6, "slow", 4e8, allowed=0.004, predicted=True)
+    text = told([line, memory])
+    assert "200 ms" in text and "2 of 4" in text and "~400 MB" in text
+    assert [row.rsplit(None, 1)[1] for row in text.splitlines()[2:]] == ["yes", "NO"]
+
+
+def test_operations_are_those_of_the_layers():
+    """Conv4-64 at 28 x 28: 64 kernels of 9 entries at 784 places, then of 576 at 196, 49, 9."""
+    from benchmarks._episodes import Work
+
+    work = Work.make("omniglot", "meta-curvature")
+    places = (784 * 9, 196 * 576, 49 * 576, 9 * 576)
+    assert work.forward == [*(2 * 64 * count for count in places), 2 * 64 * 5]
+    # (64, 64, 9), three times, (64, 1, 9) and (5, 64): entries times the sum of their sides.
+    modes = 3 * 36_864 * 137 + 576 * 74 + 320 * 69
+    assert work.of_modes == 2 * modes
