@@ -94,6 +94,22 @@ def all_finite(*trees: PyTree) -> Bool[Array, ""]:
     )
 
 
+def strong(tree: PyTree) -> PyTree:
+    """The same arrays with types of their own, where they came from a number of Python's.
+
+    A program that is given a weak type returns a strong one, and would be compiled again for it.
+
+    >>> jnp.full(2, 1.0).weak_type, strong({"a": jnp.full(2, 1.0)})["a"].weak_type
+    (True, False)
+    """
+
+    def one(leaf: Any) -> Any:
+        weak = isinstance(leaf, jax.Array) and getattr(leaf, "weak_type", False)
+        return jax.lax.convert_element_type(leaf, leaf.dtype) if weak else leaf
+
+    return jax.tree.map(one, tree)
+
+
 def choose(condition: Array, first: PyTree, second: PyTree) -> PyTree:
     """`first` where the condition holds, else `second`, leaf by leaf.
 

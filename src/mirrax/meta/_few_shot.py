@@ -18,7 +18,7 @@ import optax.tree as vector
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from .._tree import Primal, Scalar, choose
+from .._tree import Primal, Scalar, choose, strong
 from ..geometry import project
 from ..hypergradient import AbstractHypergradient, split
 from ..inner import AbstractInner, AbstractObjective, Prior, RunSummary, Step, drawn, fold
@@ -144,6 +144,7 @@ class FewShot(eqx.Module):
         - `prior`: the initial prior.
         - `key`: randomness of the whole run.
         """
+        prior = strong(prior)
         learned, _ = split(prior, self.estimator.wrt)
         outer = self.optimiser.init(learned)  # type: ignore[arg-type]
         if self.on_failure == "halve":

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from .._tree import Primal, Scalar, all_finite, choose
+from .._tree import Primal, Scalar, all_finite, choose, strong
 from ..geometry import AbstractGeometry, MaxOfDiagonals
 from ..hypergradient import ImplicitReport
 from ..inner import AbstractInner, Prior, Problem, RunSummary, Step, fold
@@ -123,6 +123,7 @@ class ManyShot(eqx.Module):
 
         The state.
         """
+        geometry = strong(geometry)
         return MetaState(geometry, self.outer.init(geometry), jnp.zeros((), int), key)
 
     @eqx.filter_jit
