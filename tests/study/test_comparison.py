@@ -30,6 +30,7 @@ from mirrax.study._compare import (
     steps_to,
     tune,
 )
+from mirrax.study._kept import Kept
 from mirrax.study._online_protocol import online_methods
 from mirrax.study._trials import Trials, arena, run_trials
 
@@ -157,6 +158,63 @@ def test_a_network_with_batch_statistics_is_judged_by_its_first_training_images(
         np.testing.assert_allclose(found.test_accuracy[0, task, seed], accuracy, atol=FLOAT32)
         other, _ = run(NORMALISED, 9)
         assert np.abs(np.subtract(curve, other)).max() > 1e-4
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The digests of the chunks that have been computed and kept."""
+    found, write = [], Kept.write
+    monkeypatch.setattr(Kept, "write", lambda *part: found.append(part[1]) or write(*part))
+    return found
+
+
+def a_run(kept, rate=0.1, seed=0, methods=(BASELINES["SGD"],), where=None, **changes):
+    values = {"weight_decay": 0.0, "rate_scale": 1.0, "momentum": 0.5}
+    jobs = [(0, {"learning_rate": rate, **values})]
+    options = {"steps": STEPS, "stride": STRIDE, "seeds": SEEDS, **changes}
+    key = jax.random.key(seed)
+    return run_trials(methods, jobs, where or place(), key=key, kept=kept, **options)
+
+
+def test_chunks_that_are_kept_are_not_computed_again(tmp_path, made):
+    """Nor is anything else: one that is lost or damaged is."""
+    kept = Kept(tmp_path / "parts")
+    plain = a_run(None)
+    first = a_run(kept)
+    count = len(made)
+    files = sorted(kept.folder.iterdir())
+    assert count == len(set(made)) == len(files) > 1
+    again = a_run(kept)
+    assert len(made) == count
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:-9])
+    repaired = a_run(kept)
+    assert len(made) == count + 2
+    for found in (first, again, repaired):
+        jax.tree.map(np.testing.assert_array_equal, found, plain)
+    kept.clear()
+    assert not kept.folder.exists()
+
+
+@pytest.mark.slow
+def test_chunks_are_taken_for_nothing_else(tmp_path, made):
+    """Whatever differs: configuration, seed, curve, data, what was learned, a constant in code."""
+    kept = Kept(tmp_path / "parts")
+    a_run(kept)
+    count, where = len(made), place()
+    data = lambda arena: jax.tree.leaves(arena.problems)[0]  # noqa: E731
+    darker = eqx.tree_at(data, where, replace_fn=lambda x: x // 2)
+    wider = jax.tree.map(lambda leaf: 2 * leaf, geometry())
+    learned = [learned_methods(found, 0.2, False)[0] for found in (geometry(), wider)]
+    constant = [
+        dataclasses.replace(BASELINES["SGD"], make=lambda job, context, rate=rate: optax.sgd(rate))
+        for rate in (0.1, 0.2)
+    ]
+    others = [{"rate": 0.2}, {"seed": 1}, {"stride": STEPS}, {"where": darker}]
+    others += [{"methods": (method,)} for method in (*learned, *constant)]
+    for number, changes in enumerate(others, 2):
+        a_run(kept, **changes)
+        assert len(set(made)) == len(made) == number * count, changes
 
 
 def test_every_method_meets_the_same_weights_and_batches_and_failures_are_infinite():

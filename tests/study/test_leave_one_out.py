@@ -45,9 +45,9 @@ def accuracies(name, values, task, seeds):
     return np.random.default_rng(zlib.crc32(words.encode())).uniform(size=seeds)
 
 
-def drawn(methods, jobs, place, *, steps, stride, seeds, key, advance):
+def drawn(methods, jobs, place, *, steps, stride, seeds, key, advance, kept=None):
     """In the place of `run_trials`, which `test_comparison` compares with plain loops."""
-    del key
+    del key, kept
     advance(1.0)
     found = np.array(
         [

@@ -17,6 +17,7 @@ import optax
 from ..deploy import averaged, averaged_params, to_optax
 from ..geometry import AbstractMirrorMap, Diagonal
 from ._baselines import BEYOND, Hyperparameters, Method, find_baseline, product
+from ._kept import Kept
 from ._ranges import Range, around
 from ._trials import Arena, Trials, curve_steps, run_trials
 
@@ -251,6 +252,7 @@ def tune(
     criterion: Criterion,
     seeds: int,
     key: jax.Array,
+    kept: Kept | None = None,
     advance: Callable[[float], None] = lambda share: None,
 ) -> dict[str, np.ndarray]:
     """Scores of every configuration of every method on every task.
@@ -263,6 +265,7 @@ def tune(
     - `criterion`: see `score`.
     - `seeds`: runs a configuration and task.
     - `key`: randomness, kept apart from evaluation's.
+    - `kept`: as in `compile_trials`.
     - `advance`: told the share of work done.
 
     **Returns:**
@@ -271,7 +274,15 @@ def tune(
     """
     jobs = [(i, values) for i, method in enumerate(methods) for values in method.grid]
     trials = run_trials(
-        methods, jobs, place, steps=steps, stride=steps, seeds=seeds, key=key, advance=advance
+        methods,
+        jobs,
+        place,
+        steps=steps,
+        stride=steps,
+        seeds=seeds,
+        key=key,
+        kept=kept,
+        advance=advance,
     )
     scores = score(trials, criterion)
     ends = np.cumsum([len(method.grid) for method in methods])
@@ -314,6 +325,7 @@ def evaluate(
     targets: Sequence[float],
     seeds: int,
     key: jax.Array,
+    kept: Kept | None = None,
     advance: Callable[[float], None] = lambda share: None,
 ) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Runs each method's chosen configuration on one held-out task.
@@ -323,7 +335,7 @@ def evaluate(
     - `methods`, `chosen`: the methods and one configuration each.
     - `place`: an arena of one task.
     - `targets`: see `summarise`.
-    - `steps`, `stride`, `seeds`, `key`, `advance`: as in `run_trials`.
+    - `steps`, `stride`, `seeds`, `key`, `kept`, `advance`: as in `run_trials`.
 
     **Returns:**
 
@@ -331,7 +343,15 @@ def evaluate(
     """
     jobs = list(enumerate(chosen))
     trials = run_trials(
-        methods, jobs, place, steps=steps, stride=stride, seeds=seeds, key=key, advance=advance
+        methods,
+        jobs,
+        place,
+        steps=steps,
+        stride=stride,
+        seeds=seeds,
+        key=key,
+        kept=kept,
+        advance=advance,
     )
     found = {}
     for index, (method, values) in enumerate(zip(methods, chosen, strict=True)):

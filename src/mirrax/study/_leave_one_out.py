@@ -19,6 +19,7 @@ from ._baselines import Method
 from ._compare import AVERAGED, CONTROL, LEARNED, evaluate, learned_methods, spread, timed
 from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
+from ._kept import Kept
 from ._progress import Progress
 from ._step_cost import seconds_a_step
 from ._streams import EVALUATE, stream
@@ -69,6 +70,7 @@ def leave_one_out(
         resume=resume,
         command=command,
     )
+    kept = Kept.within(path)
     done: dict[str, Any] = {"scores": {}, "cells": {}, "notes": [], "timing": {}}
     known = folder.read_json("cells.json") or {}
     done |= {name: known[name] for name in done if name in known}
@@ -80,9 +82,10 @@ def leave_one_out(
     left = [method for method in others if method.name not in done["scores"]]
     if left and config.tuner == "grid":
         title = "tuning baselines"
-        found = grid_scores(config, left, setting.tuning, seed, progress, title)
+        found = grid_scores(config, left, setting.tuning, path, seed, progress, title)
         done["scores"] |= {name: scores.tolist() for name, scores in found.items()}
         write_json(folder / "cells.json", done)
+        kept.clear()
     for position, name in enumerate(names):
         if name in done["cells"]:
             continue
@@ -107,6 +110,8 @@ def leave_one_out(
                 done["notes"].append(note)
         done["cells"][name] = _tried(held, ours, others, done, path, seed, progress)
         write_json(folder / "cells.json", done)
+        kept.clear()
+    kept.clear()  # where a kill came between
     result = _summary(setting, recipe, variants, done)
     write_json(folder / "curves.json", _curves(config, done["cells"]))
     write_json(folder / "summary.json", result)
@@ -158,7 +163,7 @@ def _tried(
             found[method.name] = by_grid(method, known[method.name][:, held.training], config)
     chosen = [found[method.name] for method in methods]
     done["notes"] += [one.note for one in chosen if one.note and one.note not in done["notes"]]
-    cells = _cells(held, methods, chosen, seed, progress)
+    cells = _cells(held, methods, chosen, path, seed, progress)
     if config.timed and not done["timing"]:  # what a step costs does not depend on the task
         place = held.place.select([held.held_out])
         done["timing"] = seconds_a_step(methods, [one.values for one in chosen], place)
@@ -169,6 +174,7 @@ def _cells(
     held: ImageSetting,
     methods: Sequence[Method],
     chosen: Sequence[Tuned],
+    path: Path,
     seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -183,6 +189,7 @@ def _cells(
             targets=config.targets,
             seeds=config.seeds,
             key=stream(seed, EVALUATE),
+            kept=Kept.within(path),
             advance=phase.share,
         )
     return {

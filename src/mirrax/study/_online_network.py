@@ -22,6 +22,7 @@ from ..tasks import ImageTask, load_images, rotated_digits, rotated_mnist
 from ._compare import best, tune
 from ._config import between, divides, positive
 from ._images import shortened
+from ._kept import Kept
 from ._online_protocol import (
     Measured,
     figure1,
@@ -139,6 +140,7 @@ def train_online(
     unit = largest_square(first.loss, model.init(start_key), batch)
     methods = online_methods(unit, config.first_rates, config.meta_scales)
     part = task.validation(seed=config.split)
+    parts = Kept.within(request.path)
     kept = arena([part], classification([part], model, config.batch), model, config.rows)
     with request.progress.phase("tuning", 100) as phase:
         scores = tune(
@@ -148,6 +150,7 @@ def train_online(
             criterion="validation",
             seeds=config.tune_seeds,
             key=tune_key,
+            kept=parts,
             advance=phase.share,
         )
     chosen = [best(method, scores[method.name]) for method in methods]
@@ -161,6 +164,7 @@ def train_online(
             seeds=config.seeds,
             key=run_key,
             watch=True,
+            kept=parts,
             advance=phase.share,
         )
     assert trials.accuracies is not None

@@ -19,6 +19,7 @@ from ..models import Model, build
 from ..online import online_sgd
 from ._baselines import Hyperparameters, Method, product
 from ._compare import edge_note, spread
+from ._kept import Kept
 from ._reproduction import Reproduction, Request, budgets
 from ._trials import curve_steps
 
@@ -253,6 +254,7 @@ def figure1(
 
     def make(request: Request, config: Any) -> dict[str, Any]:
         summary = request.once(config, recipe, lambda: prepare(config, request, recipe))
+        Kept.within(request.path).clear()
         report.write_figures(report.Run.read(request.path))
         return summary
 

@@ -19,6 +19,7 @@ from ._describe import describe_geometry
 from ._distributed import dismiss_others
 from ._folder import RunFolder
 from ._images import ImageSetting
+from ._kept import Kept
 from ._learn import Learned, learn
 from ._progress import Progress
 from ._step_cost import seconds_a_step
@@ -115,6 +116,7 @@ def compare_images(
                 targets=config.targets,
                 seeds=config.seeds,
                 key=stream(seed, EVALUATE),
+                kept=Kept.within(folder.path),
                 advance=phase.share,
             )
         seconds = seconds_a_step(left, chosen, place) if config.timed else {}
@@ -125,6 +127,7 @@ def compare_images(
             timing = seconds.get(method.name)
             done["rows"][method.name] = row if timing is None else timed(row, timing)
         write_json(folder / name, done)
+    Kept.within(folder.path).clear()
     names = [method.name for method in methods]
     rows = [dict(done["rows"][name]) for name in names]
     notes = [note for row in rows if (note := row.pop("note"))]

@@ -25,6 +25,7 @@ from ..models import Model
 from ..tasks import ImageTask
 from ._baselines import Hyperparameters, Make, Method, Read
 from ._judged import MOST, judged_logits
+from ._kept import Kept, fingerprint
 from ._memory import require_memory
 
 _LESS = "try a smaller --model or --batch, or fewer --rows"
@@ -225,6 +226,7 @@ def run_trials(
     seeds: int,
     key: PRNGKeyArray,
     watch: bool = False,
+    kept: Kept | None = None,
     advance: Callable[[float], None] = lambda share: None,
 ) -> Trials:
     """Trains methods with chosen configurations, on every task, from several seeds.
@@ -233,7 +235,7 @@ def run_trials(
 
     - `methods`: the optimisers.
     - `jobs`: pairs of a method's position and its hyper-parameters.
-    - `place`, `steps`, `stride`, `seeds`, `key`, `watch`: as for `compile_trials`.
+    - `place`, `steps`, `stride`, `seeds`, `key`, `watch`, `kept`: as for `compile_trials`.
     - `advance`: told the share of work done after each chunk.
 
     **Returns:**
@@ -255,6 +257,7 @@ def run_trials(
         seeds=seeds,
         key=key,
         watch=watch,
+        kept=kept,
     )
     return run(jobs, advance)
 
@@ -270,6 +273,7 @@ def compile_trials(
     seeds: int,
     key: PRNGKeyArray,
     watch: bool = False,
+    kept: Kept | None = None,
 ) -> RunTrials:
     """Compiles the training runs of methods, for jobs that are given later, and in several goes.
 
@@ -288,6 +292,7 @@ def compile_trials(
     - `seeds`: runs a job and task.
     - `key`: initial weights and batches; equal keys give equal ones to every method.
     - `watch`: measure accuracies along the curve too.
+    - `kept`: where the results of chunks are kept, and taken from if they are there.
 
     **Returns:**
 
@@ -311,7 +316,8 @@ def compile_trials(
     blank = _columns([(0, {})] * size, names, (size, 1, 1))
     shown = {name: jnp.asarray(column) for name, column in blank.items()}
     fixed = (makes, reads, contexts, place, starts, keys)
-    compiled = _run_chunk.lower(*fixed, shown, steps, stride, watch).compile()
+    lowered = _run_chunk.lower(*fixed, shown, steps, stride, watch)
+    compiled, program = lowered.compile(), fingerprint(lowered.as_text(), fixed) if kept else ""
     require_memory(compiled, "the comparison", _LESS, copies=workers)
 
     def run(
@@ -327,7 +333,14 @@ def compile_trials(
         parts = [{k: jnp.asarray(v[p]) for k, v in columns.items()} for p in np.split(order, count)]
 
         def work(part: dict[str, Array]) -> Trials:
-            done = jax.tree.map(np.asarray, compiled(*fixed, part, steps, stride, watch))
+            digest = fingerprint(program, part) if kept else ""
+            known = kept.read(digest) if kept else None
+            if known is not None:
+                done = Trials(**known)
+            else:
+                done = jax.tree.map(np.asarray, compiled(*fixed, part, steps, stride, watch))
+            if kept and known is None:
+                kept.write(digest, {k: v for k, v in vars(done).items() if v is not None})
             advance(1 / count)
             return done
 

@@ -24,6 +24,7 @@ from .._secrets import masked
 from ._baselines import Hyperparameters, Method
 from ._compare import best, edge_note, score, tune
 from ._images import ImageSetting, ImageStudy
+from ._kept import Kept
 from ._progress import Phase, Progress
 from ._streams import TUNE, stream
 from ._trials import Arena, compile_trials
@@ -67,7 +68,7 @@ def tuned(
 
     - `setting`: the study.
     - `methods`: methods with their grids and ranges.
-    - `folder`: where trials are kept if the study names no storage.
+    - `folder`: where trials are kept if the study names no storage, see `Kept`.
     - `seed`: of the run.
     - `progress`, `title`: where to show progress, and as what.
 
@@ -84,7 +85,7 @@ def tuned(
         with guarded(where):
             return _by_search(setting, methods, where, seed, progress, title)
     place = setting.tuning.select(setting.training)
-    scores = grid_scores(config, methods, place, seed, progress, title)
+    scores = grid_scores(config, methods, place, folder, seed, progress, title)
     return [by_grid(method, scores[method.name], config) for method in methods]
 
 
@@ -92,6 +93,7 @@ def grid_scores(
     config: ImageStudy,
     methods: Sequence[Method],
     place: Arena,
+    folder: Path,
     seed: int,
     progress: Progress,
     title: str,
@@ -103,7 +105,7 @@ def grid_scores(
     - `config`: the study.
     - `methods`: methods and their grids.
     - `place`: the tasks.
-    - `seed`, `progress`, `title`: as for `tuned`.
+    - `folder`, `seed`, `progress`, `title`: as for `tuned`.
 
     **Returns:**
 
@@ -117,6 +119,7 @@ def grid_scores(
             criterion=config.criterion,
             seeds=config.tune_seeds,
             key=stream(seed, TUNE),
+            kept=Kept.within(folder),
             advance=phase.share,
         )
 
