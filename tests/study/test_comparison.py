@@ -163,8 +163,12 @@ def test_a_network_with_batch_statistics_is_judged_by_its_first_training_images(
 @pytest.fixture
 def made(monkeypatch):
     """The digests of the chunks that have been computed and kept."""
-    found, write = [], Kept.write
-    monkeypatch.setattr(Kept, "write", lambda *part: found.append(part[1]) or write(*part))
+    found, once = [], Kept.once
+
+    def noted(kept, digest, compute):
+        return once(kept, digest, lambda: found.append(digest) or compute())
+
+    monkeypatch.setattr(Kept, "once", noted)
     return found
 
 

@@ -8,6 +8,7 @@ anew. They are a cache: a damaged or missing one is computed again.
 import dataclasses
 import hashlib
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,41 +45,32 @@ class Kept:
         """
         return Kept(run / "trials")
 
-    def read(self, digest: str) -> dict[str, np.ndarray] | None:
-        """A part's arrays by name; `None` where there is none, or a damaged one.
+    def once(self, digest: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A part as it was kept; where there is none, or a damaged one, it is computed and kept.
 
         **Arguments:**
 
         - `digest`: from `fingerprint`.
-        """
-        with suppress(ArtifactError):
-            return dict(read_archive(self._place(digest))[0])
-        return None
-
-    def write(self, digest: str, arrays: dict[str, np.ndarray]) -> None:
-        """Keeps a part.
-
-        **Arguments:**
-
-        - `digest`: from `fingerprint`.
-        - `arrays`: by name.
+        - `compute`: gives its arrays by name.
 
         **Raises:**
 
         - `MirraxError`: if it cannot be written.
         """
+        place = self.folder / f"{digest[:32]}.safetensors"
+        with suppress(ArtifactError):
+            return dict(read_archive(place)[0])
+        found = compute()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MirraxError(f"cannot write {self.folder}: {explain(error)}") from error
-        write_archive(self._place(digest), arrays, {"kind": "part"})
+        write_archive(place, found, {"kind": "part"})
+        return found
 
     def clear(self) -> None:
         """Removes all parts, of a whole that has been written."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _place(self, digest: str) -> Path:
-        return self.folder / f"{digest[:32]}.safetensors"
 
 
 def fingerprint(*given: PyTree) -> str:

@@ -333,16 +333,13 @@ def compile_trials(
         parts = [{k: jnp.asarray(v[p]) for k, v in columns.items()} for p in np.split(order, count)]
 
         def work(part: dict[str, Array]) -> Trials:
-            digest = fingerprint(program, part) if kept else ""
-            known = kept.read(digest) if kept else None
-            if known is not None:
-                done = Trials(**known)
-            else:
+            def compute() -> dict[str, Any]:
                 done = jax.tree.map(np.asarray, compiled(*fixed, part, steps, stride, watch))
-            if kept and known is None:
-                kept.write(digest, {k: v for k, v in vars(done).items() if v is not None})
+                return {name: array for name, array in vars(done).items() if array is not None}
+
+            found = kept.once(fingerprint(program, part), compute) if kept else compute()
             advance(1 / count)
-            return done
+            return Trials(**found)
 
         with ThreadPoolExecutor(workers) as pool:
             found = list(pool.map(work, parts))
