@@ -65,7 +65,11 @@ class Kept:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MirraxError(f"cannot write {self.folder}: {explain(error)}") from error
-        write_archive(place, found, {"kind": "part"})
+        try:
+            write_archive(place, found, {"kind": "part"})
+        except MirraxError:
+            if self.folder.exists():  # else another command has written the whole and cleared it
+                raise
         return found
 
     def clear(self) -> None:
