@@ -5,6 +5,7 @@ Every benchmark is a module with `main(argv)`, run from the root of the reposito
 """
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -15,7 +16,6 @@ from typing import Any
 
 import mirrax
 from mirrax import _machine
-from mirrax._files import write_json
 from mirrax._xla import set_flags
 
 set_flags()  # as the command line does
@@ -73,5 +73,5 @@ def finish(record: dict[str, Any], file: Path | None) -> None:
     """Writes the record, with the time the command took, if a file is named."""
     record["record"]["made_by"][0]["seconds"] = round(time.perf_counter() - _BEGUN, 1)
     if file is not None:
-        write_json(file, record)
+        file.write_text(json.dumps(record, indent=2) + "\n")
         print(f"\nwrote {file}")

@@ -437,6 +437,7 @@ def test_it_is_not_a_gradient_map():
             laws.symmetric_jacobian(case, None, found)
 
 
+@pytest.mark.slow
 def test_layout_does_not_matter():
     """Roles, not positions, say what the axes are."""
     flip = lambda tree: {  # noqa: E731

@@ -107,6 +107,7 @@ def test_the_rate_of_each_parameter_is_a_diagonal_entry():
     assert np.ptp(np.log(found)) > 1  # far from the rates of the diagonal itself
 
 
+@pytest.mark.slow
 def test_bounds_of_a_convex_potential_in_other_coordinates():
     like = ConvexPotential.like(TEMPLATE, ROLES, units=4, reduction=2, key=jax.random.key(0))
     potential = jax.tree.map(jnp.add, like, jax.tree.map(jnp.abs, noise(like, 7)))

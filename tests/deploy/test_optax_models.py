@@ -88,8 +88,8 @@ def test_networks_over_200_steps(tmp_path, name, kind, rate):
 @pytest.mark.parametrize(
     ("library", "name"),
     [
-        *(("flax", "mlp"), ("equinox", "mlp"), ("equinox", "lenet")),
-        *(slow("flax", "lenet"), slow("flax", "conv4"), slow("equinox", "conv4")),
+        *(("flax", "mlp"), ("equinox", "mlp"), slow("flax", "lenet"), slow("equinox", "lenet")),
+        *(slow("flax", "conv4"), slow("equinox", "conv4")),
     ],
 )
 def test_rates_go_where_they_belong(tmp_path, capsys, library, name):

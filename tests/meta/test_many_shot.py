@@ -152,6 +152,7 @@ def test_flagged_implicit_hypergradients_leave_the_state_and_say_why():
                 record.report.require_sound()
 
 
+@pytest.mark.slow
 def test_truncated_windows_make_up_the_whole_run():
     whole, _ = rounds(descent(Reverse(STEPS)), 1)
     one, _ = rounds(descent(Truncated(steps=STEPS, window=STEPS)), 1)

@@ -265,6 +265,7 @@ def test_t_net_and_warps(golden, case):
     assert_close(warp_grad, warps(reference, f"{case}__meta_grad_T", model, head))
 
 
+@pytest.mark.slow
 def test_mt_net(golden):
     reference = golden("c05_tnet_mtnet_warp")
     model, start, shared = warped(reference, "T", "pointwise", True, no_norm)

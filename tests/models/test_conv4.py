@@ -73,7 +73,7 @@ def drawn(*shape, seed=1):
 
 CASES = [
     slow((28, 28, 1), None, None),
-    ((19, 30, 3), "pointwise", 2),
+    slow((19, 30, 3), "pointwise", 2),
     slow((32, 32, 3), "spatial", None),
     slow((84, 84, 3), None, 2),
     ((16, 17, 1), "spatial", 2),
@@ -93,7 +93,7 @@ def test_equals_the_printed_order(shape, warp, reference):
 
 
 @pytest.mark.parametrize(
-    ("warp", "reference"), [slow("spatial", 3), (None, None), slow("pointwise", 3)]
+    ("warp", "reference"), [slow("spatial", 3), slow(None, None), slow("pointwise", 3)]
 )
 def test_second_derivatives_equal_those_of_the_printed_order(warp, reference):
     """The gradient of a gradient step's loss, gains of both signs included."""

@@ -27,7 +27,7 @@ COUNTS = {
     "resnet50": 23522250,
     "resnet50-bf16": 23522250,
 }
-SMALL = [*(name for name in NAMES if not name.startswith("resnet")), "resnet18-2", "resnet50-2"]
+SMALL = [*(name for name in NAMES if not name.startswith("resnet")), "resnet18-2"]
 """Models that are quickly drawn and compiled."""
 HE = [name for name in NAMES if not name.startswith(("conv4", "resnet"))]
 """Models with He's initial values and without batch statistics; test_conv4.py and test_resnet.py
@@ -52,7 +52,7 @@ def test_name_and_count(name):
     assert model.count == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SMALL, slow("resnet50-2")])
 class TestEveryModel:
     def test_all_that_is_drawn_is_counted(self, name):
         model, params = drawn(name)

@@ -85,6 +85,7 @@ def test_without_a_potential_there_is_no_solution():
     assert "KroneckerUpdate" in row["reason"]
 
 
+@pytest.mark.slow
 def test_without_an_exact_estimator_reverse_is_what_others_are_compared_with():
     (alone,) = entries("Diagonal", "run", columns("Direct"))
     beside = by_name(entries("Diagonal", "run", columns("Reverse", "Direct")))["Direct"]

@@ -155,7 +155,7 @@ def sgd(values, context):
     return optax.sgd(values["rate"])
 
 
-@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_run_by_hand(data, tmp_path, as_in_life, chunk):
     """Step by step on the batches of its key, measured on the middles of images."""
     task, model = imagenet(data, side=8, classes=4), build("mlp-4", (8, 8, 3), 4)
