@@ -1,12 +1,14 @@
 """Sides of a comparison: PyTorch's with several numbers of threads, and who stands where."""
 
 import functools
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import table
+from benchmarks import begin, finish, parser, table
 from benchmarks._floor import Machine
 
 OURS = "mirrax"
@@ -22,6 +24,32 @@ Run = Callable[[], Any]
 def thread_counts() -> list[int]:
     """One thread and all cores."""
     return sorted({1, torch.get_num_threads()})
+
+
+def timing_options(doc: str | None, rounds: int) -> ArgumentParser:
+    """A parser with the options of all comparisons with PyTorch."""
+    options = parser(doc)
+    options.add_argument("--rounds", type=int, default=rounds, help="timed runs of each side")
+    options.add_argument(
+        "--threads", nargs="+", type=int, default=thread_counts(), help="of PyTorch"
+    )
+    return options
+
+
+def begun() -> tuple[dict[str, Any], Machine]:
+    """The record that holds the machine's facts, and its floors; prints both."""
+    record, machine = begin(), Machine.measure()
+    print(machine.told() + "\n")
+    return record, machine
+
+
+def concluded(
+    record: dict[str, Any], standings: Sequence[dict[str, Any]], file: Path | None
+) -> int:
+    """Prints the table of lines and writes the record; the exit status, 1 if one is not held."""
+    print(told(standings))
+    finish({**record, "standings": list(standings)}, file)
+    return int(not all(line["held"] for line in standings))
 
 
 def at_threads(name: str, run: Run, counts: Sequence[int]) -> dict[str, Run]:

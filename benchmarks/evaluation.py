@@ -17,11 +17,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import begin, finish, parser
 from benchmarks._episodes import QUERY, SHOT, SIZES, STEPS, WAY, Work
 from benchmarks._episodes_torch import PEERS, evaluation
 from benchmarks._floor import Machine
-from benchmarks._sides import OURS, Run, at_threads, standing, thread_counts, told
+from benchmarks._sides import OURS, Run, at_threads, begun, concluded, standing, timing_options
 from mirrax._clock import interleave
 from mirrax.study._few_shot_learn import judge
 
@@ -83,24 +82,17 @@ def compare(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparisons; the exit status is 1 where the required ratio is missed."""
-    options = parser(__doc__)
+    options = timing_options(__doc__, 5)
     options.add_argument("--tasks", type=int, default=60, help="how many are run")
     options.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), metavar="NAME")
-    options.add_argument("--rounds", type=int, default=5, help="timed runs of each side")
-    options.add_argument(
-        "--threads", nargs="+", type=int, default=thread_counts(), help="of PyTorch"
-    )
     chosen = options.parse_args(argv)
-    record, machine = begin(), Machine.measure()
-    print(machine.told() + "\n")
+    record, machine = begun()
     found = {
         size: compare(size, chosen.tasks, chosen.rounds, chosen.threads, machine)
         for size in chosen.sizes
     }
     lines = [one["standing"] for one in found.values()]
-    print(told(lines))
-    finish({**record, "evaluation": found, "standings": lines}, chosen.json)
-    return int(not all(line["held"] for line in lines))
+    return concluded({**record, "evaluation": found}, lines, chosen.json)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import begin, finish, parser, table
+from benchmarks import table
 from benchmarks._floor import Machine
 from benchmarks._long_runs import PLACES, Result, Work, with_mirrax
 from benchmarks._long_runs_torch import PEERS, TorchWork
@@ -33,11 +33,12 @@ from benchmarks._sides import (
     OURS,
     Run,
     at_threads,
+    begun,
+    concluded,
     of_memory,
     ratios,
     standing,
-    thread_counts,
-    told,
+    timing_options,
 )
 from benchmarks.memory import MEGABYTE, peak, settle
 from mirrax._clock import interleave
@@ -179,15 +180,11 @@ def memory(place: str) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparisons; the exit status is 1 where a required ratio is missed."""
-    options = parser(__doc__)
+    options = timing_options(__doc__, 7)
     options.add_argument(
         "--places", nargs="+", choices=PLACES, default=list(PLACES), metavar="NAME"
     )
     options.add_argument("--steps", nargs="+", type=int, default=[], help="the same for all places")
-    options.add_argument("--rounds", type=int, default=7, help="timed runs of each side")
-    options.add_argument(
-        "--threads", nargs="+", type=int, default=thread_counts(), help="of PyTorch"
-    )
     options.add_argument("--no-memory", action="store_true", help="time alone")
     options.add_argument(
         "--rise",
@@ -200,8 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, place, steps = chosen.rise
         print(json.dumps(rise(name, place, int(steps))))
         return 0
-    record, machine = begin(), Machine.measure()
-    print(machine.told() + "\n")
+    record, machine = begun()
     found = {
         name: compare(name, chosen.steps or STEPS[name], chosen.rounds, chosen.threads, machine)
         for name in chosen.places
@@ -215,9 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not chosen.no_memory:
         record["memory"] = memory("mlp-32")
         lines.append(record["memory"]["standing"])
-    print(told(lines))
-    finish({**record, "hypergradient": found, "standings": lines}, chosen.json)
-    return int(not all(line["held"] for line in lines))
+    return concluded({**record, "hypergradient": found}, lines, chosen.json)
 
 
 if __name__ == "__main__":

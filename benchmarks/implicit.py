@@ -21,10 +21,9 @@ import numpy as np
 
 from benchmarks import _estimator_peers as peers
 from benchmarks import _estimator_sides as ours
-from benchmarks import begin, finish, parser
 from benchmarks._estimator_problem import Numbers, Result, Size
 from benchmarks._floor import Machine
-from benchmarks._sides import OURS, Run, at_threads, standing, thread_counts, told
+from benchmarks._sides import OURS, Run, at_threads, begun, concluded, standing, timing_options
 from mirrax._clock import interleave
 
 STEPS = 1000
@@ -86,22 +85,15 @@ def compare(size: int, rounds: int, counts: Sequence[int], machine: Machine) -> 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparisons; the exit status is 1 where a required ratio is missed."""
-    options = parser(__doc__)
+    options = timing_options(__doc__, 9)
     options.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), metavar="N")
-    options.add_argument("--rounds", type=int, default=9, help="timed runs of each side")
-    options.add_argument(
-        "--threads", nargs="+", type=int, default=thread_counts(), help="of PyTorch"
-    )
     chosen = options.parse_args(argv)
-    record, machine = begin(), Machine.measure()
-    print(machine.told() + "\n")
+    record, machine = begun()
     found = {
         str(size): compare(size, chosen.rounds, chosen.threads, machine) for size in chosen.sizes
     }
     lines = [one["standing"] for one in found.values()]
-    print(told(lines))
-    finish({**record, "implicit": found, "standings": lines}, chosen.json)
-    return int(not all(line["held"] for line in lines))
+    return concluded({**record, "implicit": found}, lines, chosen.json)
 
 
 if __name__ == "__main__":

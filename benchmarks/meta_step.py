@@ -25,11 +25,21 @@ import jax
 import numpy as np
 import torch
 
-from benchmarks import begin, finish, parser, table
+from benchmarks import table
 from benchmarks._episodes import METHODS, SHOT, SIZES, STEPS, TASKS, WAY, Work
 from benchmarks._episodes_torch import PEERS, Result, meta_step
 from benchmarks._floor import Machine
-from benchmarks._sides import FIELDS, OURS, Run, at_threads, ratios, standing, thread_counts, told
+from benchmarks._sides import (
+    FIELDS,
+    OURS,
+    Run,
+    at_threads,
+    begun,
+    concluded,
+    ratios,
+    standing,
+    timing_options,
+)
 from benchmarks.memory import MEGABYTE, peak, settle
 from mirrax._clock import interleave
 
@@ -139,14 +149,10 @@ def compare(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparisons; the exit status is 1 where a required ratio is missed."""
-    options = parser(__doc__)
+    options = timing_options(__doc__, 7)
     options.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), metavar="NAME")
     options.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME"
-    )
-    options.add_argument("--rounds", type=int, default=7, help="timed runs of each side")
-    options.add_argument(
-        "--threads", nargs="+", type=int, default=thread_counts(), help="of PyTorch"
     )
     options.add_argument(
         "--rise",
@@ -158,17 +164,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen.rise:
         print(json.dumps(rise(*chosen.rise)))
         return 0
-    record, machine = begin(), Machine.measure()
-    print(machine.told() + "\n")
+    record, machine = begun()
     found = {
         f"{size}, {method}": compare(size, method, chosen.rounds, chosen.threads, machine)
         for size in chosen.sizes
         for method in chosen.methods
     }
     lines = [one["standing"] for one in found.values()]
-    print(told(lines))
-    finish({**record, "meta_step": found, "standings": lines}, chosen.json)
-    return int(not all(line["held"] for line in lines))
+    return concluded({**record, "meta_step": found}, lines, chosen.json)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+pytest.importorskip("torch")  # of the extra [dev]; mirrax itself needs none
 
 
 def test_a_line_says_who_is_ahead_and_how_far_the_floor_is():

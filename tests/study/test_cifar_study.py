@@ -6,7 +6,7 @@ import pytest
 
 from mirrax import cli, report
 from mirrax.models import build
-from mirrax.study._images import exchangeable_axes
+from mirrax.study._exchangeable import exchangeable_axes
 from small_cifar10 import expect_small, write_batches
 
 TRAIN = ["train", "cifar-10", "--budget", "smoke", "--steps", "4", "--stride", "2", "--json"]

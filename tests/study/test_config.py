@@ -9,7 +9,8 @@ from mirrax._errors import ConfigError
 from mirrax.models import build
 from mirrax.study._baselines import BASELINES, find_baseline
 from mirrax.study._config import from_record, override
-from mirrax.study._images import ImageStudy, exchangeable_axes
+from mirrax.study._exchangeable import exchangeable_axes
+from mirrax.study._images import ImageStudy
 from mirrax.study._quadratics import QuadraticStudy
 from mirrax.study._recipes import RECIPES, find_recipe
 from mirrax.study._reproduce import REPRODUCTIONS, find_reproduction

@@ -23,6 +23,7 @@ from ..tasks import ImageTask, cifar10_subsets, diverse_digits, rotated_digits, 
 from ._baselines import DEFAULT_BASELINES, named
 from ._compare import Criterion
 from ._config import between, divides, positive
+from ._exchangeable import exchangeable_axes
 from ._trials import Arena, arena
 
 Family = Literal["rotated-digits", "rotated-mnist", "diverse-digits", "cifar-10"]
@@ -176,38 +177,6 @@ class ImageStudy:
                 f"--on-failure {self.on_failure} needs an estimator of hypergradients, such as "
                 "--estimator direct; the closed form lowers rates by itself where runs diverge."
             )
-
-
-def exchangeable_axes(model: Model) -> tuple[tuple[int, ...], ...]:
-    """The axes of each parameter array that number hidden units or channels.
-
-    Initial weights are drawn alike for all hidden units, so no statistic over tasks and draws can
-    tell one unit from another; only inputs and outputs of the whole network keep their identity.
-
-    **Arguments:**
-
-    - `model`: a network; its blocks name the layers in the order of computation.
-
-    **Returns:**
-
-    Axes a parameter array, in flattening order.
-
-    >>> from mirrax.models import build
-    >>> exchangeable_axes(build("mlp-4-3", (2, 2, 1), 5))
-    ((0,), (1,), (0,), (0, 1), (), (0,))
-    """
-    first, last = (model.blocks[end][0].partition("/")[0] for end in (0, -1))
-    axes = []
-    for layer in sorted(model.roles):  # dicts are flattened in sorted order
-        for name in sorted(model.roles[layer]):
-            roles = model.roles[layer][name]
-            hidden = {
-                role
-                for role, end in (("in", first), ("out", last))
-                if role in roles and layer != end
-            }
-            axes.append(tuple(i for i, role in enumerate(roles) if role in hidden))
-    return tuple(axes)
 
 
 @dataclasses.dataclass(frozen=True)
