@@ -16,9 +16,10 @@ from typing import Any
 
 import mirrax
 from mirrax import _machine
-from mirrax._xla import set_flags
+from mirrax._xla import set_devices, set_flags
 
 set_flags()  # as the command line does
+set_devices()
 
 _BEGUN = time.perf_counter()
 _SOURCES = (Path(str(mirrax.__file__)).parent, Path(__file__).parent)

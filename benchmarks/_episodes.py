@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from benchmarks._torch_networks import Leaves, named
 from mirrax.inner import Prior
-from mirrax.meta import FewShot, FewShotState
+from mirrax.meta import FewShot, FewShotState, Grid
 from mirrax.methods import Protocol, maml, meta_curvature, meta_sgd
 from mirrax.models import conv4
 from mirrax.tasks import Episode, Episodes
@@ -50,7 +50,9 @@ class Work:
         counts = np.full(len(images), SHOT + QUERY, np.int32)
         episodes = Episodes(images, counts, WAY, SHOT, QUERY, 1 / 255)
         model = conv4(shape, WAY, filters=WIDTH)
-        protocol = Protocol(lambda **none: model, optax.sgd(1.0), STEPS, RATE, TASKS)
+        grid = Grid.dividing(TASKS)
+        outer = optax.sgd(1.0)
+        protocol = Protocol(lambda **none: model, outer, STEPS, RATE, TASKS, devices=grid.tasks)
         learner, prior = METHODS[method](protocol, key=jax.random.key(0))
 
         def stirred(leaf: Array) -> Array:
@@ -60,7 +62,7 @@ class Work:
         geometry = jax.tree.map(stirred, eqx.filter(prior.geometry, eqx.is_inexact_array))
         prior = eqx.tree_at(lambda p: p.geometry, prior, eqx.combine(geometry, prior.geometry))
         state = learner.init(prior, key=jax.random.key(1))
-        return Work(size, method, learner, state, episodes)
+        return Work(size, method, learner, *grid.place((state, episodes)))
 
     @property
     def start(self) -> Leaves:

@@ -187,9 +187,10 @@ def _serve(request: dict[str, Any], silent: int) -> dict[str, Any]:
 
 def main() -> None:
     """Answers every line."""
-    from mirrax._xla import keep_programs, set_flags
+    from mirrax._xla import keep_programs, set_devices, set_flags
 
     set_flags()
+    set_devices()
     keep_programs()
     import mirrax.study._kinds
     import mirrax.study._reproduce

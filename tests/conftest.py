@@ -10,9 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from mirrax._xla import set_flags
+from mirrax import _xla
 
-set_flags()
+with pytest.MonkeyPatch.context() as one_core:
+    # One device on every machine, for commands that tests start too; some tests ask for more.
+    one_core.setattr(_xla, "cores", lambda: 1)
+    _xla.set_devices()
+_xla.set_flags()
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -7,7 +7,10 @@ import sys
 import pytest
 
 from mirrax import _xla
+from mirrax.cli import main
+from mirrax.study import commands
 
+COUNT = "--xla_force_host_platform_device_count"
 FLAG = "--xla_cpu_use_fusion_emitters"
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 
@@ -26,6 +29,37 @@ def test_flags_are_added_to_those_of_the_user(monkeypatch, before, after):
         monkeypatch.setenv("XLA_FLAGS", before)
     _xla.set_flags()
     assert os.environ["XLA_FLAGS"] == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, f"{COUNT}=6"),
+        ({"XLA_FLAGS": f"{FLAG}=true"}, f"{FLAG}=true {COUNT}=6"),
+        ({"XLA_FLAGS": f"{COUNT}=3"}, f"{COUNT}=3"),
+        ({"JAX_NUM_CPU_DEVICES": "2"}, None),
+    ],
+)
+def test_there_are_as_many_devices_as_cores_unless_the_user_says_otherwise(
+    monkeypatch, before, after
+):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.setattr(_xla, "cores", lambda: 6)
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    _xla.set_devices()
+    assert os.environ.get("XLA_FLAGS") == after
+
+
+def test_a_process_of_several_keeps_the_devices_it_was_given(monkeypatch, tmp_path):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    for name in ("run_train", "run_list"):
+        monkeypatch.setattr(commands, name, lambda options, rest, command: {})
+    assert main(["train", "few-shot-glyphs", "--distributed", "--out", str(tmp_path)]) == 0
+    assert COUNT not in os.environ["XLA_FLAGS"]
+    assert main(["list"]) == 0
+    assert COUNT in os.environ["XLA_FLAGS"]
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "1"), ("4", "4")])

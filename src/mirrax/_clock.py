@@ -7,18 +7,25 @@ from typing import Any
 
 
 def interleave(
-    sides: Mapping[str, Callable[[], Any]], rounds: int, *, pause: float = 0.05
+    sides: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    pause: float = 0.05,
+    turn: float = 0.05,
 ) -> dict[str, dict[str, float]]:
     """Times each side once a round, so that whatever else the machine does meets all alike.
 
     Each side runs once untimed first (compilation, allocation). A pause before each run lets the
-    worker threads of the side before fall asleep: some spin for a while when idle.
+    worker threads of the side before fall asleep: some spin for a while when idle. What takes less
+    than a turn is run again until the turn is over, as in a loop of such calls: the first of them
+    finds its own threads asleep and its data out of the caches.
 
     **Arguments:**
 
     - `sides`: functions by name; each returns when its work is done.
     - `rounds`: how often each is timed.
-    - `pause`: seconds of rest before each run.
+    - `pause`: seconds of rest before each turn.
+    - `turn`: seconds that a turn takes at least; a time is the turn's over its number of runs.
 
     **Returns:**
 
@@ -31,7 +38,7 @@ def interleave(
     for _ in range(rounds):
         for name, run in sides.items():
             time.sleep(pause)
-            times[name].append(seconds_of(run))
+            times[name].append(_turn(run, turn))
     return {
         name: {
             "median": statistics.median(seconds for seconds, _ in pairs),
@@ -41,6 +48,15 @@ def interleave(
         }
         for name, pairs in times.items()
     }
+
+
+def _turn(run: Callable[[], Any], least: float) -> tuple[float, float]:
+    """As `seconds_of`, averaged over as many runs as take so long."""
+    runs, seconds, cpu = 0, 0.0, 0.0
+    while not runs or seconds < least:
+        one = seconds_of(run)
+        runs, seconds, cpu = runs + 1, seconds + one[0], cpu + one[1]
+    return seconds / runs, cpu / runs
 
 
 def seconds_of(run: Callable[[], Any]) -> tuple[float, float]:

@@ -33,14 +33,19 @@ def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     for package in packages:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": cores(),
         "processor": _processor(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -18,7 +18,7 @@ from ._errors import ConfigError, MirraxError, nearest
 from ._files import explain
 from ._json import to_json
 from ._secrets import masked
-from ._xla import keep_programs, set_flags
+from ._xla import keep_programs, set_devices, set_flags
 
 _VERBS = {
     "list": "recipes, reproductions and data sets, and which data are present",
@@ -185,6 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verb == "compare":
             again = "the same command continues"
         set_flags()
+        if not getattr(options, "distributed", False):
+            set_devices()  # where there are several processes, each is told what it has
         keep_programs()
         from .study import commands
 

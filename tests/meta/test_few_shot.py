@@ -271,8 +271,12 @@ from test_few_shot import KEY, episodes, learner, prior
 assert jax.device_count() == 2
 for devices in (1, 2):
     teacher = learner(devices=devices)
-    state, records = teacher.run(teacher.init(prior(), key=KEY), episodes(), 5)
-    print(",".join(float(value).hex() for value in records.value))
+    begin, drawn = teacher.grid.place((teacher.init(prior(), key=KEY), episodes()))
+    state, records = teacher.run(begin, drawn, 5)
+    scores = teacher.evaluate(state.prior, drawn, jax.numpy.arange(3), key=KEY)
+    assert scores.query_loss.shape == (3,)
+    found = *records.value, *scores.query_loss, *scores.query_accuracy, *scores.support_loss[2]
+    print(",".join(float(value).hex() for value in found))
 """
 
 

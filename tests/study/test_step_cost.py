@@ -26,10 +26,17 @@ def test_timed_steps_are_steps_of_the_optimiser():
     np.testing.assert_array_equal(run(0)[0], start)
 
 
-def test_sides_take_turns_and_medians_are_of_the_clock(monkeypatch):
-    now, calls = [0.0], []
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that stands unless moved; two processors are busy."""
+    now = [0.0]
     monkeypatch.setattr(_clock.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(_clock.time, "process_time", lambda: 2 * now[0])
+    return now
+
+
+def test_sides_take_turns_and_medians_are_of_the_clock(now):
+    calls = []
 
     def side(name, lasts):
         def run():
@@ -43,6 +50,18 @@ def test_sides_take_turns_and_medians_are_of_the_clock(monkeypatch):
     assert "".join(calls) == "ab" * 4
     assert found["a"] == {"median": 2, "fastest": 1, "median_cpu": 4, "first": 9}
     assert found["b"] == {"median": 4, "fastest": 4, "median_cpu": 8, "first": 7}
+
+
+def test_short_runs_are_repeated_until_their_turn_is_over(now):
+    calls = []
+
+    def run():
+        calls.append(now[0])
+        now[0] += 0.25
+
+    found = _clock.interleave({"short": run}, 2, pause=0, turn=0.7)
+    assert len(calls) == 1 + 2 * 3
+    assert found["short"] == {"median": 0.25, "fastest": 0.25, "median_cpu": 0.5, "first": 0.25}
 
 
 @pytest.mark.usefixtures("as_in_life")

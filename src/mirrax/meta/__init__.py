@@ -24,3 +24,4 @@ from ._problems import classification_loss as classification_loss
 from ._problems import quadratic as quadratic
 from ._problems import stacked as stacked
 from ._reference import Reference as Reference
+from ._sharding import Grid as Grid

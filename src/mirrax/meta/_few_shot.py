@@ -183,7 +183,9 @@ class FewShot(eqx.Module):
         prior = state.prior
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), self.tasks)
 
-        def one(key: PRNGKeyArray, prior: Prior = prior) -> tuple[Scalar, Prior, RunSummary]:
+        def one(
+            key: PRNGKeyArray, prior: Prior, episodes: Episodes
+        ) -> tuple[Scalar, Prior, RunSummary]:
             draw_key, run_key = jax.random.split(key)
             episode = episodes.draw(key=draw_key)
             problem = episode_problem(episode, self.model, self.statistics)
@@ -192,10 +194,10 @@ class FewShot(eqx.Module):
             )
             return value, grad, after.summary
 
+        runs = lambda prior: each(one, keys, self.grid, shared=(prior, episodes))  # noqa: E731
         if self.on_failure != "stop":
-            runs = lambda prior: each(one, keys, self.grid, shared=(prior,))  # noqa: E731
             return self._going_on(state, runs)
-        value, grad, summary = _mean(each(one, keys, self.grid))
+        value, grad, summary = _mean(runs(prior))
         learned, complete = split(prior, self.estimator.wrt)
         updates, outer = self.optimiser.update(grad, state.outer, learned)  # type: ignore[arg-type]
         norm = vector.norm(grad)
@@ -260,11 +262,14 @@ class FewShot(eqx.Module):
 
         One score a task.
         """
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(tasks)
-        judge = functools.partial(self._judge, prior, episodes, further)
-        return each(judge, keys)
+        # Some again, where the devices do not divide them.
+        count, some = len(tasks), -(-len(tasks) // self.devices) * self.devices
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.resize(tasks, (some,)))
+        judge = functools.partial(self._judge, further)
+        scores = each(judge, keys, self.grid, shared=(prior, episodes))
+        return self.grid.everywhere(jax.tree.map(lambda leaf: leaf[:count], scores))
 
-    def _judge(self, prior: Prior, episodes: Episodes, further: int, key: PRNGKeyArray) -> Scores:
+    def _judge(self, further: int, key: PRNGKeyArray, prior: Prior, episodes: Episodes) -> Scores:
         draw_key, run_key = jax.random.split(key)
         problem = episode_problem(episodes.draw(key=draw_key), self.model, self.statistics)
         prior = drawn(prior, run_key)

@@ -30,6 +30,16 @@ class Grid:
     tasks: int = 1
     batch: int = 1
 
+    @staticmethod
+    def dividing(tasks: int) -> "Grid":
+        """As many devices as there are that divide the number of tasks.
+
+        **Arguments:**
+
+        - `tasks`: tasks of a step.
+        """
+        return Grid(max(n for n in range(1, jax.device_count() + 1) if tasks % n == 0))
+
     @property
     def size(self) -> int:
         """How many devices there are in it."""
@@ -135,15 +145,17 @@ def each(
     """Applies a function to every entry of a leading axis, within a compiled program.
 
     A CPU is busy with one task, and what it works on stays in its cache; side by side, a network of
-    its own for each task makes grouped convolutions. An accelerator needs all there is to be busy,
-    unless the network is large.
+    its own for each task makes grouped convolutions. Several cores are best used as several devices
+    with tasks of their own: they need not wait for each other in every product. An accelerator
+    needs all there is to be busy, unless the network is large.
 
     **Arguments:**
 
     - `function`: from one entry, and `shared` behind it, to a pytree of arrays.
     - `tasks`: a pytree of arrays whose leading axis is a multiple of `grid.tasks`.
     - `grid`: over which devices the entries are spread.
-    - `in_turn`: whether each device takes its entries one after another; by default a single CPU.
+    - `in_turn`: whether each device takes its entries one after another; by default CPUs that do
+      not share batches.
     - `shared`: what all entries have in common and has been computed, such as a geometry. Between
       rounds it lies on all devices, and inside a loop of one device it may not be closed over.
 
@@ -152,7 +164,7 @@ def each(
     The results, with that leading axis.
     """
     if in_turn is None:
-        in_turn = grid.size == 1 and jax.default_backend() == "cpu"
+        in_turn = grid.batch == 1 and jax.default_backend() == "cpu"
 
     def run(some: PyTree[Array], arrays: PyTree[Array]) -> PyTree[Any]:
         own = eqx.combine(arrays, static)

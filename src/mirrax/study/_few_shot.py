@@ -16,7 +16,7 @@ import optax
 
 from .._errors import ConfigError
 from ..inner import Prior
-from ..meta import FewShot, OnFailure, Statistics
+from ..meta import FewShot, Grid, OnFailure, Statistics
 from ..methods import Protocol, find_method, options_of
 from ..models import Model, Warp, build
 from ..tasks import (
@@ -156,11 +156,18 @@ class FewShotSetting:
     config: FewShotStudy
     family: FewShotFamily
 
+    @property
+    def grid(self) -> Grid:
+        """The devices over which the tasks of a meta-step are spread."""
+        return Grid.dividing(self.config.tasks)
+
     @functools.cached_property
     def episodes(self) -> tuple[Episodes, Episodes, Episodes]:
         """Episodes of meta-training, validation and test."""
         c = self.config
-        return self.family.episodes(c.way, c.shot, _STANDARD_QUERIES, c.test_queries, c.rotations)
+        return self.grid.place(
+            self.family.episodes(c.way, c.shot, _STANDARD_QUERIES, c.test_queries, c.rotations)
+        )
 
     @property
     def seen(self) -> Episodes:
@@ -177,7 +184,6 @@ class FewShotSetting:
     def protocol(self) -> Protocol:
         """What all methods share; the inner rate is the first of the study's."""
         c = self.config
-        devices = max(n for n in range(1, jax.device_count() + 1) if c.tasks % n == 0)
         return Protocol(
             self.network,
             outer_optimiser(c),
@@ -185,7 +191,7 @@ class FewShotSetting:
             c.rate[0],
             c.tasks,
             c.statistics,
-            devices,
+            self.grid.tasks,
             c.on_failure,
         )
 
