@@ -5,6 +5,7 @@ the start is not where it begins, so that no transposition of it goes unseen.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,7 +113,7 @@ class Work:
         if self.method != "meta-curvature":
             return 0.0
         return sum(
-            2.0 * np.prod([len(factor) for factor in parts]) * sum(map(len, parts))
+            2.0 * math.prod(map(len, parts)) * sum(map(len, parts))
             for parts in self.learned.values()
             if len(parts) > 1
         )

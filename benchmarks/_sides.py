@@ -96,7 +96,7 @@ def standing(
     """
     others = [side for side in times if not side.startswith(OURS)]
     peer = min(others, key=lambda side: times[side]["median"])
-    ours, floor = times[OURS]["median"], machine.floors(operations, moved)
+    ours, floor = times[OURS]["median"], machine.floors(float(operations), float(moved))
     line = _line(what, "s", ours, peer, times[peer]["median"], allowed)
     of_floor = ours / max(floor.values())
     line |= {"cpu_ratio": ratios(times)[OURS]["median_cpu"], "floor": floor, "of_floor": of_floor}

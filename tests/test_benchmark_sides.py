@@ -1,5 +1,7 @@
 """The pieces that all comparisons with peers share."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -16,9 +18,10 @@ def test_a_line_says_who_is_ahead_and_how_far_the_floor_is():
         "slow, 2 threads": {"median": 0.8, "fastest": 0.7, "median_cpu": 0.9},
     }
     machine = Machine(operations=1e9, bytes=1e8)
-    work = {"operations": 1e8, "moved": 4e6}
+    work = {"operations": np.float64(1e8), "moved": np.int64(4_000_000)}
     line = standing("it", times, machine, **work, allowed=0.25, floors=4.0)
     assert line["peer"] == "slow, 2 threads" and line["held"]
+    assert json.loads(json.dumps(line)) == line
     np.testing.assert_allclose([line["ratio"], line["cpu_ratio"]], [0.25, 0.6])
     np.testing.assert_allclose([*line["floor"].values(), line["of_floor"]], [0.1, 0.04, 2.0])
     assert not standing("it", times, machine, **work, allowed=0.24)["held"]
