@@ -119,6 +119,38 @@ def ahead(result: Mapping[str, Any], name: str, others: Sequence[str]) -> list[s
     ]
 
 
+def first_or_alike(result: Mapping[str, Any], name: str) -> list[str]:
+    """The held-out tasks on which no method is further ahead in accuracy than a standard error.
+
+    That of the paired difference, run by run.
+    """
+
+    def behind(cells: Mapping[str, Any]) -> bool:
+        leads = (gain(other, cells[name]) for key, other in cells.items() if key != name)
+        return any(lead["mean"] > lead["se"] for lead in leads)
+
+    return [task for task, cells in result["cells"].items() if not behind(cells)]
+
+
+def sooner(result: Mapping[str, Any], name: str, others: Sequence[str]) -> list[str]:
+    """The held-out tasks on which a method is before all others at every loss they reach."""
+
+    def steps(cells: Mapping[str, Any], method: str, loss: str) -> float:
+        mean = cells[method]["steps_to"][loss]["mean"]
+        return float("inf") if mean is None else mean
+
+    return [
+        task
+        for task, cells in result["cells"].items()
+        if all(
+            steps(cells, name, loss) < steps(cells, other, loss)
+            for other in others
+            for loss in cells[other]["steps_to"]
+            if steps(cells, other, loss) < float("inf")
+        )
+    ]
+
+
 def noted(result: Mapping[str, Any], pattern: str) -> str:
     """What a regular expression's group finds in the notes of a result."""
     for note in result["notes"]:
@@ -246,6 +278,7 @@ def environment() -> jinja2.Environment:
     filters: tuple[Callable[..., Any], ...] = (num, pm, points, listed, show)
     made_of.filters |= {function.__name__: function for function in filters}
     functions = (load, exists, row, gain, alike, ranked, sort_rows, ahead, noted, made, command)
+    functions = (*functions, first_or_alike, sooner)
     made_of.globals |= {function.__name__: function for function in (*functions, setting, claim)}
     made_of.globals |= {"report": report, "absent": ABSENT, "min": min, "max": max, "abs": abs}
     made_of.globals |= FACTS
