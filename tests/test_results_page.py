@@ -145,6 +145,24 @@ def test_gains_are_paired(page):
     assert page.points(found) == "20.00 ± 5.77" and not page.alike(found)
 
 
+def cell(accuracies, steps):
+    reached = {"mean": steps}
+    return {"test_accuracy": {"values": accuracies}, "steps_to": {"0.1": reached}}
+
+
+def test_who_is_first_or_sooner_is_said_task_by_task(page):
+    ours = cell([0.5, 0.7], 20.0)
+    cells = {
+        "behind": {"ours": ours, "a": cell([0.6, 0.8], 30.0), "b": cell([0.1, 0.1], None)},
+        "alike": {"ours": ours, "a": cell([0.4, 0.9], 20.0), "b": cell([0.5, 0.7], 90.0)},
+        "never": {"ours": cell([0.9, 0.9], None), "a": cell([0.5, 0.5], None), "b": ours},
+    }
+    result = {"cells": cells}
+    assert page.first_or_alike(result, "ours") == ["alike", "never"]
+    assert page.sooner(result, "ours", ["a", "b"]) == ["behind"]
+    assert page.sooner(result, "ours", ["a"]) == ["behind", "never"]
+
+
 def online(*ratios, decays=(0.0, 0.9, 0.0), start=1.0):
     """A result of S002 Fig. 2 on three problems, in which all methods have the same ratios."""
     own = {"to_baseline": {"by_problem": list(ratios), "median": sorted(ratios)[1]}}
@@ -213,6 +231,14 @@ def readme_figures(page):
         f"{num(ratios[1], 2)} of those of schedule-free AdamW, and is {gains[0]} and {gains[1]} "
         f"points more accurate; in seconds it takes {slower[0]} and {slower[1]} times as long, "
         f"since a step costs {numbers[round(price / step['SGD']['median'])]} of SGD's"
+    )
+    lenet = page.load("s000-table1-lenet")
+    best, momentum = row(lenet, "MetaMD, Kronecker, averaged"), row(lenet, "SGD-M")
+    yield (
+        f"{points(gain(best, momentum))} points more accurate than SGD with momentum and "
+        f"{points(gain(best, row(lenet, 'Euclidean, averaged')))} more than the averaged control, "
+        f"with steps that cost {num(best['seconds_a_step'] / momentum['seconds_a_step'], 2)} "
+        "of the former's"
     )
     recipe, small = page.load("omniglot-recipe"), page.load("omniglot")
     maml, potential = row(recipe, "MAML"), row(recipe, "convex potential")

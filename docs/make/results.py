@@ -182,7 +182,7 @@ def made(result: Mapping[str, Any]) -> str:
     """Date, commit, machine and wall time, in a few words, and which of them are not known."""
     found = record(result)
     parts = found["made_by"]
-    begun = [part["started"][:10] for part in parts if "started" in part]
+    begun = [part["started"][:10] for part in parts if part.get("started")]
     commits = dict.fromkeys(_short(part["commit"]) for part in parts if part.get("commit"))
     spent = wall_seconds(found)
     facts = {
