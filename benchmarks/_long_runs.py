@@ -54,14 +54,15 @@ class Work:
         """Random rows of the digits, and random `log m` so that no two rates are equal."""
         place, rng = PLACES[name], np.random.default_rng(0)
         digits = load_digits()
-        images = (digits.images / 16)[..., None].astype(np.float32)
+        precision = jnp.zeros(()).dtype  # that of the process
+        images = (digits.images / 16)[..., None].astype(precision)
         repeats = -(-place.shape[0] // 8)
         images = images.repeat(repeats, 1).repeat(repeats, 2)[:, : place.shape[0], : place.shape[1]]
         rows = rng.integers(0, len(digits.target), (steps, place.batch))
         model = build(place.network, place.shape, CLASSES)
         start = jax.tree.map(np.asarray, model.init(jax.random.key(0)))
         noise = jax.tree.map(
-            lambda leaf: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32), start
+            lambda leaf: (0.1 * rng.standard_normal(leaf.shape)).astype(precision), start
         )
         return Work(model, images[rows], digits.target[rows].astype(np.int32), start, noise)
 

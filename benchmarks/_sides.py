@@ -1,6 +1,10 @@
 """Sides of a comparison: PyTorch's with several numbers of threads, and who stands where."""
 
 import functools
+import json
+import os
+import subprocess
+import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -50,6 +54,14 @@ def concluded(
     print(told(standings))
     finish({**record, "standings": list(standings)}, file)
     return int(not all(line["held"] for line in standings))
+
+
+def fresh(benchmark: str, *words: str, **environment: str) -> Any:
+    """What a benchmark prints with these options, in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", *words]
+    env = os.environ | environment
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
+    return json.loads(done.stdout)
 
 
 def at_threads(name: str, run: Run, counts: Sequence[int]) -> dict[str, Run]:

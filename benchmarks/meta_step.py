@@ -16,8 +16,6 @@ Needs the extra `[bench]`.
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -38,6 +36,7 @@ from benchmarks._sides import (
     at_threads,
     begun,
     concluded,
+    fresh,
     ratios,
     standing,
     timing_options,
@@ -105,19 +104,11 @@ def rise(name: str, size: str, method: str) -> int:
     return peak() - before
 
 
-def fresh(*words: str, **environment: str) -> Any:
-    """What this command prints with these options, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.meta_step", *words]
-    env = os.environ | environment
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
-    return json.loads(done.stdout)
-
-
 def compare(
     size: str, method: str, rounds: int, counts: Sequence[int], machine: Machine
 ) -> dict[str, Any]:
     """Checks that all sides agree, times them, prints a table and returns the record."""
-    difference = fresh("--agreement", size, method, JAX_ENABLE_X64="1")
+    difference = fresh("meta_step", "--agreement", size, method, JAX_ENABLE_X64="1")
     wrong = {s: d for s, d in difference.items() if not max(d.values()) <= TOLERANCE}
     if wrong:
         raise SystemExit(f"these sides compute something else: {wrong}")
@@ -141,7 +132,7 @@ def compare(
     what = f"meta-step, {size}, {method}"
     print(f"{what}: {TASKS} tasks, {WAY}-way {SHOT}-shot, {STEPS} steps, {rounds} rounds")
     print(table(header, rows))
-    memory = {name: fresh("--rise", name, size, method) for name in (OURS, *PEERS)}
+    memory = {name: fresh("meta_step", "--rise", name, size, method) for name in (OURS, *PEERS)}
     print(f"compilation {compilation:.1f} s (at most {COMPILATION:.0f} wanted)")
     print("memory: " + ", ".join(f"{s} {b / MEGABYTE:.0f} MB" for s, b in memory.items()) + "\n")
     line = standing(
