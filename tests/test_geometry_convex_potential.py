@@ -135,6 +135,7 @@ def scattered(seed=1, **options):
     return dataclasses.replace(moved, amplitudes=jnp.abs(noise(moved.amplitudes, seed + 1)))
 
 
+@pytest.mark.slow
 def test_starts_at_the_identity():
     z = noise(TEMPLATE, 2)
     for moved in (start().to_primal(z), start().to_dual(z)):

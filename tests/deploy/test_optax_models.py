@@ -150,6 +150,7 @@ def test_the_loop_of_equinox(tmp_path):
     np.testing.assert_allclose(moved.layers[0].weight, wanted, rtol=0, atol=4e-16)
 
 
+@pytest.mark.slow
 def test_a_geometry_of_an_equinox_model_steps_the_others(tmp_path):
     """Learned with channels first, used with channels last: the other way round, images too."""
     like, _ = MODELS_OF["equinox"]("lenet")

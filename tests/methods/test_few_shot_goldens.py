@@ -195,6 +195,7 @@ def test_meta_curvature(golden):
     assert_close(grad.geometry.factors, expected)
 
 
+@pytest.mark.slow
 def test_meta_kfo(golden):
     reference = golden("c04_kfo_adapt")
     model = network(reference)

@@ -96,6 +96,7 @@ def plain_loop(optimiser, read, task, seed, key, model=MODEL, reference=None):
     return curve, np.mean(np.argmax(logits, -1) == data.test_labels)
 
 
+@pytest.mark.slow
 def test_trials_are_those_of_a_plain_loop():
     key = jax.random.key(11)
     ours = learned_methods(geometry(), 0.2, averaging=True)
