@@ -64,6 +64,13 @@ def fresh(benchmark: str, *words: str, **environment: str) -> Any:
     return json.loads(done.stdout)
 
 
+def require_agreement(difference: Mapping[str, float], tolerance: float) -> None:
+    """Ends the benchmark where a side is further than that from the others, or is no number."""
+    wrong = {name: found for name, found in difference.items() if not found <= tolerance}
+    if wrong:
+        raise SystemExit(f"these sides compute something else: {wrong}")
+
+
 def at_threads(name: str, run: Run, counts: Sequence[int]) -> dict[str, Run]:
     """A side of PyTorch, once for each number of threads."""
 

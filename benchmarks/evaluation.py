@@ -20,7 +20,16 @@ import numpy as np
 from benchmarks._episodes import QUERY, SHOT, SIZES, STEPS, WAY, Work
 from benchmarks._episodes_torch import PEERS, evaluation
 from benchmarks._floor import Machine
-from benchmarks._sides import OURS, Run, at_threads, begun, concluded, standing, timing_options
+from benchmarks._sides import (
+    OURS,
+    Run,
+    at_threads,
+    begun,
+    concluded,
+    require_agreement,
+    standing,
+    timing_options,
+)
 from mirrax._clock import interleave
 from mirrax.study._few_shot_learn import judge
 
@@ -57,9 +66,7 @@ def compare(
     losses = {name: run() for name, run in sides.items()}
     reference = next(found for name, found in losses.items() if name != OURS)
     difference = {n: float(np.max(abs(found / reference - 1))) for n, found in losses.items()}
-    wrong = {name: d for name, d in difference.items() if not d <= TOLERANCE}
-    if wrong:
-        raise SystemExit(f"these sides compute something else: {wrong}")
+    require_agreement(difference, TOLERANCE)
     scale = WHOLE / count
     times = {
         name: {field: scale * seconds for field, seconds in t.items()}

@@ -38,6 +38,7 @@ from benchmarks._sides import (
     fresh,
     of_memory,
     ratios,
+    require_agreement,
     standing,
     timing_options,
 )
@@ -87,9 +88,7 @@ def measure(
 ) -> tuple[Work, dict[str, Any]]:
     """Checks that all sides agree and times them."""
     difference = fresh("hypergradient", "--agreement", name, str(steps), JAX_ENABLE_X64="1")
-    wrong = {one: d for one, d in difference.items() if not d <= TOLERANCE}
-    if wrong:
-        raise SystemExit(f"{name}: these sides compute something else: {wrong}")
+    require_agreement(difference, TOLERANCE)
     work = Work.make(name, steps)
     sides = {OURS: side(OURS, work), CHECKPOINTS: side(CHECKPOINTS, work)}
     if steps <= MOST_OF_PEERS:

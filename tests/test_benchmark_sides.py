@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")  # of the extra [dev]; mirrax itself needs none
-
 
 def test_a_line_says_who_is_ahead_and_how_far_the_floor_is():
     from benchmarks._floor import Machine
@@ -31,6 +29,15 @@ def test_a_line_says_who_is_ahead_and_how_far_the_floor_is():
     text = told([line, memory])
     assert "200 ms" in text and "2 of 4" in text and "~400 MB" in text
     assert [row.rsplit(None, 1)[1] for row in text.splitlines()[2:]] == ["yes", "NO"]
+
+
+def test_a_side_that_differs_ends_the_benchmark():
+    from benchmarks._sides import require_agreement
+
+    require_agreement({"one": 0.0, "other": 1e-9}, 1e-9)
+    for wrong in (2e-9, float("nan")):
+        with pytest.raises(SystemExit, match="something else: {'other'"):
+            require_agreement({"one": 0.0, "other": wrong}, 1e-9)
 
 
 def test_operations_are_those_of_the_layers():
