@@ -11,8 +11,8 @@ side is the learner that studies run, with drawing the episodes and the outer st
 call of it makes several steps, of which a quotient is timed; the others are given the same tasks.
 All sides begin with the same numbers. Their values and gradients are compared in float64, in a
 process of its own, before they are timed in float32, interleaved in one process, PyTorch with one
-thread and with all cores. A ratio is a side's median over that of the fastest setting of a peer. Each side's peak of resident memory is measured in a process of its own.
-Needs the extra `[bench]`.
+thread and with all cores. A ratio is a side's median over that of the fastest setting of a peer.
+Each side's peak of resident memory is measured in a process of its own. Needs the extra `[bench]`.
 """
 
 import json
