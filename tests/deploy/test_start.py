@@ -2,6 +2,7 @@
 
 import pickle
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +53,8 @@ def test_into_models_of_flax_and_equinox(path):
     _, params, _ = kept(path)
     flax = learned_start(path, nnx.state(FlaxMlp(nnx.Rngs(0)), nnx.Param))
     np.testing.assert_array_equal(flax["hidden"]["kernel"].get_value(), params["dense_0"]["weight"])
-    single = jax.tree.map(lambda x: x.astype(jnp.float32), equinox_mlp(jax.random.key(0)))
+    module = eqx.filter(equinox_mlp(jax.random.key(0)), eqx.is_array)
+    single = jax.tree.map(lambda x: x.astype(jnp.float32), module)
     found = learned_start(path, single).layers[1].weight
     assert found.dtype == jnp.float32
     np.testing.assert_array_equal(found, params["dense_1"]["weight"].T.astype(np.float32))

@@ -157,7 +157,9 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         _check_table(geometry, read.leaves)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise cannot_rebuild(path, error) from error
-    start = read.start and {name: jnp.asarray(array) for name, array in read.start.items()}
+    start = None
+    if read.start is not None:
+        start = {name: jnp.asarray(array) for name, array in read.start.items()}
     return Artifact(geometry, read.rate, read.leaves, start, read.record)
 
 
