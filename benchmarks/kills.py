@@ -227,21 +227,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = options.parse_args(argv)
     record = begin()
     each = -(-chosen.kills // len(chosen.kinds))
-    found = {}
+    found, lost = {}, 0
     for name in chosen.kinds:
         found[name] = of_kind(name, each, chosen.seed)
+        lost += len(found[name]["wrong"])
         print(f"{name}: {found[name]['kills']} kills", flush=True)
         for fault in found[name]["wrong"]:
             print(f"  {fault}", flush=True)
+        finish({**record, "seed": chosen.seed, "kinds": found, "lost": lost}, chosen.json)
     rows = [
         [name, one["kills"], one["runs"], *(one["phases"].get(p, 0) for p in PHASES)]
         for name, one in found.items()
     ]
     rows.append(["all", *(sum(row[i] for row in rows) for i in range(1, len(rows[0])))])
     print("\n" + table(["kind", "kills", "runs", *PHASES], rows))
-    lost = sum(len(one["wrong"]) for one in found.values())
     print(f"\n{rows[-1][1]} kills, {lost} things lost")
-    finish({**record, "seed": chosen.seed, "kinds": found, "lost": lost}, chosen.json)
     return 1 if lost else 0
 
 

@@ -335,7 +335,7 @@ def test_public_names():
     from mirrax import deploy
 
     names = {"Artifact", "AveragedState", "averaged", "averaged_params"}
-    names |= {"check_fits", "layer_roles", "load", "save", "storable", "to_optax"}
+    names |= {"check_fits", "layer_roles", "learned_start", "load", "save", "storable", "to_optax"}
     assert deploy.__all__ == sorted(names)
     assert set(deploy.__all__) <= set(dir(deploy))
     assert Artifact is deploy.Artifact

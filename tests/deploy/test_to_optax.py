@@ -1,5 +1,6 @@
 """`to_optax` makes mirror steps: the library's own trajectories, optax's own momentum."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +30,7 @@ from mirrax.geometry import (
     MaxOfDiagonals,
     NegativeEntropy,
     PNorm,
+    Scaled,
 )
 from mirrax.inner import MirrorDescent, Prior, Problem, Repeat, unroll
 from repeats import slow
@@ -415,6 +417,78 @@ def test_a_schedule_that_would_take_all_of_the_weights_is_an_error():
     np.testing.assert_allclose(1 + updates["w"], expected)
     with pytest.raises(RuntimeError, match="would take away all of the weights or more; lower"):
         jax.block_until_ready(optimiser.update(params, state, params))
+
+
+def matrices(params):
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.5])
+@pytest.mark.parametrize("form", ["rates", "linear", "dual"])
+def test_masked_parameters_do_not_decay(form, momentum):
+    """Each as if it were alone, with its own decay: the geometry mixes none with another."""
+    params = {"a": jnp.ones((2, 3)), "b": jnp.linspace(1, 2, 4)}
+    logs = jax.tree.map(lambda x: jnp.linspace(0, 1, x.size).reshape(x.shape), params)
+    factors = jax.tree.map(lambda x: 0.3 + x / 2, Kronecker.like(params)).factors
+    makes = {
+        "rates": lambda names: Diagonal({name: logs[name] for name in names}),
+        "linear": lambda names: Kronecker({name: factors[name] for name in names}),
+        "dual": lambda names: Scaled(
+            Blockwise({name: NegativeEntropy("orthant") for name in names}), 2.0
+        ),
+    }
+    options = {"momentum": momentum, "weight_decay": 0.5}
+    for mask in (matrices, matrices(params), jax.tree.map(np.bool_, matrices(params))):
+        whole = to_optax(makes[form]("ab"), 0.1, decay_mask=mask, **options)
+        found = run(whole, params, quadratic, 5)[2]
+        for name, decay in (("a", 0.5), ("b", None)):
+            alone = to_optax(makes[form](name), 0.1, momentum=momentum, weight_decay=decay)
+            expected = run(alone, {name: params[name]}, quadratic, 5)[2]
+            assert_close({name: found[name]}, expected, 1e-14)
+
+
+def quadratic(params):
+    return sum(jnp.sum((leaf - 3) ** 2) for leaf in jax.tree.leaves(params))
+
+
+def test_a_mask_of_branches_and_of_a_callable_tree():
+    model = eqx.nn.Linear(2, 3, key=jax.random.key(0))
+    params, grads = {"head": model, "body": [model]}, jax.tree.map(jnp.zeros_like, model)
+    for head in (False, jax.tree.map(lambda _: False, model)):
+        optimiser = to_optax(
+            Euclidean(), 0.5, weight_decay=1.0, decay_mask={"head": head, "body": True}
+        )
+        moves, _ = optimiser.update(
+            {"head": grads, "body": [grads]}, optimiser.init(params), params
+        )
+        assert not np.any(moves["head"].weight)
+        np.testing.assert_array_equal(moves["body"][0].weight, -0.5 * model.weight)
+    mask = eqx.tree_at(lambda tree: tree.bias, jax.tree.map(lambda _: True, model), False)
+    optimiser = to_optax(Euclidean(), 0.5, weight_decay=1.0, decay_mask=mask)
+    moves, _ = optimiser.update(grads, optimiser.init(model), model)
+    assert np.all(moves.weight == -0.5 * model.weight) and not np.any(moves.bias)
+
+
+def test_masks_that_do_not_fit():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+
+    def step(geometry, mask):
+        optimiser = to_optax(geometry, 0.1, weight_decay=0.1, decay_mask=mask)
+        return optimiser.update(params, optimiser.init(params), params)
+
+    with pytest.raises(
+        ValueError, match="to_optax.decay_mask: nothing decays; pass a weight_decay"
+    ):
+        to_optax(Euclidean(), 0.1, decay_mask=True)
+    with pytest.raises(ValueError, match="to_optax.decay_mask: expected True .*, got 0.5 for 'a'"):
+        step(Euclidean(), {"a": 0.5, "b": True})
+    with pytest.raises(ValueError, match="branch of them, 'a', 'b'; got one for 'a', 'c'"):
+        step(Euclidean(), {"a": True, "c": True})
+    mixing = PNorm(3.0)
+    with pytest.raises(ValueError, match="mixes parameters of which 'a' shall decay and 'b' shall"):
+        step(mixing, {"a": True, "b": False})
+    for mask in (True, False):
+        step(mixing, mask)
 
 
 def test_non_finite_parameters_spread_and_do_not_hang():

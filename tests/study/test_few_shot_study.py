@@ -89,7 +89,12 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
         assert {"config.json", "prior.safetensors", "result.json"} <= {
             file.name for file in place.iterdir()
         }
-    assert (finished / "geometry.safetensors").exists()
+    place = finished / summary["methods"][0]["method"] / "rate-0.1/seed-0"
+    prior, _ = read_archive(place / "prior.safetensors")
+    start = deploy.load(finished / "geometry.safetensors").start
+    assert start
+    for name, array in start.items():
+        np.testing.assert_array_equal(array, prior[f"start/{name}"])
 
 
 def test_resuming_makes_nothing_again_and_changes_no_byte(finished, tmp_path, as_in_life):

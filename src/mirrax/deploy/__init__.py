@@ -1,9 +1,9 @@
 """The way out: a learned geometry as one file, and as an optimiser in somebody else's loop.
 
-`save` and `load` write and read the artifact, `to_optax` makes it an optax optimiser, `averaged`
-averages the points of one, `check_fits` compares an artifact with parameters, `layer_roles` says
-what their axes mean. Each is imported when it is first touched, so that readers of the file format
-alone need not load JAX.
+`save` and `load` write and read the artifact, `to_optax` makes it an optax optimiser, and
+`learned_start` the parameters that were learned with it; `averaged` averages an optimiser's points,
+`check_fits` compares an artifact with parameters, `layer_roles` says what their axes mean. Each is
+imported when it is first touched, so that readers of the file format alone need not load JAX.
 `mirrax.deploy.torch` is the way into PyTorch.
 """
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._encoding import storable as storable
     from ._fit import layer_roles as layer_roles
     from ._optax import to_optax as to_optax
+    from ._start import learned_start as learned_start
 
 __all__ = [
     "Artifact",
@@ -29,6 +30,7 @@ __all__ = [
     "averaged_params",
     "check_fits",
     "layer_roles",
+    "learned_start",
     "load",
     "save",
     "storable",
@@ -42,6 +44,7 @@ _HOME = {
     "averaged_params": "_averaging",
     "check_fits": "_artifact",
     "layer_roles": "_fit",
+    "learned_start": "_start",
     "load": "_artifact",
     "save": "_artifact",
     "storable": "_encoding",

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from .. import __version__
 from .._errors import NumericalError, nearest
 from ._archive import write_archive
 from ._encoding import Stored, decode, encode
 from ._fit import by_name, check_shapes, expected_shapes, leaves_of, whole_table
-from ._layout import Expected, Leaf, Shape, mismatch
-from ._record import VERSION, cannot_rebuild, checked_rate, read_record
+from ._layout import Expected, Leaf, Shape, join, mismatch
+from ._record import START, VERSION, cannot_rebuild, checked_rate, read_record
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class Artifact:
     - `geometry`: the geometry.
     - `rate`: the step size `η` it was learned for.
     - `leaves`: the table of parameters, in flattening order; `None` for a geometry that fits any.
+    - `start`: the parameters to start at, by name, where they were learned with the geometry.
     - `record`: how it was learned (recipe, seed, budget, …).
 
     >>> from mirrax.geometry import Euclidean
@@ -40,6 +42,7 @@ class Artifact:
     geometry: Stored
     rate: float
     leaves: tuple[Leaf, ...] | None = None
+    start: dict[str, Array] | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -70,6 +73,7 @@ def save(
     rate: float,
     params_like: PyTree | None = None,
     roles: PyTree | None = None,
+    start: PyTree | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a geometry to one file, atomically.
@@ -84,13 +88,16 @@ def save(
         `NegativeEntropy`), if other architectures are to be refused.
     - `roles`: what each axis means, a tree like the parameters whose leaves are tuples of
         strings, such as `("in", "out")`.
+    - `start`: the parameters to start at, where they were learned with the geometry; they are also
+        the `params_like`.
     - `record`: what JSON holds on how it was learned.
 
     **Raises:**
 
-    - `ValueError`: a rate, role or record that cannot be; a class of geometry that is not known.
+    - `ValueError`: a rate, role or record that cannot be; a class of geometry that is not known;
+        a start and other `params_like`.
     - `ArtifactError`: `params_like` does not fit the geometry; both tables are shown.
-    - `NumericalError`: the geometry holds a number that is not finite.
+    - `NumericalError`: the geometry or the start holds a number that is not finite.
     - `MirraxError`: the file cannot be written; one of that name is then untouched.
 
     >>> import tempfile, jax.numpy as jnp
@@ -104,8 +111,12 @@ def save(
     (0.1, {'dense_0/weight': (2, 3)}, {'dense_0/weight': ('in', 'out')})
     """
     description, arrays = encode(geometry)
-    _check_finite(arrays)
-    leaves = _with_roles(_table(geometry, params_like), roles)
+    if start is not None and params_like is not None:
+        raise ValueError("save.params_like: the start says it already; pass one of them.")
+    like = params_like if start is None else start
+    leaves = _with_roles(_table(geometry, like), roles)
+    begun = _start_arrays(start)
+    _check_finite(arrays | begun)
     metadata = {
         "kind": "geometry",
         "version": VERSION,
@@ -113,9 +124,10 @@ def save(
         "geometry": description,
         "rate": checked_rate(rate, "save.rate"),
         "parameters": None if leaves is None else [leaf.to_json() for leaf in leaves],
+        START: start is not None,
         "record": dict(record or {}),
     }
-    write_archive(path, arrays, metadata)
+    write_archive(path, arrays | begun, metadata)
 
 
 def load(path: str | os.PathLike[str]) -> Artifact:
@@ -145,7 +157,10 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         _check_table(geometry, read.leaves)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise cannot_rebuild(path, error) from error
-    return Artifact(geometry, read.rate, read.leaves, read.record)
+    start = None
+    if read.start is not None:
+        start = {name: jnp.asarray(array) for name, array in read.start.items()}
+    return Artifact(geometry, read.rate, read.leaves, start, read.record)
 
 
 def _check_table(geometry: Stored, leaves: tuple[Leaf, ...] | None) -> None:
@@ -177,6 +192,19 @@ def check_fits(artifact: Artifact, params: PyTree) -> None:
       ! w          (2,)      (3,)
     """
     check_shapes(artifact.expected, params)
+
+
+def _start_arrays(start: PyTree) -> dict[str, np.ndarray]:
+    """The arrays of a start as the file names them."""
+    found = {}
+    for name, leaf in by_name(start).items():
+        found[join(START, name)] = array = np.asarray(leaf)
+        if array.dtype.kind != "f":
+            raise ValueError(
+                f"save.start: {name!r} is of type {array.dtype}; a start is of floating-point "
+                "numbers of 16, 32 or 64 bits."
+            )
+    return found
 
 
 def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:

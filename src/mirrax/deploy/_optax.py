@@ -21,6 +21,7 @@ from ..geometry import AbstractMirrorMap
 from ._align import Table, align
 from ._artifact import Artifact, load
 from ._checks import check_decay, check_learning_rate, check_momentum
+from ._decay import Decay
 from ._fit import expected_shapes, flattened, whole_table
 from ._match import report
 from ._momentum import momentum_trace
@@ -37,6 +38,7 @@ def to_optax(
     momentum: float | Array | None = None,
     nesterov: bool = False,
     weight_decay: float | Array | None = None,
+    decay_mask: PyTree[bool] | Callable[[PyTree], PyTree[bool]] | None = None,
     names: Mapping[str, str] | None = None,
     axes: Mapping[str, Sequence[int]] | None = None,
     flatten: Mapping[str, int] | None = None,
@@ -62,6 +64,10 @@ def to_optax(
     - `momentum`: `μ` in `v⁺ = g + μ v`, at least 0 and below 1; none by default.
     - `nesterov`: step along `g + μ v⁺` instead of `v⁺`.
     - `weight_decay`: `λ`, at least 0; none by default.
+    - `decay_mask`: what decays: `True` or `False` for each parameter or branch of them, or a
+        function of the parameters that says so, such as
+        `lambda params: jax.tree.map(lambda x: x.ndim > 1, params)` for all but biases; by default
+        everything.
     - `names`: which parameter is which, `{"name in the geometry": "name in the model"}`, names of
         leaves joined with `/`. What is not listed is matched by name, else by layers in order.
     - `axes`: for each axis of an array of the geometry which axis of the parameter it is, such as
@@ -78,8 +84,9 @@ def to_optax(
     **Raises:**
 
     - `ValueError`: an option out of range; a geometry without learning rate; a parameter that is
-        not a floating-point array, or a match that would be a guess (at `init`); no parameters, or
-        no gradient of one where the geometry is no diagonal (at `update`).
+        not a floating-point array, or a match that would be a guess (at `init`); no parameters, no
+        gradient of one where the geometry is no diagonal, or a mask that does not fit or divides
+        what the geometry mixes (at `update`).
     - `RuntimeError`: at a step where the dual is kept, a schedule led to `η λ ≥ 1`.
     - `ArtifactError`: the file cannot be used; or, at `init`, the parameters are not those the
         geometry was learned for, with both tables.
@@ -105,11 +112,14 @@ def to_optax(
     check_learning_rate(rate)
     check_momentum(momentum, nesterov)
     check_decay(weight_decay, rate)
+    if weight_decay is None and decay_mask is not None:
+        raise ValueError("to_optax.decay_mask: nothing decays; pass a weight_decay as well.")
+    decay = None if weight_decay is None else Decay(weight_decay, decay_mask)
     expected = artifact.expected if artifact else expected_shapes(geometry)
     leaves = (artifact and artifact.leaves) or whole_table(geometry)
     given = {"names": names or {}, "axes": axes or {}, "flatten": flatten or {}}
     table = Table(expected, leaves, given)
-    step = step_for(flattened(geometry), table, rate, weight_decay)
+    step = step_for(flattened(geometry), table, rate, decay)
     step = _announced(step, table) if verbose else step
     if momentum is None:
         return step

@@ -1,8 +1,9 @@
 r"""The record of an artifact, read without JAX: what the geometry is, its rate, its parameters.
 
 It is `{"kind": "geometry", "version": 1, "mirrax": …, "geometry": …, "rate": η,
-"parameters": [{"name", "shape", "dtype", "roles"}, …] | null, "record": {…}}`; the geometry is
-described as `_encoding` says. Only numpy and safetensors are imported here.
+"parameters": [{"name", "shape", "dtype", "roles"}, …] | null, "start": true | false,
+"record": {…}}`; the geometry is described as `_encoding` says. A start is one array a parameter,
+`start/NAME`. Only numpy and safetensors are imported here.
 """
 
 import math
@@ -14,10 +15,13 @@ import numpy as np
 
 from .._errors import ArtifactError
 from ._archive import read_archive
-from ._layout import Leaf
+from ._layout import Leaf, join
 
 VERSION = 1
 """The version of the record that is written, and the newest that is read."""
+
+START = "start"
+"""Under which name the arrays of a start are, and the word that says whether there are any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +34,7 @@ class Record:
     - `arrays`: the arrays that the description names.
     - `rate`: the step size `η` it was learned for.
     - `leaves`: the table of parameters; `None` for a geometry that fits any.
+    - `start`: the parameters to start at, by name; `None` where none were learned.
     - `record`: how it was learned.
     """
 
@@ -37,6 +42,7 @@ class Record:
     arrays: dict[str, np.ndarray]
     rate: float
     leaves: tuple[Leaf, ...] | None
+    start: dict[str, np.ndarray] | None
     record: dict[str, Any]
 
 
@@ -79,7 +85,8 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         if type(rate) not in (int, float):
             raise ValueError(f"its rate is {str(rate)[:80]!r}")
         _check_finite(arrays)
-        return Record(geometry, arrays, checked_rate(rate), leaves, record)
+        start = _taken_out(arrays, leaves) if metadata.get(START, False) else None
+        return Record(geometry, arrays, checked_rate(rate), leaves, start, record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise cannot_rebuild(path, error) from error
 
@@ -88,6 +95,19 @@ def _check_finite(arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name!r} holds a number that is not finite")
+
+
+def _taken_out(
+    arrays: dict[str, np.ndarray], leaves: tuple[Leaf, ...] | None
+) -> dict[str, np.ndarray]:
+    """Moves the arrays of a start from the others into a table of their own."""
+    start = {leaf.name: arrays.pop(join(START, leaf.name)) for leaf in leaves or ()}
+    for leaf in leaves or ():
+        if start[leaf.name].shape != leaf.shape or start[leaf.name].dtype.kind != "f":
+            raise ValueError(f"its start has other parameters than its table at {leaf.name!r}")
+    if not start:
+        raise ValueError("it has a start and no table of parameters")
+    return start
 
 
 def checked_rate(rate: Any, name: str = "rate") -> float:

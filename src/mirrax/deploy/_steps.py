@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..geometry import AbstractGeometry, AbstractMirrorMap, Blockwise, Diagonal, Euclidean, Scaled
 from ._align import Alignment, Table, align
 from ._checks import check_floating, check_given, check_gradients
-from ._decay import decayed, kept_share
+from ._decay import Decay, decayed, kept_share
 from ._fit import fold, unfold
 from ._state import cast, following, map_given, owned, placed_like, working_dtype
 
@@ -68,7 +68,7 @@ class MirrorState(NamedTuple):
 
 
 def step_for(
-    geometry: AbstractMirrorMap, table: Table, learning_rate: Any, weight_decay: Any = None
+    geometry: AbstractMirrorMap, table: Table, learning_rate: Any, decay: Decay | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """The cheapest form of the step that a geometry allows.
 
@@ -77,7 +77,7 @@ def step_for(
     - `geometry`: `ψ`, over flat mappings from names to arrays.
     - `table`: the parameters it was learned for.
     - `learning_rate`: `η`, or its schedule.
-    - `weight_decay`: `λ`; `None` for none.
+    - `decay`: `λ` and what decays; `None` for nothing.
 
     >>> table = Table({"": None}, None, {"names": {}, "axes": {}, "flatten": {}})
     >>> step = step_for(Euclidean(), table, 0.5)
@@ -91,7 +91,7 @@ def step_for(
         form = _linear
     else:
         form = _mirror
-    return form(geometry, table, learning_rate, weight_decay)
+    return form(geometry, table, learning_rate, decay)
 
 
 def _rate_at(rate: Any, count: Array, dtype: Any) -> Array:
@@ -119,21 +119,24 @@ def _rates(geometry: Any, folded: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.ones((), leaf.dtype), folded)
 
 
-def _moves(directions: PyTree, updates: PyTree, params: PyTree, rate: Array, decay: Any) -> PyTree:
+def _moves(
+    directions: PyTree, updates: PyTree, params: PyTree, rate: Array, decay: Decay | None
+) -> PyTree:
     """`−η d − η λ x`, of the types of the gradients; none of those that are frozen."""
+    share = rate * jnp.asarray(decay.rate if decay else 0).astype(rate.dtype)
 
-    def move(gradient: Array, direction: Array, leaf: Array) -> Array:
+    def move(gradient: Array, direction: Array, leaf: Array, decays: bool) -> Array:
         step = rate.astype(direction.dtype) * direction
-        if decay is not None:
-            share = (rate * jnp.asarray(decay).astype(rate.dtype)).astype(direction.dtype)
-            step = step + share * leaf.astype(direction.dtype)
+        if decays:
+            step = step + share.astype(direction.dtype) * leaf.astype(direction.dtype)
         return -step.astype(gradient.dtype)
 
-    return map_given(move, updates, directions, params)
+    mask = jax.tree.map(lambda _: False, params) if decay is None else decay.of(params)
+    return map_given(move, updates, directions, params, mask)
 
 
 def _by_rates(
-    geometry: AbstractMirrorMap, table: Table, learning_rate: Any, decay: Any
+    geometry: AbstractMirrorMap, table: Table, learning_rate: Any, decay: Decay | None
 ) -> optax.GradientTransformationExtraArgs:
     """`x⁺ = (1 − η λ) x − η M⁻¹ d`."""
 
@@ -157,7 +160,7 @@ def _by_rates(
 
 
 def _linear(
-    geometry: AbstractMirrorMap, table: Table, learning_rate: Any, decay: Any
+    geometry: AbstractMirrorMap, table: Table, learning_rate: Any, decay: Decay | None
 ) -> optax.GradientTransformationExtraArgs:
     """`x⁺ = (1 − η λ) x − η ∇ψ*(d)`: no dual is kept, and none loses digits."""
     structure = jax.tree.structure(geometry)
@@ -189,7 +192,7 @@ def _linear(
 
 
 def _mirror(
-    geometry: AbstractMirrorMap, table: Table, learning_rate: Any, decay: Any
+    geometry: AbstractMirrorMap, table: Table, learning_rate: Any, decay: Decay | None
 ) -> optax.GradientTransformationExtraArgs:
     """`x⁺ = ∇ψ*(z − η d)`, with `z` as the state."""
     structure = jax.tree.structure(geometry)
@@ -227,7 +230,8 @@ def _mirror(
         point = folded(here, start)
         dual = _current_dual(own, folded(here, state.dual), point, moved)
         if decay is not None:
-            dual = decayed(own, dual, point, kept_share(rate, decay))
+            kept = kept_share(rate, decay.rate)
+            dual = decayed(own, dual, point, kept, folded(here, decay.of(params)))
         slopes = folded(here, cast(updates, dtype))
         dual = jax.tree.map(lambda z, g: z - rate * g, dual, slopes)
         there = here.tree(unfold(geometry, own.to_primal(dual)), params)

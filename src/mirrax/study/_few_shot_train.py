@@ -146,11 +146,14 @@ def _keep_geometry(setting: FewShotSetting, seed: int, rate: float, folder: RunF
     place = run_folder(folder, method, rate, seed)
     prior = place.load_tree("prior.safetensors", initial)
     adapted = frozenset(leaf_names(prior.start))
+    # Where some parameters are shared, a start of the others alone would be of no use.
+    whole = prior.shared is None
     deploy.save(
         folder / "geometry.safetensors",
         prior.geometry,
         rate=rate,
-        params_like=prior.start,
+        params_like=None if whole else prior.start,
+        start=learner.inner.init(prior).primal if whole else None,
         roles=select(learner.model.roles, adapted.__contains__)[0],
         record={"method": method, "seed": seed, "family": setting.config.family},
     )

@@ -145,10 +145,10 @@ def _train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any
         tables = kind.tables(summary)
         log(tables)
     result = _tell(console, path, summary, tables, recorder.read())
-    if _is_optimiser(folder / "geometry.safetensors"):
+    lines = _to_use(path / "geometry.safetensors")
+    if lines:
         console.print("Use the geometry in your own loop:\n")
-        lines = _THREE_LINES.format(path=path / "geometry.safetensors")
-        console.print(lines, style="bold", soft_wrap=True)
+        console.print("\n".join(f"  {line}" for line in lines), style="bold", soft_wrap=True)
     return result
 
 
@@ -166,18 +166,23 @@ def _tell(
     return result
 
 
-def _is_optimiser(path: Path) -> bool:
-    """Whether a run has left a geometry that `to_optax` takes: a mirror map."""
+def _to_use(path: Path) -> list[str]:
+    """The lines that use a geometry a run has left; none where `to_optax` takes none such."""
     from .. import deploy
     from ..geometry import AbstractMirrorMap
 
-    return path.exists() and isinstance(deploy.load(path).geometry, AbstractMirrorMap)
-
-
-_THREE_LINES = """\
-  optimiser = mirrax.deploy.to_optax("{path}")
-  updates, state = optimiser.update(gradients, state, params)
-  params = optax.apply_updates(params, updates)"""
+    if not path.exists():
+        return []
+    artifact = deploy.load(path)
+    if not isinstance(artifact.geometry, AbstractMirrorMap):
+        return []
+    begin = f'params = mirrax.deploy.learned_start("{path}", params)  # for each new task'
+    return [
+        *([begin] if artifact.start else []),
+        f'optimiser = mirrax.deploy.to_optax("{path}")',
+        "updates, state = optimiser.update(gradients, state, params)",
+        "params = optax.apply_updates(params, updates)",
+    ]
 
 
 def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:

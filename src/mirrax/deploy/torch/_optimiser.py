@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,6 +58,8 @@ class MirrorDescent(torch.optim.Optimizer):
         `{"dense_0/weight": 16}`, 1 for one that does not; by default those of the convolution in
         front. A network without convolutions does not tell: say 3 where it flattens colour images.
     - `verbose`: print `report` if more was needed to match than names and roles.
+
+    Where the file holds a learned start, `restart` puts the parameters there, for each new task.
 
     **Raises:**
 
@@ -124,7 +127,10 @@ class MirrorDescent(torch.optim.Optimizer):
         self._rows = found.rows
         self._rates: list[list[Tensor | None]] = []
         self._parts: list[PlacedPart] = []
+        self._start: list[Tensor] | None = None
         self._place(found, named)
+        if record.start is not None:
+            self._start = _starts(record.start, found.rows, named)
         self._complete = True
         if verbose and any(row.is_inferred for row in found.rows):
             print(self.report)
@@ -192,6 +198,28 @@ class MirrorDescent(torch.optim.Optimizer):
             step_by_map(part, self.param_groups, self.state)  # pyright: ignore[reportCallIssue]
         return loss
 
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Puts the parameters where the learned start is; momentum and duals are forgotten.
+
+        Few-shot learning learns a geometry and a start; each new task begins with this. Rates stay
+        as they are.
+
+        **Raises:**
+
+        - `ArtifactError`: the file holds no start.
+        """
+        if self._start is None:
+            raise ArtifactError(
+                "MirrorDescent.restart: the geometry was saved without a start; start where the "
+                "model does, or use the geometry of a run that learned one, such as "
+                "few-shot-glyphs"
+            )
+        params = [param for group in self.param_groups for param in group["params"]]
+        for param, start in zip(params, self._start, strict=True):
+            param.copy_(start)
+        self.state.clear()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where another optimiser with the same geometry stood, to the bit.
 
@@ -220,7 +248,7 @@ class MirrorDescent(torch.optim.Optimizer):
                     self.state[param][key] = value.to(param.device, copy=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_complete", "_names", "_dtypes", "_rows", "_rates", "_parts")
+        own = ("_complete", "_names", "_dtypes", "_rows", "_rates", "_parts", "_start")
         return super().__getstate__() | {name: getattr(self, name) for name in own}
 
     def _named(self, free: bool, given: Mapping[str, str | Tensor]) -> dict[str, Tensor]:
@@ -273,6 +301,20 @@ def _rate_like(param: Tensor, part: Rates, row: Row) -> Tensor:
         return part.rate.to(param.device, dtype)
     rates = torch.empty_like(param, dtype=dtype, requires_grad=False)
     return rates.copy_(row.reorder.from_array(part.rate, torch.permute))
+
+
+def _starts(
+    start: Mapping[str, np.ndarray], rows: Sequence[Row], named: Mapping[str, Tensor]
+) -> list[Tensor]:
+    """The learned start in the layout, type and place of each parameter, in their order."""
+    by_name = {row.name: row for row in rows}
+    found = []
+    for name, param in named.items():
+        row = by_name[name]
+        array = torch.tensor(start[row.leaf.name])
+        own = row.reorder.from_array(array, torch.permute).to(param.device, param.dtype)
+        found.append(torch.empty_like(param, requires_grad=False).copy_(own))
+    return found
 
 
 def _check_once(params: Sequence[Any]) -> None:

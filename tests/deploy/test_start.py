@@ -1,0 +1,179 @@
+"""The learned start: to the bit through the file, into any model, and a new task from there."""
+
+import pickle
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from deployed import GEOMETRIES, ROLES, assert_same_bits, make_params
+from flax import nnx
+from other_models import FlaxMlp, equinox_mlp
+from torch.nn import functional
+from torch_models import MODELS, batch, diagonal, named, start
+
+from mirrax._errors import ArtifactError, NumericalError
+from mirrax.deploy import learned_start, load, save, to_optax
+from mirrax.deploy._archive import read_archive, write_archive
+from mirrax.deploy.torch import MirrorDescent
+from mirrax.geometry import ConvexPotential, Euclidean, Transformed
+from mirrax.inner import MirrorDescent as Inner
+from mirrax.inner import Prior, Problem, Repeat, unroll
+from mirrax.models import cross_entropy
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "geometry.safetensors"
+
+
+def kept(path, name="mlp", geometry=None, dtype="float64", rate=0.05, seed=1):
+    """A file with a start, that start, and a PyTorch model that is elsewhere."""
+    params, _ = start(name, dtype, seed)
+    geometry = diagonal(params) if geometry is None else geometry(params)
+    save(path, geometry, rate=rate, roles=MODELS[name][0].roles, start=params)
+    return geometry, params, start(name, dtype, seed=2)[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_it_comes_back_to_the_bit(path, dtype):
+    params = make_params(dtype)
+    save(path, GEOMETRIES["max"], rate=0.1, roles=ROLES, start=params)
+    artifact = load(path)
+    assert_same_bits(artifact.geometry, GEOMETRIES["max"])
+    assert_same_bits(learned_start(path, params), params)
+    assert_same_bits(learned_start(artifact, jax.tree.map(jnp.zeros_like, params)), params)
+    assert set(artifact.start or ()) == set(artifact.names or ())
+
+
+def test_into_models_of_flax_and_equinox(path):
+    _, params, _ = kept(path)
+    flax = learned_start(path, nnx.state(FlaxMlp(nnx.Rngs(0)), nnx.Param))
+    np.testing.assert_array_equal(flax["hidden"]["kernel"].get_value(), params["dense_0"]["weight"])
+    module = eqx.filter(equinox_mlp(jax.random.key(0)), eqx.is_array)
+    single = jax.tree.map(lambda x: x.astype(jnp.float32), module)
+    found = learned_start(path, single).layers[1].weight
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, params["dense_1"]["weight"].T.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_into_models_of_pytorch(path, name):
+    _, params, module = kept(path, name)
+    optimiser = MirrorDescent(module.named_parameters(), path, verbose=False)
+    before = module.state_dict()
+    optimiser = pickle.loads(pickle.dumps(optimiser))
+    assert before.keys() == module.state_dict().keys()
+    MirrorDescent(module.named_parameters(), path, verbose=False).restart()
+    for key, wanted in named(name, params).items():
+        torch.testing.assert_close(module.state_dict()[key], wanted, rtol=0, atol=0)
+    optimiser.restart()  # a copy moves its own parameters
+    for param, found in zip(optimiser.param_groups[0]["params"], module.parameters(), strict=True):
+        torch.testing.assert_close(param, found, rtol=0, atol=0)
+
+
+def potential(params):
+    roles = MODELS["mlp"][0].roles
+    made = ConvexPotential.like(params, roles, key=jax.random.key(3))
+    return jax.tree.map(
+        lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x,
+        Transformed.like(made, params, roles),
+    )
+
+
+@pytest.mark.parametrize(("name", "geometry"), [("mlp", potential), ("mlp", None), ("lenet", None)])
+def test_each_task_is_learned_as_in_meta_training(path, name, geometry):
+    """Five steps from the start on one task, then on another: the inner rule's own points."""
+    geometry, params, module = kept(path, name, geometry)
+    model, optimiser = (
+        MODELS[name][0],
+        MirrorDescent(module.named_parameters(), path, verbose=False),
+    )
+    images, labels = batch(name, "float64")
+    tasks = [(images, labels), (images[::-1].copy(), labels)]
+
+    def loss(point, shared, task):
+        return cross_entropy(model.apply(point, task[0]), task[1])
+
+    for task in tasks:
+        problem = Problem(loss, Repeat(jax.tree.map(jnp.asarray, task)))
+        prior, key = Prior(geometry, params), jax.random.key(0)
+        wanted = unroll(Inner(0.05), prior, problem, 5, key=key).last
+        optimiser.restart()
+        for _ in range(5):
+            optimiser.zero_grad()
+            shown = module(torch.tensor(task[0]).permute(0, 3, 1, 2))
+            functional.cross_entropy(shown, torch.tensor(task[1])).backward()
+            optimiser.step()
+        for key, tensor in named(name, wanted).items():
+            torch.testing.assert_close(module.state_dict()[key], tensor, rtol=1e-9, atol=1e-12)
+        step = to_optax(path)
+        point = learned_start(path, params)
+        state = step.init(point)
+        for _ in range(5):
+            grads = jax.grad(loss)(point, None, jax.tree.map(jnp.asarray, task))
+            updates, state = step.update(grads, state, point)
+            point = optax.apply_updates(point, updates)
+        for found, expected in zip(jax.tree.leaves(point), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_restarting_forgets_momentum(path):
+    _, _, module = kept(path)
+    params = list(module.parameters())
+    optimiser = MirrorDescent(module.named_parameters(), path, momentum=0.9, verbose=False)
+    ends = []
+    for _ in range(2):
+        optimiser.restart()
+        for _ in range(3):
+            for param in params:
+                param.grad = torch.cos(param.detach())
+            optimiser.step()
+        ends.append([param.detach().clone() for param in params])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_a_file_without_a_start(path):
+    params, module = start("mlp", "float64")
+    save(path, diagonal(params), rate=0.1, roles=MODELS["mlp"][0].roles)
+    assert load(path).start is None
+    with pytest.raises(ArtifactError, match=r"geometry.safetensors holds no start; start where"):
+        learned_start(path, params)
+    optimiser = MirrorDescent(module.named_parameters(), path, verbose=False)
+    with pytest.raises(ArtifactError, match="restart: the geometry was saved without a start;"):
+        optimiser.restart()
+
+
+def test_starts_that_cannot_be_saved(path):
+    params = make_params()
+    with pytest.raises(ValueError, match="save.params_like: the start says it already"):
+        save(path, Euclidean(), rate=0.1, params_like=params, start=params)
+    broken = params | {"mixture": [params["mixture"][0] * jnp.nan]}
+    with pytest.raises(NumericalError, match="not saved: start/mixture/0 holds numbers that are"):
+        save(path, Euclidean(), rate=0.1, start=broken)
+    with pytest.raises(ValueError, match="save.start: 'steps' is of type int64"):
+        save(path, Euclidean(), rate=0.1, start={"steps": jnp.arange(3)})
+    with pytest.raises(ArtifactError, match="not those the geometry was learned for"):
+        save(path, GEOMETRIES["max"], rate=0.1, start={"w": jnp.ones(2)})
+    assert not path.exists()
+
+
+def test_starts_of_other_parameters_are_refused(path):
+    """The right checksum, and a start that is not that of the table."""
+    save(path, Euclidean(), rate=0.1, start={"a": jnp.ones(2), "b": jnp.ones(3)})
+    arrays, record = read_archive(path)
+    for changed in (
+        {name: array for name, array in arrays.items() if name != "start/a"},
+        arrays | {"start/a": np.ones(3)},
+        arrays | {"start/a": np.ones(2, int)},
+    ):
+        write_archive(path, changed, record)
+        with pytest.raises(ArtifactError, match=r"holds a geometry that this mirrax cannot .*a"):
+            load(path)
+    write_archive(path, arrays, record | {"parameters": None})
+    with pytest.raises(ArtifactError, match="a start and no table of parameters"):
+        load(path)
