@@ -1,9 +1,10 @@
-"""Makes `docs/results.md` of the results in `docs/results`: `python docs/make/results.py`.
+"""Makes pages of the results in `docs/results`: `python docs/make/results.py`.
 
-The page is the template `results/page.md.jinja` with a section a file. No measured number is typed
-in it: each is an expression over a result file, tables are those of `mirrax.report`, and what is
-said of numbers is said by `claim(text, holds)`, which fails where it stopped being true. `--check`
-only says whether the committed page is what would be made now.
+`docs/results.md` is the template `results/page.md.jinja` with a section a file, `docs/choosing.md`
+the template `results/choosing.md.jinja`. No measured number is typed in them: each is an expression
+over a result file, tables are those of `mirrax.report`, and what is said of numbers is said by
+`claim(text, holds)`, which fails where it stopped being true. `--check` only says whether the
+committed page is what would be made now.
 """
 
 import argparse
@@ -29,7 +30,10 @@ from mirrax.report._made_by import wall_seconds
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "results"
 RESULTS = HERE.parent / "results"
-PAGE = HERE.parent / "results.md"
+PAGES = {
+    HERE.parent / "results.md": "page.md.jinja",
+    HERE.parent / "choosing.md": "choosing.md.jinja",
+}
 _WIDTH = 110
 _PLUS_MINUS = "\0±\0"  # in whose place no line ends
 _AS_IT_IS = ("|", "#", "!", "```")
@@ -266,6 +270,7 @@ def show(tables: report.Table | Sequence[report.Table]) -> str:
 
 def environment() -> jinja2.Environment:
     """Templates, with everything above and `mirrax.report` in them."""
+    from costs import COSTS, power, short
     from facts import FACTS
 
     made_of = jinja2.Environment(
@@ -275,19 +280,19 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters: tuple[Callable[..., Any], ...] = (num, pm, points, listed, show)
+    filters: tuple[Callable[..., Any], ...] = (num, pm, points, listed, show, short, power)
     made_of.filters |= {function.__name__: function for function in filters}
     functions = (load, exists, row, gain, alike, ranked, sort_rows, ahead, noted, made, command)
     functions = (*functions, first_or_alike, sooner)
     made_of.globals |= {function.__name__: function for function in (*functions, setting, claim)}
     made_of.globals |= {"report": report, "absent": ABSENT, "min": min, "max": max, "abs": abs}
-    made_of.globals |= FACTS
+    made_of.globals |= FACTS | COSTS
     return made_of
 
 
-def make() -> str:
-    """The page."""
-    text = environment().get_template("page.md.jinja").render()
+def make(template: str) -> str:
+    """A page."""
+    text = environment().get_template(template).render()
     fenced = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
     blocks = [part for text in fenced for part in _blocks(text)]
     return "\n\n".join(blocks) + "\n"
@@ -319,21 +324,22 @@ def _filled(block: str) -> str:
 
 
 def main() -> int:
-    """Writes the page, or says whether it is up to date."""
-    options = argparse.ArgumentParser(description="Makes docs/results.md of the results.")
-    options.add_argument("--check", action="store_true", help="write nothing, fail if it differs")
-    check = options.parse_args().check
-    try:
-        text = make()
-    except Untrue as error:
-        print(f"docs/results: {error}", file=sys.stderr)
-        return 1
-    if check:
-        same = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
-        print("up to date" if same else f"{PAGE} differs; run python docs/make/results.py")
-        return int(not same)
-    write_atomically(PAGE, text.encode("utf-8"))
-    return 0
+    """Writes the pages, or says whether they are up to date."""
+    options = argparse.ArgumentParser(description="Makes pages of docs of the results.")
+    options.add_argument("--check", action="store_true", help="write nothing, fail if one differs")
+    check, status = options.parse_args().check, 0
+    for page, template in PAGES.items():
+        try:
+            text = make(template)
+        except Untrue as error:
+            print(f"{page}: {error}", file=sys.stderr)
+            return 1
+        if not check:
+            write_atomically(page, text.encode("utf-8"))
+        elif not page.exists() or page.read_text(encoding="utf-8") != text:
+            print(f"{page} differs; run python docs/make/results.py")
+            status = 1
+    return status
 
 
 if __name__ == "__main__":
