@@ -85,6 +85,10 @@ def test_other_protocols_are_told_apart(summary):
     assert "first order" not in line
     summary["protocol"]["first_order"] = True
     assert "MAML and WarpGrad to first order" in report.few_shot_table(summary).notes[0]
+    assert "fail" not in line
+    for word, told in (("skip", "tasks that fail are skipped"), ("halve", "steps are halved")):
+        summary["protocol"]["on_failure"] = word
+        assert told in report.few_shot_table(summary).notes[0]
 
 
 def test_the_two_splits_of_omniglot_are_told_apart(summary):

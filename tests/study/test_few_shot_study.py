@@ -74,6 +74,7 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
         "outer_rate": 0.001,
         "decay": "none",
         "clip": 10.0,
+        "on_failure": "stop",
         "first_order": False,
         "warp": "spatial",
         "penalty": 0.01,

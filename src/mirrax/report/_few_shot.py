@@ -24,6 +24,10 @@ _DATA = {
     "fc100": "FC100",
     "mini-imagenet": "miniImageNet",
 }
+_ON_FAILURE = {
+    "skip": "tasks that fail are skipped",
+    "halve": "meta-steps are halved where tasks fail",
+}
 _STATISTICS = {
     "query": "batch statistics of the query images (transductive)",
     "support": "batch statistics of the support images",
@@ -205,6 +209,7 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
         queries,
         _STATISTICS.get(statistics, clean(statistics)) if isinstance(statistics, str) else "",
         "MAML and WarpGrad to first order" if found.get("first_order") else "",
+        _ON_FAILURE.get(str(found.get("on_failure")), ""),
         _plural(found.get("test_tasks"), "test task"),
         inner,
         _plural(summary.get("meta_steps"), "meta-step") + _outer(found),

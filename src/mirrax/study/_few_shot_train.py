@@ -98,6 +98,7 @@ def _protocol(setting: FewShotSetting) -> dict[str, Any]:
         "outer_rate": config.outer_rate,
         "decay": config.decay,
         "clip": config.clip,
+        "on_failure": config.on_failure,
         "first_order": config.first_order,
         "warp": config.warp,
         "penalty": config.penalty,
