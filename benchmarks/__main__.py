@@ -13,6 +13,7 @@ part failed. `--quick` runs everything once, to see that it runs: its figures me
 """
 
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,11 @@ def part(name: str, words: Sequence[str]) -> dict[str, Any] | None:
         file = Path(folder) / "record.json"
         command = [sys.executable, "-m", f"benchmarks.{name}", *words, "--json", str(file)]
         subprocess.run(command, check=False)
-        return json.loads(file.read_text()) if file.exists() else None
+        if not file.exists():
+            return None
+        found = json.loads(file.read_text())
+    found["record"]["command"] = shlex.join(["python", "-m", f"benchmarks.{name}", *words])
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
