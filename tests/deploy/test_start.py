@@ -121,6 +121,16 @@ def test_each_task_is_learned_as_in_meta_training(path, name, geometry):
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_donated_parameters_leave_the_start_alone(path):
+    params = make_params()
+    save(path, Euclidean(), rate=0.1, start=params)
+    artifact = load(path)
+    step = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
+    for _ in range(2):
+        step(learned_start(artifact, params))
+    assert_same_bits(learned_start(artifact, params), params)
+
+
 def test_restarting_forgets_momentum(path):
     _, _, module = kept(path)
     params = list(module.parameters())

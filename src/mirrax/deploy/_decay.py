@@ -51,7 +51,8 @@ class Decay(NamedTuple):
         """
         mask = True if self.mask is None else self.mask
         # Modules of Equinox can be called, too, and as trees of booleans are masks.
-        is_tree = all(isinstance(one, bool | np.bool_) for one in jax.tree.leaves(mask))
+        leaves = jax.tree.leaves(mask)
+        is_tree = bool(leaves) and all(isinstance(one, bool | np.bool_) for one in leaves)
         mask = mask(params) if callable(mask) and not is_tree else mask
         wanted = "to_optax.decay_mask: expected True or False for each parameter or branch of them"
         for name, one in by_name(mask).items():

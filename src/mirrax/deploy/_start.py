@@ -63,4 +63,5 @@ def learned_start(
 
 
 def _typed(array: jax.Array, like: jax.Array) -> jax.Array:
-    return array.astype(jnp.result_type(like))
+    # A copy: donating the parameters of one task must not delete the start of the next.
+    return jnp.array(array, dtype=jnp.result_type(like), copy=True)
