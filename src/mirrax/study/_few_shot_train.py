@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .. import deploy, report
+from .. import deploy
 from .._errors import NumericalError
 from .._files import write_json
 from .._tree import leaf_names, select
@@ -16,6 +16,7 @@ from ..hypergradient import split
 from ..inner import Prior
 from ..meta import Scores
 from ..tasks import Episodes
+from ._conclude import conclude
 from ._few_shot import FewShotSetting
 from ._few_shot_learn import Learned, judge, learn_prior
 from ._few_shot_pool import compared, curve, moments
@@ -69,9 +70,7 @@ def train_few_shot(
         "notes": [*notes, *_notes(runs, chosen)],
     }
     _keep_geometry(setting, seed, chosen[config.method]["rate"], folder)
-    write_json(folder / "summary.json", summary)
-    report.write_figures(report.Run.read(folder.path))
-    return summary
+    return conclude(folder, summary)
 
 
 def _protocol(setting: FewShotSetting) -> dict[str, Any]:

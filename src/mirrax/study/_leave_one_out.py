@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .. import report
 from .._files import slug, write_json
 from ._baselines import Method
 from ._compare import AVERAGED, CONTROL, LEARNED, evaluate, learned_methods, spread, timed
+from ._conclude import conclude
 from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
 from ._kept import Kept
@@ -77,7 +77,7 @@ def leave_one_out(
     names = [task.name.rsplit("/", 1)[-1] for task in setting.tasks]
     finished = folder.read_json("summary.json")
     if finished and all(name in done["cells"] for name in names):
-        return finished
+        return conclude(folder, finished)
     others = rivals(setting)
     left = [method for method in others if method.name not in done["scores"]]
     if left and config.tuner == "grid":
@@ -114,9 +114,7 @@ def leave_one_out(
     kept.clear()  # where a kill came between
     result = _summary(setting, recipe, variants, done)
     write_json(folder / "curves.json", _curves(config, done["cells"]))
-    write_json(folder / "summary.json", result)
-    report.write_figures(report.Run.read(path))
-    return result
+    return conclude(folder, result)
 
 
 def _curves(config: ImageStudy, cells: Mapping[str, Any]) -> dict[str, Any]:

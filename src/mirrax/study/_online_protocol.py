@@ -255,7 +255,6 @@ def figure1(
     def make(request: Request, config: Any) -> dict[str, Any]:
         summary = request.once(config, recipe, lambda: prepare(config, request, recipe))
         Kept.within(request.path).clear()
-        report.write_figures(report.Run.read(request.path))
         return summary
 
     return Reproduction(

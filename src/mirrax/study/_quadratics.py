@@ -19,7 +19,7 @@ import optax.tree as vector
 from jax import lax
 from jaxtyping import Array, Float
 
-from .. import deploy, report
+from .. import deploy
 from .._errors import ConfigError
 from .._files import write_json
 from ..geometry import AbstractGeometry, Diagonal
@@ -28,6 +28,7 @@ from ..methods import meta_md
 from ..tasks import QuadraticTask, sample_quadratics
 from ._baselines import Hyperparameters, Make, Method, columns, product
 from ._compare import LEARNED, learned_method, spread
+from ._conclude import conclude
 from ._config import between, positive
 from ._describe import describe_geometry
 from ._folder import RunFolder
@@ -244,9 +245,7 @@ def _train(
             f"than {config.limit:,} steps count as that many.",
         ],
     }
-    write_json(folder / "summary.json", summary)
-    report.write_figures(report.Run.read(folder.path))
-    return summary
+    return conclude(folder, summary)
 
 
 def _origin(dim: int) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from .. import report
 from .._errors import ConfigError, nearest
 from ._compare import LEARNED
+from ._conclude import conclude
 from ._gradient_matrix import HYPERGRADIENTS
 from ._images import ImageStudy, prepare
 from ._leave_one_out import ONE, Variants, leave_one_out
@@ -70,7 +71,9 @@ def _trained(request: Request, config: ImageStudy, recipe: str) -> dict[str, Any
     """One geometry learned and compared on one held-out task, as `mirrax train` does."""
     setting = prepare(config, request.data)
     folder, finished = request.folder(config, recipe)
-    return finished or train_images(setting, folder, request.seed, request.progress)
+    if finished:
+        return conclude(folder, finished)
+    return train_images(setting, folder, request.seed, request.progress)
 
 
 def _activation(request: Request, config: ImageStudy) -> dict[str, Any]:

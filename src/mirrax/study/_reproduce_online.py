@@ -16,9 +16,7 @@ def _figure2(request: Request, config: OnlineStudy) -> dict[str, Any]:
     def compare() -> dict[str, Any]:
         return compare_online(config, request.seed, request.progress)
 
-    summary = request.once(config, "s002-fig2", lambda: compare)
-    report.write_figures(report.Run.read(request.path))
-    return summary
+    return request.once(config, "s002-fig2", lambda: compare)
 
 
 def _figure2_tables(result: Mapping[str, Any]) -> list[report.Table]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import report
 from .._errors import ConfigError
+from ._conclude import conclude
 from ._quadratics import QuadraticStudy, train_quadratics
 from ._recipes import find_recipe
 from ._reproduction import Reproduction, Request
@@ -65,7 +66,9 @@ def _make(request: Request, config: QuadraticStudy) -> dict[str, Any]:
 def _run(config: QuadraticStudy, recipe: str, request: Request, seed: int) -> dict[str, Any]:
     path = request.path / f"{recipe}-{config.law}-{seed}"
     folder, finished = request.folder(config, recipe, path, seed)
-    return finished or train_quadratics(config, folder, seed, request.progress)
+    if finished:
+        return conclude(folder, finished)
+    return train_quadratics(config, folder, seed, request.progress)
 
 
 def _pooled(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import report
 from .._errors import ConfigError
-from .._files import write_json
+from ._conclude import conclude
 from ._config import at_budget
 from ._folder import RunFolder
 from ._progress import Progress
@@ -76,14 +76,12 @@ class Request:
         if self.resume and self.path.exists():
             folder, finished = self.folder(config, recipe)
             if finished:
-                return finished
+                return conclude(folder, finished)
             make = prepare()
         else:
             make = prepare()
             folder, _ = self.folder(config, recipe)
-        summary = make()
-        write_json(folder / "summary.json", summary)
-        return summary
+        return conclude(folder, make())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import deploy, report
+from .. import deploy
 from .._errors import ConfigError
 from .._files import write_json
 from .._json import plain
@@ -14,6 +14,7 @@ from ..geometry import AbstractMirrorMap
 from ._baselines import Method
 from ._certify import certify_images
 from ._compare import control_methods, evaluate, learned_methods, methods_of, timed
+from ._conclude import conclude
 from ._config import fields_of, option
 from ._describe import describe_geometry
 from ._distributed import dismiss_others
@@ -202,9 +203,7 @@ def train_images(
         "certificate": certificate,
         "notes": [setting.cost, *learned.notes, *notes, *data_notes(setting)],
     }
-    write_json(folder / "summary.json", summary)
-    report.write_figures(report.Run.read(folder.path))
-    return summary
+    return conclude(folder, summary)
 
 
 def data_notes(setting: ImageSetting) -> Sequence[str]:

@@ -1,0 +1,34 @@
+"""The end of a run: `summary.json`, by which it is known to be finished, and its figures."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from .. import report
+from .._files import write_json
+from ._folder import RunFolder
+
+_Summary = TypeVar("_Summary", bound=Mapping[str, Any])
+
+
+def conclude(folder: RunFolder, summary: _Summary) -> _Summary:
+    """Writes the summary of a run, then the figures that are drawn from it.
+
+    To be called again with the summary of a run that is found finished: a kill may have come
+    between the two, or among the figures.
+
+    **Arguments:**
+
+    - `folder`: the run's; what else figures show is there already.
+    - `summary`: what `summary.json` holds.
+
+    **Returns:**
+
+    The summary.
+
+    **Raises:**
+
+    - `MirraxError`: if they cannot be written.
+    """
+    write_json(folder / "summary.json", summary)
+    report.write_figures(report.Run.read(folder.path))
+    return summary
