@@ -141,6 +141,17 @@ def test_injected_hyperparameters():
         assert set(state.hyperparams) == {"learning_rate", "momentum"}
 
 
+def test_an_injected_decay_with_a_mask():
+    params, loss = make_params(), make_loss()
+    options = {"decay_mask": lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree)}
+    make = optax.inject_hyperparams(to_optax, static_args=("source", "decay_mask"))
+    injected = make(GEOMETRIES["diagonal"], learning_rate=0.1, weight_decay=0.3, **options)
+    left, state, _ = run(injected, params, loss, 5)
+    plain = to_optax(GEOMETRIES["diagonal"], 0.1, weight_decay=0.3, **options)
+    assert_close(left, run(plain, params, loss, 5)[0], 1e-12)
+    assert set(state.hyperparams) >= {"learning_rate", "weight_decay"}
+
+
 def test_an_equinox_model():
     model = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0), dtype=jnp.float64)
     params, static = eqx.partition(model, eqx.is_inexact_array)

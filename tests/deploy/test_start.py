@@ -15,6 +15,7 @@ from other_models import FlaxMlp, equinox_mlp
 from torch.nn import functional
 from torch_models import MODELS, batch, diagonal, named, start
 
+import mirrax
 from mirrax._errors import ArtifactError, NumericalError
 from mirrax.deploy import learned_start, load, save, to_optax
 from mirrax.deploy._archive import read_archive, write_archive
@@ -23,6 +24,7 @@ from mirrax.geometry import ConvexPotential, Euclidean, Transformed
 from mirrax.inner import MirrorDescent as Inner
 from mirrax.inner import Prior, Problem, Repeat, unroll
 from mirrax.models import cross_entropy
+from mirrax.study.commands import _to_use
 
 
 @pytest.fixture
@@ -163,7 +165,7 @@ def test_starts_that_cannot_be_saved(path):
     with pytest.raises(ValueError, match="save.params_like: the start says it already"):
         save(path, Euclidean(), rate=0.1, params_like=params, start=params)
     broken = params | {"mixture": [params["mixture"][0] * jnp.nan]}
-    with pytest.raises(NumericalError, match="not saved: start/mixture/0 holds numbers that are"):
+    with pytest.raises(NumericalError, match="the start is not saved: start/mixture/0 holds"):
         save(path, Euclidean(), rate=0.1, start=broken)
     with pytest.raises(ValueError, match="save.start: 'steps' is of type int64"):
         save(path, Euclidean(), rate=0.1, start={"steps": jnp.arange(3)})
@@ -187,3 +189,75 @@ def test_starts_of_other_parameters_are_refused(path):
     write_archive(path, arrays, record | {"parameters": None})
     with pytest.raises(ArtifactError, match="a start and no table of parameters"):
         load(path)
+    write_archive(path, arrays, record | {"start": False})
+    with pytest.raises(ArtifactError, match="'start/a' is the start of no parameter"):
+        load(path)
+    write_archive(path, arrays | {"start/c": np.ones(2)}, record)
+    with pytest.raises(ArtifactError, match="'start/c' is the start of no parameter"):
+        load(path)
+    write_archive(path, arrays, record | {"start": 1})
+    with pytest.raises(ArtifactError, match="its word on a start is '1'"):
+        load(path)
+
+
+def test_types_that_do_not_reach_the_start(path):
+    _, params, module = kept(path)
+    far = jax.tree.map(lambda x: jnp.full_like(x, 1e5), params)
+    save(path, Euclidean(), rate=0.1, start=far)
+    half = jax.tree.map(lambda x: x.astype(jnp.float16), params)
+    with pytest.raises(ArtifactError, match="float16 does not reach .* start of 'dense_0/bias'; "):
+        learned_start(path, half)
+    wide = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(learned_start(path, wide)))
+    pairs = [(str(number), param) for number, param in enumerate(module.half().parameters())]
+    far = {number: np.full(param.shape, 1e5) for number, param in pairs}
+    save(path, Euclidean(), rate=0.1, start=far)
+    before = [param.detach().clone() for _, param in pairs]
+    optimiser = MirrorDescent(pairs, path, verbose=False)
+    with pytest.raises(ArtifactError, match="torch.float16 does not reach .* start of '0'; give"):
+        optimiser.restart()
+    for (_, param), expected in zip(pairs, before, strict=True):
+        torch.testing.assert_close(param, expected, rtol=0, atol=0)
+
+
+def test_restarting_in_another_type(path):
+    """The start keeps its digits, though the parameters had fewer when the optimiser was made."""
+    _, params, module = kept(path)
+    optimiser = MirrorDescent(module.float().named_parameters(), path, verbose=False)
+    module.double()
+    optimiser.restart()
+    for key, wanted in named("mlp", params).items():
+        torch.testing.assert_close(module.state_dict()[key], wanted, rtol=0, atol=0)
+
+
+def test_a_start_within_a_program(path):
+    params = make_params()
+    save(path, Euclidean(), rate=0.1, start=params)
+    artifact = load(path)
+    assert_same_bits(jax.jit(lambda tree: learned_start(artifact, tree))(params), params)
+
+
+def test_what_has_no_start(path):
+    params = make_params()
+    save(path, Euclidean(), rate=0.1, start=params)
+    with pytest.raises(ValueError, match="learned_start.source: expected .* got Euclidean"):
+        learned_start(Euclidean(), params)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="learned_start: .* got 'steps' of type int64; leave it"):
+        learned_start(path, params | {"steps": jnp.arange(3)})
+    whole = eqx.nn.MLP(2, 2, 2, 1, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="'activation' of type .*; leave it out with .*filter"):
+        learned_start(path, whole)
+
+
+def test_the_lines_that_a_run_prints(path):
+    """They are run as they are, on a loop of somebody's own."""
+    params = make_params()
+    save(path, Euclidean(), rate=0.5, start=params)
+    lines = _to_use(path)
+    assert lines[0].endswith("# for each new task")
+    given = {"mirrax": mirrax, "optax": optax, "gradients": jax.tree.map(jnp.ones_like, params)}
+    here = given | {"params": jax.tree.map(jnp.zeros_like, params)}
+    exec("\n".join(lines), here)  # noqa: S102
+    assert_same_bits(here["params"], jax.tree.map(lambda x: x - 0.5, params))
+    save(path, Euclidean(), rate=0.5, params_like=params)
+    assert _to_use(path) == lines[1:]

@@ -31,6 +31,7 @@ from mirrax.geometry import (
     NegativeEntropy,
     PNorm,
     Scaled,
+    Transformed,
 )
 from mirrax.inner import MirrorDescent, Prior, Problem, Repeat, unroll
 from repeats import slow
@@ -424,7 +425,9 @@ def matrices(params):
 
 
 @pytest.mark.parametrize("momentum", [None, 0.5])
-@pytest.mark.parametrize("form", ["rates", "linear", "dual"])
+@pytest.mark.parametrize(
+    "form", ["rates", "linear", "blocks", "entropy", "simplex", "power", "coordinates"]
+)
 def test_masked_parameters_do_not_decay(form, momentum):
     """Each as if it were alone, with its own decay: the geometry mixes none with another."""
     params = {"a": jnp.ones((2, 3)), "b": jnp.linspace(1, 2, 4)}
@@ -433,9 +436,13 @@ def test_masked_parameters_do_not_decay(form, momentum):
     makes = {
         "rates": lambda names: Diagonal({name: logs[name] for name in names}),
         "linear": lambda names: Kronecker({name: factors[name] for name in names}),
-        "dual": lambda names: Scaled(
+        "blocks": lambda names: Scaled(
             Blockwise({name: NegativeEntropy("orthant") for name in names}), 2.0
         ),
+        "entropy": lambda names: NegativeEntropy("orthant"),
+        "simplex": lambda names: NegativeEntropy(),
+        "power": lambda names: PNorm(3.0, separable=True),
+        "coordinates": lambda names: turned({name: params[name] for name in names}),
     }
     options = {"momentum": momentum, "weight_decay": 0.5}
     for mask in (matrices, matrices(params), jax.tree.map(np.bool_, matrices(params))):
@@ -445,6 +452,15 @@ def test_masked_parameters_do_not_decay(form, momentum):
             alone = to_optax(makes[form](name), 0.1, momentum=momentum, weight_decay=decay)
             expected = run(alone, {name: params[name]}, quadratic, 5)[2]
             assert_close({name: found[name]}, expected, 1e-14)
+
+
+def turned(params):
+    """Powers in coordinates that mix the rows and the columns of each matrix."""
+    roles = {name: ("in", "out")[-leaf.ndim :] for name, leaf in params.items()}
+    made = Transformed.like(PNorm(3.0, separable=True), params, roles)
+    return eqx.tree_at(
+        lambda g: g.raw_factors, made, jax.tree.map(lambda raw: raw + 0.2, made.raw_factors)
+    )
 
 
 def quadratic(params):
@@ -484,11 +500,35 @@ def test_masks_that_do_not_fit():
         step(Euclidean(), {"a": 0.5, "b": True})
     with pytest.raises(ValueError, match="branch of them, 'a', 'b'; got one for 'a', 'c'"):
         step(Euclidean(), {"a": True, "c": True})
+    with pytest.raises(ValueError, match="expected True or False for .* of them, got 0.5.$"):
+        step(Euclidean(), 0.5)
     mixing = PNorm(3.0)
     with pytest.raises(ValueError, match="mixes parameters of which 'a' shall decay and 'b' shall"):
         step(mixing, {"a": True, "b": False})
     for mask in (True, False):
         step(mixing, mask)
+    with pytest.raises(ValueError, match="got one for 'a'"):  # before the first step
+        to_optax(Euclidean(), 0.1, weight_decay=0.1, decay_mask={"a": True}).init(params)
+
+
+def test_a_mask_that_divides_one_block():
+    params = {"x": {"a": jnp.ones(2), "b": jnp.ones(2)}, "y": {"c": jnp.ones(2), "d": jnp.ones(2)}}
+    geometry = Blockwise({"x": PNorm(3.0), "y": NegativeEntropy("orthant")})
+
+    def init(mask):
+        optimiser = to_optax(geometry, 0.1, weight_decay=0.1, decay_mask=mask)
+        return optimiser.update(params, optimiser.init(params), params)
+
+    init({"x": True, "y": {"c": True, "d": False}})
+    with pytest.raises(ValueError, match="of which 'x/a' shall decay and 'x/b' shall not"):
+        init({"x": {"a": True, "b": False}, "y": True})
+
+
+def test_a_mask_in_other_containers():
+    params = [jnp.ones(2), jnp.ones(2)]
+    optimiser = to_optax(Euclidean(), 0.5, weight_decay=1.0, decay_mask={"0": True, "1": False})
+    moves, _ = optimiser.update(params, optimiser.init(params), params)
+    assert [leaf.tolist() for leaf in moves] == [[-1.0, -1.0], [-0.5, -0.5]]
 
 
 def test_non_finite_parameters_spread_and_do_not_hang():

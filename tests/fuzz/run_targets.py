@@ -103,7 +103,8 @@ def _artifact_seeds() -> tuple[bytes, ...]:
 
     told = [{}, {"params_like": _PARAMS, "roles": _ROLES}]
     found = [seed(geometry, **told[1]) for geometry in (*owned[:4], *free[:3])]
-    return (*found, *(seed(geometry) for geometry in (owned[4], *free)))
+    begun = seed(Diagonal.like(_PARAMS), start=jax.tree.map(lambda x: x + 0.5, _PARAMS))
+    return (*found, *(seed(geometry) for geometry in (owned[4], *free)), begun)
 
 
 def _read_artifact(path: Path) -> None:
@@ -113,8 +114,12 @@ def _read_artifact(path: Path) -> None:
         assert all(size >= 0 for size in leaf.shape)
     arrays = jax.tree.leaves(artifact.geometry)
     assert all(np.isfinite(np.asarray(array)).all() for array in arrays)
+    start = artifact.start
+    if start is not None:
+        assert {name: leaf.shape for name, leaf in start.items()} == artifact.shapes
+        assert all(np.isfinite(np.asarray(leaf)).all() for leaf in start.values())
     again = path.with_name("again.safetensors")
-    save(again, artifact.geometry, rate=artifact.rate)
+    save(again, artifact.geometry, rate=artifact.rate, start=start)
     assert jax.tree.structure(load(again).geometry) == jax.tree.structure(artifact.geometry)
 
 
@@ -122,7 +127,8 @@ def _artifact_seeds_in_torch() -> tuple[bytes, ...]:
     import mirrax.deploy.torch  # noqa: F401  # which opens many files, once
 
     seeds = _artifact_seeds()
-    return seeds[:7] + seeds[8:11]  # no mask, and no blocks without a table of parameters
+    # No mask, and no blocks without a table of parameters.
+    return (*seeds[:7], *seeds[8:11], seeds[-1])
 
 
 def _read_artifact_in_torch(path: Path) -> None:

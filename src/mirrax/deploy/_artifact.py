@@ -31,8 +31,8 @@ class Artifact:
     - `geometry`: the geometry.
     - `rate`: the step size `η` it was learned for.
     - `leaves`: the table of parameters, in flattening order; `None` for a geometry that fits any.
-    - `start`: the parameters to start at, by name, where they were learned with the geometry.
     - `record`: how it was learned (recipe, seed, budget, …).
+    - `start`: the parameters to start at, by name, where they were learned with the geometry.
 
     >>> from mirrax.geometry import Euclidean
     >>> Artifact(Euclidean(), rate=0.1).names is None
@@ -42,8 +42,8 @@ class Artifact:
     geometry: Stored
     rate: float
     leaves: tuple[Leaf, ...] | None = None
-    start: dict[str, Array] | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Array] | None = None
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -116,7 +116,8 @@ def save(
     like = params_like if start is None else start
     leaves = _with_roles(_table(geometry, like), roles)
     begun = _start_arrays(start)
-    _check_finite(arrays | begun)
+    _check_finite("geometry", arrays)
+    _check_finite("start", begun)
     metadata = {
         "kind": "geometry",
         "version": VERSION,
@@ -160,7 +161,7 @@ def load(path: str | os.PathLike[str]) -> Artifact:
     start = None
     if read.start is not None:
         start = {name: jnp.asarray(array) for name, array in read.start.items()}
-    return Artifact(geometry, read.rate, read.leaves, start, read.record)
+    return Artifact(geometry, read.rate, read.leaves, read.record, start)
 
 
 def _check_table(geometry: Stored, leaves: tuple[Leaf, ...] | None) -> None:
@@ -201,17 +202,17 @@ def _start_arrays(start: PyTree) -> dict[str, np.ndarray]:
         found[join(START, name)] = array = np.asarray(leaf)
         if array.dtype.kind != "f":
             raise ValueError(
-                f"save.start: {name!r} is of type {array.dtype}; a start is of floating-point "
-                "numbers of 16, 32 or 64 bits."
+                f"save.start: {name!r} is of type {array.dtype}; a start is of type float16, "
+                "float32 or float64, so cast it."
             )
     return found
 
 
-def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
+def _check_finite(what: str, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if not np.all(np.isfinite(array)):
             raise NumericalError(
-                f"the geometry is not saved: {name} holds numbers that are not finite; lower the "
+                f"the {what} is not saved: {name} holds numbers that are not finite; lower the "
                 "outer rate or the inner rate and learn it again"
             )
 

@@ -7,6 +7,7 @@ schedules and traced numbers cannot be looked at then and pass.
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
@@ -80,24 +81,27 @@ def check_decay(decay: Any, rate: Any) -> None:
         check_kept("to_optax.weight_decay", decay, rate)
 
 
-def check_floating(params: PyTree) -> None:
-    """Refuses parameters that `to_optax` has no step for.
+def check_floating(function: str, params: PyTree) -> None:
+    """Refuses parameters that are no numbers of floating point: there is no step for others.
 
     **Arguments:**
 
-    - `params`: those given to `init`.
+    - `function`: what was given them.
+    - `params`: the parameters.
 
     **Raises:**
 
     - `ValueError`: a leaf is not of a floating-point type.
 
-    >>> check_floating({"w": jnp.ones(2)})
+    >>> check_floating("to_optax", {"w": jnp.ones(2)})
     """
     for name, leaf in by_name(params).items():
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(type(leaf))
+        if not jnp.issubdtype(dtype, jnp.floating):
+            kind = dtype.name if hasattr(leaf, "dtype") else type(leaf).__name__
             raise ValueError(
-                f"to_optax: expected floating-point parameters, got {name!r} of type "
-                f"{jnp.result_type(leaf).name}; leave it out with optax.masked."
+                f"{function}: expected floating-point parameters, got {name!r} of type "
+                f"{kind}; leave it out with optax.masked or equinox.filter."
             )
 
 

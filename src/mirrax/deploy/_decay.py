@@ -14,9 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from .._tree import leaf_names
 from ..geometry import (
     AbstractGeometry,
     Blockwise,
+    Diagonal,
+    Euclidean,
+    Kronecker,
     MaxOfDiagonals,
     NegativeEntropy,
     PNorm,
@@ -24,6 +28,7 @@ from ..geometry import (
     Transformed,
 )
 from ._fit import by_name
+from ._layout import join
 
 
 class Decay(NamedTuple):
@@ -33,7 +38,8 @@ class Decay(NamedTuple):
 
     - `rate`: `λ`.
     - `mask`: `True` or `False` for each parameter or branch of parameters, or a function of the
-        parameters that says so; `None` where all decay.
+        parameters that says so; `None` where all decay. One for each parameter may be a tree of
+        other containers with the same names.
     """
 
     rate: Any
@@ -55,17 +61,22 @@ class Decay(NamedTuple):
         is_tree = bool(leaves) and all(isinstance(one, bool | np.bool_) for one in leaves)
         mask = mask(params) if callable(mask) and not is_tree else mask
         wanted = "to_optax.decay_mask: expected True or False for each parameter or branch of them"
-        for name, one in by_name(mask).items():
+        told, there = by_name(mask), by_name(params)
+        for name, one in told.items():
             if not isinstance(one, bool | np.bool_):
-                raise ValueError(f"{wanted}, got {one!r} for {name!r}.")
+                raise ValueError(f"{wanted}, got {one!r}{f' for {name!r}' if name else ''}.")
+        if told.keys() == there.keys():
+            leaves = [told[name] for name in leaf_names(params)]
+            return jax.tree.unflatten(jax.tree.structure(params), leaves)
         try:
             return jax.tree.map(
                 lambda one, branch: jax.tree.map(lambda _: one, branch), mask, params
             )
         except ValueError as error:
-            got = ", ".join(map(repr, by_name(mask)))
-            there = ", ".join(map(repr, by_name(params)))
-            raise ValueError(f"{wanted}, {there}; got one for {got}.") from error
+            raise ValueError(
+                f"{wanted}, {', '.join(map(repr, there))}; got one for "
+                f"{', '.join(map(repr, told))}."
+            ) from error
 
 
 def kept_share(rate: Array, decay: Any) -> Array:
@@ -97,11 +108,7 @@ def decayed(geometry: Any, dual: PyTree, primal: PyTree, kept: Array, mask: PyTr
     - `dual`: `z = ∇ψ(x)`.
     - `primal`: `x`.
     - `kept`: `c`, positive.
-    - `mask`: whether each parameter decays: all or none of those that `ψ` mixes.
-
-    **Raises:**
-
-    - `ValueError`: some that `ψ` mixes decay and some do not.
+    - `mask`: whether each parameter decays, as `check_mask` allows it.
 
     >>> from mirrax.geometry import NegativeEntropy
     >>> entropy, dual, primal = NegativeEntropy("orthant"), jnp.array(0.0), jnp.array(1.0)
@@ -117,28 +124,50 @@ def decayed(geometry: Any, dual: PyTree, primal: PyTree, kept: Array, mask: PyTr
         inner = jax.tree.map(lambda z: z / geometry.scale, dual)
         found = decayed(geometry.geometry, inner, primal, kept, mask)
         return jax.tree.map(lambda z: geometry.scale * z, found)
-    if not _all_or_none(mask):
+    if not any(jax.tree.leaves(mask)):
         return dual
     if _is_homogeneous(geometry):
-        return jax.tree.map(lambda z: kept * z, dual)
+        return jax.tree.map(lambda one, z: kept * z if one else z, mask, dual)
     if isinstance(geometry, NegativeEntropy):
-        simplex = geometry.domain == "simplex"
-        return dual if simplex else jax.tree.map(lambda z: z + jnp.log(kept), dual)
-    return geometry.to_dual(jax.tree.map(lambda x: kept * x, primal))
+        added = 0 if geometry.domain == "simplex" else jnp.log(kept)
+        return jax.tree.map(lambda one, z: z + added if one else z, mask, dual)
+    return geometry.to_dual(jax.tree.map(lambda one, x: kept * x if one else x, mask, primal))
 
 
-def _all_or_none(mask: PyTree[bool]) -> bool:
-    """Whether the parameters that a geometry mixes decay; they do or do not together."""
-    named = by_name(mask)
-    if len(set(map(bool, named.values()))) > 1:
-        groups = [
-            ", ".join(repr(n) for n in named if bool(named[n]) is one) for one in (True, False)
-        ]
-        raise ValueError(
-            f"to_optax.decay_mask: the geometry mixes parameters of which {groups[0]} shall decay "
-            f"and {groups[1]} shall not; give them one value."
+def check_mask(geometry: Any, mask: PyTree[bool], block: str = "") -> None:
+    """Refuses masks that divide what a geometry mixes: what it keeps of them is of all together.
+
+    **Arguments:**
+
+    - `geometry`: `ψ`.
+    - `mask`: whether each parameter decays, arranged as `ψ` takes its parameters.
+    - `block`: the name of what they belong to, for messages.
+
+    **Raises:**
+
+    - `ValueError`: some that `ψ` mixes decay and some do not.
+
+    >>> check_mask(PNorm(3.0), {"a": True, "b": True})
+    >>> check_mask(PNorm(3.0, separable=True), {"a": True, "b": False})
+    """
+    while isinstance(geometry, Scaled | Transformed):
+        geometry = geometry.geometry
+    if isinstance(geometry, Blockwise):
+        for name, inner in geometry.blocks.items():
+            check_mask(inner, mask[name], join(block, name))
+        return
+    leafwise = isinstance(geometry, Euclidean | Diagonal | Kronecker | NegativeEntropy)
+    if leafwise or (isinstance(geometry, PNorm) and geometry.separable):
+        return
+    named = {join(block, name): bool(one) for name, one in by_name(mask).items()}
+    if len(set(named.values())) > 1:
+        decay, rest = (
+            ", ".join(repr(name) for name in named if named[name] is one) for one in (True, False)
         )
-    return all(named.values())
+        raise ValueError(
+            f"to_optax.decay_mask: the geometry mixes parameters of which {decay} shall decay "
+            f"and {rest} shall not; give them one value."
+        )
 
 
 def _is_homogeneous(geometry: Any) -> bool:

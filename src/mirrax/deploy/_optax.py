@@ -65,9 +65,10 @@ def to_optax(
     - `nesterov`: step along `g + μ v⁺` instead of `v⁺`.
     - `weight_decay`: `λ`, at least 0; none by default.
     - `decay_mask`: what decays: `True` or `False` for each parameter or branch of them, or a
-        function of the parameters that says so, such as
-        `lambda params: jax.tree.map(lambda x: x.ndim > 1, params)` for all but biases; by default
-        everything.
+        function of the parameters that says so; by default everything. As for `optax.adamw`,
+        `lambda params: jax.tree.map(lambda x: x.ndim > 1, params)` leaves vectors out; biases of
+        Equinox's convolutions have as many axes as kernels and are to be named. In
+        `optax.inject_hyperparams` a function goes into `static_args`.
     - `names`: which parameter is which, `{"name in the geometry": "name in the model"}`, names of
         leaves joined with `/`. What is not listed is matched by name, else by layers in order.
     - `axes`: for each axis of an array of the geometry which axis of the parameter it is, such as
@@ -84,9 +85,9 @@ def to_optax(
     **Raises:**
 
     - `ValueError`: an option out of range; a geometry without learning rate; a parameter that is
-        not a floating-point array, or a match that would be a guess (at `init`); no parameters, no
-        gradient of one where the geometry is no diagonal, or a mask that does not fit or divides
-        what the geometry mixes (at `update`).
+        not a floating-point array, a match that would be a guess, or a mask that does not fit or
+        divides what the geometry mixes (at `init`); no parameters, or no gradient of one where
+        the geometry is no diagonal (at `update`).
     - `RuntimeError`: at a step where the dual is kept, a schedule led to `η λ ≥ 1`.
     - `ArtifactError`: the file cannot be used; or, at `init`, the parameters are not those the
         geometry was learned for, with both tables.

@@ -85,7 +85,7 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         if type(rate) not in (int, float):
             raise ValueError(f"its rate is {str(rate)[:80]!r}")
         _check_finite(arrays)
-        start = _taken_out(arrays, leaves) if metadata.get(START, False) else None
+        start = _taken_out(arrays, leaves, metadata.get(START, False))
         return Record(geometry, arrays, checked_rate(rate), leaves, start, record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise cannot_rebuild(path, error) from error
@@ -98,16 +98,22 @@ def _check_finite(arrays: dict[str, np.ndarray]) -> None:
 
 
 def _taken_out(
-    arrays: dict[str, np.ndarray], leaves: tuple[Leaf, ...] | None
-) -> dict[str, np.ndarray]:
-    """Moves the arrays of a start from the others into a table of their own."""
-    start = {leaf.name: arrays.pop(join(START, leaf.name)) for leaf in leaves or ()}
-    for leaf in leaves or ():
-        if start[leaf.name].shape != leaf.shape or start[leaf.name].dtype.kind != "f":
-            raise ValueError(f"its start has other parameters than its table at {leaf.name!r}")
-    if not start:
+    arrays: dict[str, np.ndarray], leaves: tuple[Leaf, ...] | None, told: Any
+) -> dict[str, np.ndarray] | None:
+    """Moves the arrays of a start, of which it is told, from the others into their own table."""
+    if type(told) is not bool:
+        raise ValueError(f"its word on a start is {str(told)[:80]!r}")
+    if told and not leaves:
         raise ValueError("it has a start and no table of parameters")
-    return start
+    shapes = {leaf.name: leaf.shape for leaf in leaves or ()} if told else {}
+    start = {name: arrays.pop(join(START, name)) for name in shapes}
+    for name, array in start.items():
+        if array.shape != shapes[name] or array.dtype.kind != "f":
+            raise ValueError(f"its start has other parameters than its table at {name!r}")
+    left = sorted(name for name in arrays if name.startswith(join(START, "")))
+    if left:
+        raise ValueError(f"{left[0]!r} is the start of no parameter")
+    return start if told else None
 
 
 def checked_rate(rate: Any, name: str = "rate") -> float:

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+import numpy as np
+from jaxtyping import Array, PyTree
 
 from .._errors import ArtifactError
 from ._align import Table, align
 from ._artifact import Artifact, load
+from ._checks import check_floating
+from ._fit import by_name
 from ._state import placed_like
 
 
@@ -28,7 +31,8 @@ def learned_start(
     **Arguments:**
 
     - `source`: the file of a geometry, or an artifact.
-    - `params`: the model's parameters; only their names, shapes, types and places matter.
+    - `params`: the model's parameters; only their names, shapes, types and places matter. What is
+        no parameter, such as running statistics, is where the model has it.
     - `names`, `axes`, `flatten`: as for `to_optax`.
 
     **Returns:**
@@ -37,9 +41,9 @@ def learned_start(
 
     **Raises:**
 
-    - `ArtifactError`: the file cannot be used or holds no start, or the parameters are not those
-        it was learned for, with both tables.
-    - `ValueError`: a match that would be a guess.
+    - `ArtifactError`: the file cannot be used or holds no start, the parameters are not those it
+        was learned for, with both tables, or their types do not reach its numbers.
+    - `ValueError`: parameters that are no floating-point arrays, or a match that would be a guess.
 
     >>> import tempfile
     >>> from mirrax.deploy import save
@@ -49,6 +53,12 @@ def learned_start(
     ...     learned_start(folder + "/g", {"w": jnp.zeros(2)})["w"].tolist()
     [1.0, 2.0]
     """
+    if not isinstance(source, str | os.PathLike | Artifact):
+        raise ValueError(
+            "learned_start.source: expected a file name or an Artifact, got "
+            f"{type(source).__name__}."
+        )
+    check_floating("learned_start", params)
     artifact = source if isinstance(source, Artifact) else load(source)
     if artifact.start is None:
         what = "the artifact" if isinstance(source, Artifact) else source
@@ -58,10 +68,22 @@ def learned_start(
         )
     given = {"names": names or {}, "axes": axes or {}, "flatten": flatten or {}}
     here = align(Table(artifact.expected, artifact.leaves, given), params)
+    named = by_name(params)
+    for row in here.rows:
+        _check_reach(row.name, artifact.start[row.leaf.name], jnp.result_type(named[row.name]))
     found = here.tree(artifact.start, params)
     return placed_like(jax.tree.map(_typed, found, params), params)
 
 
-def _typed(array: jax.Array, like: jax.Array) -> jax.Array:
+def _check_reach(name: str, start: Array, dtype: np.dtype) -> None:
+    """Refuses a start that would become infinite."""
+    if np.any(np.abs(np.asarray(start)) > float(jnp.finfo(dtype).max)):
+        raise ArtifactError(
+            f"{dtype.name} does not reach the numbers of the learned start of {name!r}; give the "
+            "parameters a wider type"
+        )
+
+
+def _typed(array: Array, like: Array) -> Array:
     # A copy: donating the parameters of one task must not delete the start of the next.
     return jnp.array(array, dtype=jnp.result_type(like), copy=True)

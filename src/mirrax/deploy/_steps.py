@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..geometry import AbstractGeometry, AbstractMirrorMap, Blockwise, Diagonal, Euclidean, Scaled
 from ._align import Alignment, Table, align
 from ._checks import check_floating, check_given, check_gradients
-from ._decay import Decay, decayed, kept_share
+from ._decay import Decay, check_mask, decayed, kept_share
 from ._fit import fold, unfold
 from ._state import cast, following, map_given, owned, placed_like, working_dtype
 
@@ -94,6 +94,13 @@ def step_for(
     return form(geometry, table, learning_rate, decay)
 
 
+def _check(params: PyTree, decay: Decay | None) -> None:
+    """Refuses parameters that cannot be moved, and a mask that is not theirs."""
+    check_floating("to_optax", params)
+    if decay is not None:
+        decay.of(params)
+
+
 def _rate_at(rate: Any, count: Array, dtype: Any) -> Array:
     return jnp.asarray(rate(count) if callable(rate) else rate).astype(dtype)
 
@@ -123,7 +130,7 @@ def _moves(
     directions: PyTree, updates: PyTree, params: PyTree, rate: Array, decay: Decay | None
 ) -> PyTree:
     """`−η d − η λ x`, of the types of the gradients; none of those that are frozen."""
-    share = rate * jnp.asarray(decay.rate if decay else 0).astype(rate.dtype)
+    share = rate * jnp.asarray(0 if decay is None else decay.rate).astype(rate.dtype)
 
     def move(gradient: Array, direction: Array, leaf: Array, decays: bool) -> Array:
         step = rate.astype(direction.dtype) * direction
@@ -141,7 +148,7 @@ def _by_rates(
     """`x⁺ = (1 − η λ) x − η M⁻¹ d`."""
 
     def init(params: PyTree) -> RatesState:
-        check_floating(params)
+        _check(params, decay)
         here, dtype = align(table, params), working_dtype(params)
         rates = _rates(owned(geometry, dtype), fold(geometry, here.arrays(cast(params, dtype))))
         placed = placed_like(here.tree(unfold(geometry, rates), params), params)
@@ -166,7 +173,7 @@ def _linear(
     structure = jax.tree.structure(geometry)
 
     def init(params: PyTree) -> LinearState:
-        check_floating(params)
+        _check(params, decay)
         align(table, params)
         dtype = working_dtype(params)
         leaves = jax.tree.leaves(owned(geometry, dtype))
@@ -201,8 +208,10 @@ def _mirror(
         return fold(geometry, here.arrays(tree))
 
     def init(params: PyTree) -> MirrorState:
-        check_floating(params)
+        _check(params, decay)
         here, dtype = align(table, params), working_dtype(params)
+        if decay is not None:
+            check_mask(geometry, folded(here, decay.of(params)))
         own = owned(geometry, dtype)
         dual = own.to_dual(folded(here, owned(params, dtype)))
         primal = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
@@ -230,8 +239,8 @@ def _mirror(
         point = folded(here, start)
         dual = _current_dual(own, folded(here, state.dual), point, moved)
         if decay is not None:
-            kept = kept_share(rate, decay.rate)
-            dual = decayed(own, dual, point, kept, folded(here, decay.of(params)))
+            share = kept_share(rate, decay.rate)
+            dual = decayed(own, dual, point, share, folded(here, decay.of(params)))
         slopes = folded(here, cast(updates, dtype))
         dual = jax.tree.map(lambda z, g: z - rate * g, dual, slopes)
         there = here.tree(unfold(geometry, own.to_primal(dual)), params)

@@ -180,6 +180,7 @@ def _to_use(path: Path) -> list[str]:
     return [
         *([begin] if artifact.start else []),
         f'optimiser = mirrax.deploy.to_optax("{path}")',
+        "state = optimiser.init(params)",
         "updates, state = optimiser.update(gradients, state, params)",
         "params = optax.apply_updates(params, updates)",
     ]

@@ -91,6 +91,8 @@ class MirrorDescent(torch.optim.Optimizer):
     >>> folder.cleanup()
     """
 
+    _start: list[np.ndarray] | None = None
+
     def __init__(
         self,
         params: Any,
@@ -127,10 +129,10 @@ class MirrorDescent(torch.optim.Optimizer):
         self._rows = found.rows
         self._rates: list[list[Tensor | None]] = []
         self._parts: list[PlacedPart] = []
-        self._start: list[Tensor] | None = None
         self._place(found, named)
         if record.start is not None:
-            self._start = _starts(record.start, found.rows, named)
+            # As numbers of the file: parameters may change their type or place before `restart`.
+            self._start = [_laid_out(record.start, row) for row in _ordered(found.rows, named)]
         self._complete = True
         if verbose and any(row.is_inferred for row in found.rows):
             print(self.report)
@@ -203,11 +205,12 @@ class MirrorDescent(torch.optim.Optimizer):
         """Puts the parameters where the learned start is; momentum and duals are forgotten.
 
         Few-shot learning learns a geometry and a start; each new task begins with this. Rates stay
-        as they are.
+        as they are, and so do the buffers of the model, such as running statistics.
 
         **Raises:**
 
-        - `ArtifactError`: the file holds no start.
+        - `ArtifactError`: the file holds no start, or the type of a parameter does not reach its
+            numbers. Nothing has then been moved.
         """
         if self._start is None:
             raise ArtifactError(
@@ -216,8 +219,14 @@ class MirrorDescent(torch.optim.Optimizer):
                 "few-shot-glyphs"
             )
         params = [param for group in self.param_groups for param in group["params"]]
+        for name, param, start in zip(self._names, params, self._start, strict=True):
+            if not np.all(np.abs(start) <= torch.finfo(param.dtype).max):
+                raise ArtifactError(
+                    f"MirrorDescent.restart: {param.dtype} does not reach the numbers of the "
+                    f"learned start of {name!r}; give the parameters a wider type"
+                )
         for param, start in zip(params, self._start, strict=True):
-            param.copy_(start)
+            param.copy_(torch.tensor(start))
         self.state.clear()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -303,18 +312,15 @@ def _rate_like(param: Tensor, part: Rates, row: Row) -> Tensor:
     return rates.copy_(row.reorder.from_array(part.rate, torch.permute))
 
 
-def _starts(
-    start: Mapping[str, np.ndarray], rows: Sequence[Row], named: Mapping[str, Tensor]
-) -> list[Tensor]:
-    """The learned start in the layout, type and place of each parameter, in their order."""
+def _ordered(rows: Sequence[Row], named: Mapping[str, Tensor]) -> list[Row]:
+    """The match of each parameter, in their order."""
     by_name = {row.name: row for row in rows}
-    found = []
-    for name, param in named.items():
-        row = by_name[name]
-        array = torch.tensor(start[row.leaf.name])
-        own = row.reorder.from_array(array, torch.permute).to(param.device, param.dtype)
-        found.append(torch.empty_like(param, requires_grad=False).copy_(own))
-    return found
+    return [by_name[name] for name in named]
+
+
+def _laid_out(start: Mapping[str, np.ndarray], row: Row) -> np.ndarray:
+    """The learned start with the axes of a parameter."""
+    return row.reorder.from_array(start[row.leaf.name], np.transpose)
 
 
 def _check_once(params: Sequence[Any]) -> None:
