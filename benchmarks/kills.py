@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="NAME")
     options.add_argument("--seed", type=int, default=0, metavar="N")
     chosen = options.parse_args(argv)
-    record = begin()
+    told = {**begin(), "seed": chosen.seed, "phases": PHASES}
     each = -(-chosen.kills // len(chosen.kinds))
     found, lost = {}, 0
     for name in chosen.kinds:
@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: {found[name]['kills']} kills", flush=True)
         for fault in found[name]["wrong"]:
             print(f"  {fault}", flush=True)
-        finish({**record, "seed": chosen.seed, "kinds": found, "lost": lost}, chosen.json)
+        finish({**told, "kinds": found, "lost": lost}, chosen.json)
     rows = [
         [name, one["kills"], one["runs"], *(one["phases"].get(p, 0) for p in PHASES)]
         for name, one in found.items()
