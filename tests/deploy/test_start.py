@@ -25,6 +25,7 @@ from mirrax.inner import MirrorDescent as Inner
 from mirrax.inner import Prior, Problem, Repeat, unroll
 from mirrax.models import cross_entropy
 from mirrax.study.commands import _to_use
+from repeats import slow
 
 
 @pytest.fixture
@@ -86,7 +87,9 @@ def potential(params):
     )
 
 
-@pytest.mark.parametrize(("name", "geometry"), [("mlp", potential), ("mlp", None), ("lenet", None)])
+@pytest.mark.parametrize(
+    ("name", "geometry"), [("mlp", None), slow("mlp", potential), slow("lenet", None)]
+)
 def test_each_task_is_learned_as_in_meta_training(path, name, geometry):
     """Five steps from the start on one task, then on another: the inner rule's own points."""
     geometry, params, module = kept(path, name, geometry)

@@ -81,7 +81,8 @@ def test_a_step_is_the_mean_over_tasks_by_hand():
         return cross_entropy(MODEL.apply(start, episode.query_images), episode.query_labels)
 
     keys = jax.random.split(jax.random.fold_in(KEY, 0), 4)
-    found = [jax.value_and_grad(worth)(begin.start, key) for key in keys]
+    judge = jax.jit(jax.value_and_grad(worth))
+    found = [judge(begin.start, key) for key in keys]
     values = [value for value, _ in found]
     np.testing.assert_allclose(record.value[0], np.mean(values), rtol=ROUNDING)
     expected = jax.tree.map(

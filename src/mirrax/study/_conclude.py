@@ -13,9 +13,6 @@ _Summary = TypeVar("_Summary", bound=Mapping[str, Any])
 def conclude(folder: RunFolder, summary: _Summary) -> _Summary:
     """Writes the summary of a run, then the figures that are drawn from it.
 
-    To be called again with the summary of a run that is found finished: a kill may have come
-    between the two, or among the figures.
-
     **Arguments:**
 
     - `folder`: the run's; what else figures show is there already.
@@ -30,5 +27,21 @@ def conclude(folder: RunFolder, summary: _Summary) -> _Summary:
     - `MirraxError`: if they cannot be written.
     """
     write_json(folder / "summary.json", summary)
-    report.write_figures(report.Run.read(folder.path))
+    draw(folder)
     return summary
+
+
+def draw(folder: RunFolder) -> None:
+    """Writes the figures of a run that is found finished.
+
+    A kill may have come between its summary and its figures, or among these.
+
+    **Arguments:**
+
+    - `folder`: the run's.
+
+    **Raises:**
+
+    - `MirraxError`: if they cannot be written.
+    """
+    report.write_figures(report.Run.read(folder.path))

@@ -16,7 +16,7 @@ import numpy as np
 from .._files import slug, write_json
 from ._baselines import Method
 from ._compare import AVERAGED, CONTROL, LEARNED, evaluate, learned_methods, spread, timed
-from ._conclude import conclude
+from ._conclude import conclude, draw
 from ._folder import RunFolder
 from ._images import ImageSetting, ImageStudy, prepare
 from ._kept import Kept
@@ -77,7 +77,8 @@ def leave_one_out(
     names = [task.name.rsplit("/", 1)[-1] for task in setting.tasks]
     finished = folder.read_json("summary.json")
     if finished and all(name in done["cells"] for name in names):
-        return conclude(folder, finished)
+        draw(folder)
+        return finished
     others = rivals(setting)
     left = [method for method in others if method.name not in done["scores"]]
     if left and config.tuner == "grid":

@@ -7,7 +7,7 @@ from typing import Any
 from .. import report
 from .._errors import ConfigError, nearest
 from ._compare import LEARNED
-from ._conclude import conclude
+from ._conclude import draw
 from ._gradient_matrix import HYPERGRADIENTS
 from ._images import ImageStudy, prepare
 from ._leave_one_out import ONE, Variants, leave_one_out
@@ -72,7 +72,8 @@ def _trained(request: Request, config: ImageStudy, recipe: str) -> dict[str, Any
     setting = prepare(config, request.data)
     folder, finished = request.folder(config, recipe)
     if finished:
-        return conclude(folder, finished)
+        draw(folder)
+        return finished
     return train_images(setting, folder, request.seed, request.progress)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import report
 from .._errors import ConfigError
-from ._conclude import conclude
+from ._conclude import draw
 from ._quadratics import QuadraticStudy, train_quadratics
 from ._recipes import find_recipe
 from ._reproduction import Reproduction, Request
@@ -67,7 +67,8 @@ def _run(config: QuadraticStudy, recipe: str, request: Request, seed: int) -> di
     path = request.path / f"{recipe}-{config.law}-{seed}"
     folder, finished = request.folder(config, recipe, path, seed)
     if finished:
-        return conclude(folder, finished)
+        draw(folder)
+        return finished
     return train_quadratics(config, folder, seed, request.progress)
 
 

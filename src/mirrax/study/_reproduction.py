@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import report
 from .._errors import ConfigError
-from ._conclude import conclude
+from ._conclude import conclude, draw
 from ._config import at_budget
 from ._folder import RunFolder
 from ._progress import Progress
@@ -76,7 +76,8 @@ class Request:
         if self.resume and self.path.exists():
             folder, finished = self.folder(config, recipe)
             if finished:
-                return conclude(folder, finished)
+                draw(folder)
+                return finished
             make = prepare()
         else:
             make = prepare()
