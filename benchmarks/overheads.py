@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: {middle['whole']:.1f} s", flush=True)
     print("\n" + table(["kind", "seconds", *MOST], rows))
     print("allowed: " + ", ".join(f"{part} {100 * most:g} %" for part, most in MOST.items()))
-    finish({**record, "kinds": found, "met": not missed}, chosen.json)
+    finish({**record, "kinds": found, "allowed": MOST, "met": not missed}, chosen.json)
     return 1 if missed else 0
 
 
