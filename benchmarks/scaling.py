@@ -4,7 +4,9 @@ r"""Weak scaling of meta-steps over processes, and what they say to each other.
     python -m benchmarks.scaling --model
 
 Each process is bound to a core of its own and has as many tasks as any other, so that two would
-take the time of one if they cost each other nothing. Processes are joined over loopback as by
+take the time of one if they cost each other nothing. What they say to each other takes the same
+time however long the runs are, so meta-steps of short and of long ones are measured. Processes are
+joined over loopback as by
 `mirrax train --distributed`; sides run by turns. What the compiled meta-step sends is read from its
 HLO and compared with the model; `--model` prints the model's table of up to 4,096 devices as
 Markdown.
@@ -28,7 +30,7 @@ from typing import Any
 
 from benchmarks import begin, finish, parser, table
 
-TASKS, STEPS, STEPS_TIMED, WIDTH = 4, 20, 20, 64
+TASKS, LENGTHS, STEPS_TIMED, WIDTH = 4, (20, 400), 20, 64
 LEARNED = {
     "conv4-64": ((28, 28, 1), 5),
     "resnet18": ((32, 32, 3), 10),
@@ -100,8 +102,8 @@ def _size(name: str, shape: tuple[int, int, int], classes: int) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-def _setting(devices: int) -> tuple[Any, Any, Any]:
-    """A learner over all devices, its state, and tasks of random images."""
+def _setting(devices: int, length: int) -> tuple[Any, Any, Any]:
+    """A learner over all devices, its state, and tasks of random images; runs of some steps."""
     import jax
     import numpy as np
     import optax
@@ -120,7 +122,7 @@ def _setting(devices: int) -> tuple[Any, Any, Any]:
     labels = rng.integers(0, 10, (count, 500), np.int32)
     data = list(zip(images, labels, strict=True))
     problems = stacked(data, classification_loss(model, 1 / 255), 64)
-    outer = Descent(RegretBound(0.1, "last"), Reverse(STEPS), optax.sgd(1e-3))
+    outer = Descent(RegretBound(0.1, "last"), Reverse(length), optax.sgd(1e-3))
     learner = ManyShot(MirrorDescent(0.1), outer, model.init, 1, devices, in_turn=True)
     state = learner.init(Diagonal.like(model.init(jax.random.key(1))), key=jax.random.key(2))
     return learner, learner.grid.place(state), learner.grid.place(problems, "tasks")
@@ -128,12 +130,19 @@ def _setting(devices: int) -> tuple[Any, Any, Any]:
 
 def measure(process: int, processes: int, port: int) -> dict[str, Any]:
     """Times meta-steps in one of several processes; for a process of its own."""
-    import equinox as eqx
     import jax
 
     if processes > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", processes, process)
-    learner, state, problems = _setting(processes)
+    return {str(length): _timed(processes, length) for length in LENGTHS}
+
+
+def _timed(processes: int, length: int) -> dict[str, Any]:
+    """Times meta-steps whose runs have some length."""
+    import equinox as eqx
+    import jax
+
+    learner, state, problems = _setting(processes, length)
     step = eqx.filter_jit(learner.round).lower(state, problems).compile()
     times = []
     for _ in range(STEPS_TIMED + 2):
@@ -154,11 +163,14 @@ def side(processes: int) -> dict[str, Any]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     cores = sorted(os.sched_getaffinity(0))
+    # One device each; what this process has set for itself counts all cores.
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment["JAX_NUM_CPU_DEVICES"] = "1"
     started = []
     for process in range(processes):
         words = [sys.executable, "-m", "benchmarks.scaling", "--case"]
         words += map(str, (process, processes, port, cores[process]))
-        started.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+        started.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment))
     outputs = [one.communicate()[0] for one in started]
     if any(one.returncode for one in started):
         raise RuntimeError(f"a process of {processes} failed; see above")
@@ -187,13 +199,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for _ in range(chosen.rounds):
         for count in counts:
             runs[count].append(side(count))
-    times = {n: statistics.median(run["seconds"] for run in found) for n, found in runs.items()}
+    times = {
+        length: {n: statistics.median(run[length]["seconds"] for run in runs[n]) for n in counts}
+        for length in map(str, LENGTHS)
+    }
     rows = [
-        [f"{n}", f"{n * TASKS}", f"{1e3 * times[n]:.1f}", f"{times[1] / times[n]:.3f}"]
+        [length, f"{n}", f"{n * TASKS}", f"{1e3 * took[n]:.1f}", f"{took[1] / took[n]:.3f}"]
+        for length, took in times.items()
         for n in counts
     ]
-    print(table(["processes", "tasks", "ms a meta-step", "efficiency"], rows))
-    last = runs[2][-1]
+    print(table(["inner steps", "processes", "tasks", "ms a meta-step", "efficiency"], rows))
+    last = runs[2][-1][str(LENGTHS[-1])]
     summed = sum(entry["bytes"] for entry in last["collectives"] if entry["kind"] == "all-reduce")
     other = sum(entry["bytes"] for entry in last["collectives"]) - summed
     told = payload(last["parameters"])
@@ -202,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{told:,} by the model; {other:,} bytes of records gathered"
     )
     record |= {"runs": {str(n): found for n, found in runs.items()}, "summed": summed}
-    record |= {"modelled": told, "efficiency": times[1] / times[2]}
+    record |= {"modelled": told, "seconds": times}
     finish(record, chosen.json)
     return int(abs(summed - told) > told / 100)  # a flag or two are summed besides
 

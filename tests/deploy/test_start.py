@@ -208,7 +208,7 @@ def test_types_that_do_not_reach_the_start(path):
     far = jax.tree.map(lambda x: jnp.full_like(x, 1e5), params)
     save(path, Euclidean(), rate=0.1, start=far)
     half = jax.tree.map(lambda x: x.astype(jnp.float16), params)
-    with pytest.raises(ArtifactError, match="float16 does not reach .* start of 'dense_0/bias'; "):
+    with pytest.raises(ArtifactError, match="start of 'dense_0/bias' has numbers .* in float16;"):
         learned_start(path, half)
     wide = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(learned_start(path, wide)))
@@ -217,10 +217,21 @@ def test_types_that_do_not_reach_the_start(path):
     save(path, Euclidean(), rate=0.1, start=far)
     before = [param.detach().clone() for _, param in pairs]
     optimiser = MirrorDescent(pairs, path, verbose=False)
-    with pytest.raises(ArtifactError, match="torch.float16 does not reach .* start of '0'; give"):
+    with pytest.raises(ArtifactError, match="start of '0' has numbers .* in float16;"):
         optimiser.restart()
     for (_, param), expected in zip(pairs, before, strict=True):
         torch.testing.assert_close(param, expected, rtol=0, atol=0)
+
+
+def test_parameters_with_more_digits_than_the_start(path):
+    params = make_params("float32")
+    save(path, Euclidean(), rate=0.1, start=params)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    assert_same_bits(learned_start(path, wide), wide)
+    _, single, module = kept(path, dtype="float32")
+    MirrorDescent(module.double().named_parameters(), path, verbose=False).restart()
+    for key, wanted in named("mlp", single).items():
+        torch.testing.assert_close(module.state_dict()[key], wanted.double(), rtol=0, atol=0)
 
 
 def test_restarting_in_another_type(path):
@@ -236,8 +247,8 @@ def test_restarting_in_another_type(path):
 def test_a_start_within_a_program(path):
     params = make_params()
     save(path, Euclidean(), rate=0.1, start=params)
-    artifact = load(path)
-    assert_same_bits(jax.jit(lambda tree: learned_start(artifact, tree))(params), params)
+    for source in (path, load(path)):
+        assert_same_bits(jax.jit(lambda tree, s=source: learned_start(s, tree))(params), params)
 
 
 def test_what_has_no_start(path):

@@ -426,7 +426,7 @@ def matrices(params):
 
 @pytest.mark.parametrize("momentum", [None, 0.5])
 @pytest.mark.parametrize(
-    "form", ["rates", "linear", "blocks", "entropy", "simplex", "power", "coordinates"]
+    "form", ["rates", "linear", "blocks", "entropy", "square", "power", "coordinates"]
 )
 def test_masked_parameters_do_not_decay(form, momentum):
     """Each as if it were alone, with its own decay: the geometry mixes none with another."""
@@ -440,7 +440,7 @@ def test_masked_parameters_do_not_decay(form, momentum):
             Blockwise({name: NegativeEntropy("orthant") for name in names}), 2.0
         ),
         "entropy": lambda names: NegativeEntropy("orthant"),
-        "simplex": lambda names: NegativeEntropy(),
+        "square": lambda names: PNorm(2.0, separable=True),
         "power": lambda names: PNorm(3.0, separable=True),
         "coordinates": lambda names: turned({name: params[name] for name in names}),
     }
@@ -452,6 +452,22 @@ def test_masked_parameters_do_not_decay(form, momentum):
             alone = to_optax(makes[form](name), 0.1, momentum=momentum, weight_decay=decay)
             expected = run(alone, {name: params[name]}, quadratic, 5)[2]
             assert_close({name: found[name]}, expected, 1e-14)
+
+
+@pytest.mark.parametrize("kind", ["euclidean", "diagonal", "kronecker"])
+def test_a_mask_divides_a_linear_block_beside_one_that_is_not(kind):
+    """The dual that is kept goes where the step without a dual goes."""
+    params = {"mine": {"a": jnp.ones((2, 3)), "b": jnp.linspace(1, 2, 4)}, "other": jnp.ones(2)}
+    linear = {
+        "euclidean": Euclidean(),
+        "diagonal": Diagonal.like(params["mine"], 0.5),
+        "kronecker": Kronecker.like(params["mine"], 0.5),
+    }[kind]
+    both = Blockwise({"mine": linear, "other": NegativeEntropy("orthant")})
+    options = {"weight_decay": 0.5, "decay_mask": matrices}
+    found = run(to_optax(both, 0.1, **options), params, quadratic, 5)[2]
+    expected = run(to_optax(linear, 0.1, **options), params["mine"], quadratic, 5)[2]
+    assert_close(found["mine"], expected, 1e-14)
 
 
 def turned(params):
@@ -509,6 +525,11 @@ def test_masks_that_do_not_fit():
         step(mixing, mask)
     with pytest.raises(ValueError, match="got one for 'a'"):  # before the first step
         to_optax(Euclidean(), 0.1, weight_decay=0.1, decay_mask={"a": True}).init(params)
+    with pytest.raises(ValueError, match="got one for none"):
+        step(Euclidean(), {})
+    divided = to_optax(mixing, 0.1, weight_decay=0.1, decay_mask={"a": True, "b": False})
+    with pytest.raises(ValueError, match="'a' shall decay and 'b' shall not"):  # another's state
+        divided.update(params, to_optax(mixing, 0.1).init(params), params)
 
 
 def test_a_mask_that_divides_one_block():

@@ -269,6 +269,17 @@ def test_learning_curves_are_kept_and_drawn_task_by_task(made):
     assert (path / "figures" / "curves.svg").exists()
 
 
+def test_curves_that_were_lost_or_damaged_are_written_again(made):
+    path, result, make = made
+    file, figure = path / "curves.json", path / "figures" / "curves-1.svg"
+    kept, drawn_before = file.read_bytes(), figure.read_bytes()
+    for content in (None, b'{"steps": [1'):
+        file.unlink() if content is None else file.write_bytes(content)
+        figure.unlink()
+        assert make(True)["cells"] == result["cells"]
+        assert file.read_bytes() == kept and figure.read_bytes() == drawn_before
+
+
 def test_cells_of_older_folders_have_curves_without_a_range():
     cells = {"0": {"SGD": {"curve": [2.0, 1.0]}, "Adam": {"curve": {"mean": [1.0], "low": [0.5]}}}}
     found = _curves(ImageStudy(steps=4, stride=4), cells)["tasks"]["0"]

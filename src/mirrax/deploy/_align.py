@@ -16,6 +16,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._tree import leaf_names
@@ -63,7 +64,7 @@ class Alignment:
         named = by_name(tree)
         return {row.leaf.name: _to_array(row.reorder, named[row.name]) for row in self.rows}
 
-    def tree(self, arrays: Mapping[str, Array], like: PyTree) -> PyTree:
+    def tree(self, arrays: Mapping[str, Array | np.ndarray], like: PyTree) -> PyTree:
         """The inverse of `arrays`; scalars, which stand for all entries, stay scalars.
 
         **Arguments:**
@@ -206,7 +207,7 @@ def _to_array(reorder: Reorder, leaf: Array) -> Array:
     return leaf if jnp.ndim(leaf) == 0 else reorder.to_array(jnp.asarray(leaf), jnp.transpose)
 
 
-def _from_array(reorder: Reorder, array: Array, like: Array) -> Array:
+def _from_array(reorder: Reorder, array: Array | np.ndarray, like: Array) -> Array | np.ndarray:
     if jnp.ndim(array) == 0:
         return array
     return reorder.from_array(array, jnp.transpose).reshape(jnp.shape(like))

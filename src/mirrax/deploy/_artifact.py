@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from .. import __version__
 from .._errors import NumericalError, nearest
@@ -32,7 +31,8 @@ class Artifact:
     - `rate`: the step size `η` it was learned for.
     - `leaves`: the table of parameters, in flattening order; `None` for a geometry that fits any.
     - `record`: how it was learned (recipe, seed, budget, …).
-    - `start`: the parameters to start at, by name, where they were learned with the geometry.
+    - `start`: the parameters to start at, by name, where they were learned with the geometry, as
+        the file has them.
 
     >>> from mirrax.geometry import Euclidean
     >>> Artifact(Euclidean(), rate=0.1).names is None
@@ -43,7 +43,7 @@ class Artifact:
     rate: float
     leaves: tuple[Leaf, ...] | None = None
     record: dict[str, Any] = field(default_factory=dict)
-    start: dict[str, Array] | None = None
+    start: dict[str, np.ndarray] | None = None
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -158,10 +158,7 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         _check_table(geometry, read.leaves)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise cannot_rebuild(path, error) from error
-    start = None
-    if read.start is not None:
-        start = {name: jnp.asarray(array) for name, array in read.start.items()}
-    return Artifact(geometry, read.rate, read.leaves, read.record, start)
+    return Artifact(geometry, read.rate, read.leaves, read.record, read.start)
 
 
 def _check_table(geometry: Stored, leaves: tuple[Leaf, ...] | None) -> None:
@@ -200,7 +197,7 @@ def _start_arrays(start: PyTree) -> dict[str, np.ndarray]:
     found = {}
     for name, leaf in by_name(start).items():
         found[join(START, name)] = array = np.asarray(leaf)
-        if array.dtype.kind != "f":
+        if array.dtype not in (np.float16, np.float32, np.float64):
             raise ValueError(
                 f"save.start: {name!r} is of type {array.dtype}; a start is of type float16, "
                 "float32 or float64, so cast it."

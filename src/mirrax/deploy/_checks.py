@@ -6,6 +6,7 @@ schedules and traced numbers cannot be looked at then and pass.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -13,6 +14,8 @@ from jaxtyping import PyTree
 
 from ._fit import by_name
 from ._ranges import check_kept, check_nesterov, check_rate, check_share, check_weight_decay
+
+_ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 
 
 def check_learning_rate(rate: Any) -> None:
@@ -81,13 +84,14 @@ def check_decay(decay: Any, rate: Any) -> None:
         check_kept("to_optax.weight_decay", decay, rate)
 
 
-def check_floating(function: str, params: PyTree) -> None:
+def check_floating(function: str, params: PyTree, remedy: str = "optax.masked") -> None:
     """Refuses parameters that are no numbers of floating point: there is no step for others.
 
     **Arguments:**
 
     - `function`: what was given them.
     - `params`: the parameters.
+    - `remedy`: what leaves others out.
 
     **Raises:**
 
@@ -96,12 +100,12 @@ def check_floating(function: str, params: PyTree) -> None:
     >>> check_floating("to_optax", {"w": jnp.ones(2)})
     """
     for name, leaf in by_name(params).items():
-        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(type(leaf))
+        dtype = leaf.dtype if isinstance(leaf, _ARRAYS) else np.result_type(type(leaf))
         if not jnp.issubdtype(dtype, jnp.floating):
-            kind = dtype.name if hasattr(leaf, "dtype") else type(leaf).__name__
+            kind = dtype.name if isinstance(leaf, _ARRAYS) else type(leaf).__name__
             raise ValueError(
                 f"{function}: expected floating-point parameters, got {name!r} of type "
-                f"{kind}; leave it out with optax.masked or equinox.filter."
+                f"{kind}; leave it out with {remedy}."
             )
 
 

@@ -75,7 +75,7 @@ class Decay(NamedTuple):
         except ValueError as error:
             raise ValueError(
                 f"{wanted}, {', '.join(map(repr, there))}; got one for "
-                f"{', '.join(map(repr, told))}."
+                f"{', '.join(map(repr, told)) or 'none'}."
             ) from error
 
 

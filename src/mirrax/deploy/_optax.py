@@ -68,7 +68,8 @@ def to_optax(
         function of the parameters that says so; by default everything. As for `optax.adamw`,
         `lambda params: jax.tree.map(lambda x: x.ndim > 1, params)` leaves vectors out; biases of
         Equinox's convolutions have as many axes as kernels and are to be named. In
-        `optax.inject_hyperparams` a function goes into `static_args`.
+        `optax.inject_hyperparams` a function goes into `static_args`, or it is taken for a
+        schedule and nothing decays.
     - `names`: which parameter is which, `{"name in the geometry": "name in the model"}`, names of
         leaves joined with `/`. What is not listed is matched by name, else by layers in order.
     - `axes`: for each axis of an array of the geometry which axis of the parameter it is, such as

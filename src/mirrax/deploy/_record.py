@@ -15,7 +15,7 @@ import numpy as np
 
 from .._errors import ArtifactError
 from ._archive import read_archive
-from ._layout import Leaf, join
+from ._layout import Leaf, is_below, join
 
 VERSION = 1
 """The version of the record that is written, and the newest that is read."""
@@ -110,10 +110,33 @@ def _taken_out(
     for name, array in start.items():
         if array.shape != shapes[name] or array.dtype.kind != "f":
             raise ValueError(f"its start has other parameters than its table at {name!r}")
-    left = sorted(name for name in arrays if name.startswith(join(START, "")))
+    left = sorted(name for name in arrays if is_below(name, START))
     if left:
         raise ValueError(f"{left[0]!r} is the start of no parameter")
     return start if told else None
+
+
+def check_reach(name: str, start: np.ndarray, largest: float, dtype: str) -> None:
+    """Refuses a learned start that would be infinite in the type of a parameter.
+
+    **Arguments:**
+
+    - `name`: the parameter.
+    - `start`: its start.
+    - `largest`: the largest number of its type.
+    - `dtype`: the type, for the message.
+
+    **Raises:**
+
+    - `ArtifactError`: with the name and the type.
+
+    >>> check_reach("w", np.array([1.0, -2.0], "float32"), 65504.0, "float16")
+    """
+    if float(np.abs(start).max(initial=0)) > largest:
+        raise ArtifactError(
+            f"the learned start of {name!r} has numbers that are infinite in {dtype}; give the "
+            "parameters a wider type"
+        )
 
 
 def checked_rate(rate: Any, name: str = "rate") -> float:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._errors import ArtifactError
@@ -13,6 +12,7 @@ from ._align import Table, align
 from ._artifact import Artifact, load
 from ._checks import check_floating
 from ._fit import by_name
+from ._record import check_reach
 from ._state import placed_like
 
 
@@ -32,7 +32,7 @@ def learned_start(
 
     - `source`: the file of a geometry, or an artifact.
     - `params`: the model's parameters; only their names, shapes, types and places matter. What is
-        no parameter, such as running statistics, is where the model has it.
+        no parameter, such as running statistics, is to be left out.
     - `names`, `axes`, `flatten`: as for `to_optax`.
 
     **Returns:**
@@ -42,7 +42,8 @@ def learned_start(
     **Raises:**
 
     - `ArtifactError`: the file cannot be used or holds no start, the parameters are not those it
-        was learned for, with both tables, or their types do not reach its numbers.
+        was learned for, with both tables, or a number would be infinite in the type of its
+        parameter (small ones become 0).
     - `ValueError`: parameters that are no floating-point arrays, or a match that would be a guess.
 
     >>> import tempfile
@@ -58,7 +59,7 @@ def learned_start(
             "learned_start.source: expected a file name or an Artifact, got "
             f"{type(source).__name__}."
         )
-    check_floating("learned_start", params)
+    check_floating("learned_start", params, "equinox.filter or nnx.state")
     artifact = source if isinstance(source, Artifact) else load(source)
     if artifact.start is None:
         what = "the artifact" if isinstance(source, Artifact) else source
@@ -70,18 +71,11 @@ def learned_start(
     here = align(Table(artifact.expected, artifact.leaves, given), params)
     named = by_name(params)
     for row in here.rows:
-        _check_reach(row.name, artifact.start[row.leaf.name], jnp.result_type(named[row.name]))
+        dtype = jnp.result_type(named[row.name])
+        largest = float(jnp.finfo(dtype).max)
+        check_reach(row.name, artifact.start[row.leaf.name], largest, dtype.name)
     found = here.tree(artifact.start, params)
     return placed_like(jax.tree.map(_typed, found, params), params)
-
-
-def _check_reach(name: str, start: Array, dtype: np.dtype) -> None:
-    """Refuses a start that would become infinite."""
-    if np.any(np.abs(np.asarray(start)) > float(jnp.finfo(dtype).max)):
-        raise ArtifactError(
-            f"{dtype.name} does not reach the numbers of the learned start of {name!r}; give the "
-            "parameters a wider type"
-        )
 
 
 def _typed(array: Array, like: Array) -> Array:

@@ -207,11 +207,16 @@ def _mirror(
     def folded(here: Alignment, tree: PyTree) -> dict[str, Any]:
         return fold(geometry, here.arrays(tree))
 
+    def masked(decay: Decay, here: Alignment, params: PyTree) -> dict[str, Any]:
+        mask = folded(here, decay.of(params))
+        check_mask(geometry, mask)
+        return mask
+
     def init(params: PyTree) -> MirrorState:
         _check(params, decay)
         here, dtype = align(table, params), working_dtype(params)
         if decay is not None:
-            check_mask(geometry, folded(here, decay.of(params)))
+            masked(decay, here, params)
         own = owned(geometry, dtype)
         dual = own.to_dual(folded(here, owned(params, dtype)))
         primal = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
@@ -240,7 +245,7 @@ def _mirror(
         dual = _current_dual(own, folded(here, state.dual), point, moved)
         if decay is not None:
             share = kept_share(rate, decay.rate)
-            dual = decayed(own, dual, point, share, folded(here, decay.of(params)))
+            dual = decayed(own, dual, point, share, masked(decay, here, params))
         slopes = folded(here, cast(updates, dtype))
         dual = jax.tree.map(lambda z, g: z - rate * g, dual, slopes)
         there = here.tree(unfold(geometry, own.to_primal(dual)), params)

@@ -96,7 +96,7 @@ class Run:
         rounds, notes = _read_metrics(folder / "metrics.jsonl")
         summary = _read_json(folder / "summary.json", check_summary, "resume")
         _check_tables(folder / "summary.json", summary)
-        curves = _read_json(folder / "curves.json", check_curves, "compare")
+        curves = _read_json(folder / "curves.json", check_curves, "resume")
         geometry = _read_json(folder / "geometry.json", check_geometry, "resume")
         trajectories = _read_json(folder / "trajectories.json", check_trajectories, "resume")
         record = _read_json(folder / "record.json", check_record, "train")
@@ -155,9 +155,6 @@ def _read_bytes(path: Path) -> bytes | None:
 
 
 def _remedy(path: Path, kind: str) -> str:
-    folder = shlex.quote(str(path.parent))
-    if kind == "compare":
-        return f"delete it and run `mirrax compare {folder}` to write it again."
     if kind == "resume":
         return f"delete it and run the command in {path.parent / 'config.json'} with --resume."
     return "restore it from a copy, or train again into a new folder with `mirrax train`."

@@ -77,6 +77,7 @@ def leave_one_out(
     names = [task.name.rsplit("/", 1)[-1] for task in setting.tasks]
     finished = folder.read_json("summary.json")
     if finished and all(name in done["cells"] for name in names):
+        write_json(folder / "curves.json", _curves(config, done["cells"]))
         draw(folder)
         return finished
     others = rivals(setting)

@@ -71,7 +71,7 @@ def _trained(request: Request, config: ImageStudy, recipe: str) -> dict[str, Any
     """One geometry learned and compared on one held-out task, as `mirrax train` does."""
     setting = prepare(config, request.data)
     folder, finished = request.folder(config, recipe)
-    if finished:
+    if finished and (folder / "curves.json").exists():
         draw(folder)
         return finished
     return train_images(setting, folder, request.seed, request.progress)

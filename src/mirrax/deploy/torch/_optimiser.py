@@ -18,6 +18,7 @@ from torch import Tensor
 from ..._errors import ArtifactError
 from .._match import Row, report
 from .._ranges import check_kept, check_nesterov, check_rate, check_share, check_weight_decay
+from .._record import check_reach
 from ._by_map import PRIMAL, PlacedPart, check_shared, is_moved, place, step_by_map
 from ._by_rates import step_by_rates
 from ._directions import check_gradients, working_dtype
@@ -209,8 +210,8 @@ class MirrorDescent(torch.optim.Optimizer):
 
         **Raises:**
 
-        - `ArtifactError`: the file holds no start, or the type of a parameter does not reach its
-            numbers. Nothing has then been moved.
+        - `ArtifactError`: the file holds no start, or a number of it would be infinite in the type
+            of its parameter. Nothing has then been moved.
         """
         if self._start is None:
             raise ArtifactError(
@@ -220,11 +221,8 @@ class MirrorDescent(torch.optim.Optimizer):
             )
         params = [param for group in self.param_groups for param in group["params"]]
         for name, param, start in zip(self._names, params, self._start, strict=True):
-            if not np.all(np.abs(start) <= torch.finfo(param.dtype).max):
-                raise ArtifactError(
-                    f"MirrorDescent.restart: {param.dtype} does not reach the numbers of the "
-                    f"learned start of {name!r}; give the parameters a wider type"
-                )
+            largest = torch.finfo(param.dtype).max
+            check_reach(name, start, largest, str(param.dtype).removeprefix("torch."))
         for param, start in zip(params, self._start, strict=True):
             param.copy_(torch.tensor(start))
         self.state.clear()
