@@ -9,6 +9,7 @@ import pytest
 from deployed import BY_ROLES, GEOMETRIES, ROLES, make_params
 
 from mirrax.deploy import save
+from repeats import slow
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 STEP = """
@@ -34,7 +35,9 @@ def python(code, *arguments):
     )
 
 
-@pytest.mark.parametrize("name", ["diagonal", "blockiaf", "convex", "transformed-blockwise"])
+@pytest.mark.parametrize(
+    "name", [slow("diagonal"), slow("blockiaf"), "convex", "transformed-blockwise"]
+)
 def test_a_step_needs_no_jax(tmp_path, name):
     geometry = (GEOMETRIES | BY_ROLES)[name]
     save(tmp_path / "g", geometry, rate=0.1, params_like=make_params(), roles=ROLES)

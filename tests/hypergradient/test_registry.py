@@ -22,7 +22,7 @@ OTHERS = {
 PAIRED = [(key, list(OTHERS)[(index // 3 + 2 * index) % 3]) for index, key in enumerate(COVERING)]
 COSTLY = [
     pair
-    for geometry in ("MaxOfDiagonals", "PNorm in Blockwise")
+    for geometry in ("MaxOfDiagonals", "PNorm in Blockwise", "Scaled")
     for pair in [pair for pair in PAIRED if pair[0][0] == geometry][1:]
 ]
 REST = [(key, name) for key in COVERING for name in OTHERS if (key, name) not in PAIRED]
