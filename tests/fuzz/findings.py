@@ -133,11 +133,18 @@ def _not_a_number(seeds: Seeds) -> bytes:
     return seeds[0][:-8] + np.float64(np.nan).tobytes()
 
 
+def _long_name(seeds: tuple[bytes, ...]) -> bytes:
+    """The name in front of the first image is said to be as long as what follows."""
+    seed = seeds[0]
+    return seed[:26] + min(len(seed) - 60, 3000).to_bytes(2, "little") + seed[28:]
+
+
 FINDINGS: dict[str, tuple[str, Make]] = {
     "zip of a later version": ("zip", replaced(b"PK\1\2\x14\3\x14", b"PK\1\2\x14\3\x60")),
     "zip with a name that is no text": ("zip", lambda s: s[1].replace(b"\xc3\xa4/", b"\xff\xa4/")),
     "zip with a name twice": ("zip", _twice),
     "zip by lzma": ("zip", _by_lzma),
+    "zip with two names, one of them long": ("zip", _long_name),
     "zip with a line break in a name": ("zip", lambda s: _zip([("a\nb/c.png", b"")])),
     "png of 81 million pixels in 300 bytes": ("image", _huge_png),
     "h5 with a link to another file": ("usps-h5", _h5(_linked)),
@@ -190,6 +197,10 @@ FINDINGS: dict[str, tuple[str, Make]] = {
     "config with true for a number": ("config", replaced(b'"seed": 0', b'"seed": true')),
     "config with a field twice": ("config", replaced(b'"seed": 0', b'"seed": 0, "seed": 1')),
     "config with an infinite rate": ("config", replaced(b'"seed": 0', b'"seed": 0, "x": 1e999')),
+    "config with a field of a long name": (
+        "config",
+        replaced(b'"steps": ', b'"' + b"s" * 3000 + b'": '),
+    ),
     "config of a thousand levels": ("config", replaced(b'"seed": 0', b'"seed": ' + b"[" * 1000)),
     "summary with a number that is no float": (
         "summary",
