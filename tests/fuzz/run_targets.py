@@ -77,7 +77,9 @@ def _read_archive(path: Path) -> None:
     again = path.with_name("again")
     write_archive(again, arrays, record)
     same, told = read_archive(again)
-    assert to_json(told) == to_json(record) and same.keys() == arrays.keys()
+    # As text, in which 1 and true differ; a record has no order of its own.
+    assert json.dumps(told, sort_keys=True) == json.dumps(record, sort_keys=True)
+    assert same.keys() == arrays.keys()
     for name, array in arrays.items():
         assert array.dtype == same[name].dtype and array.shape == same[name].shape
         assert array.tobytes() == same[name].tobytes()
