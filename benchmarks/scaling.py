@@ -4,12 +4,11 @@ r"""Weak scaling of meta-steps over processes, and what they say to each other.
     python -m benchmarks.scaling --model
 
 Each process is bound to a core of its own and has as many tasks as any other, so that two would
-take the time of one if they cost each other nothing. What they say to each other takes the same
-time however long the runs are, so meta-steps of short and of long ones are measured. Processes are
-joined over loopback as by
-`mirrax train --distributed`; sides run by turns. What the compiled meta-step sends is read from its
-HLO and compared with the model; `--model` prints the model's table of up to 4,096 devices as
-Markdown.
+take the time of one if they cost each other nothing. What they send is the same however long the
+runs are, so meta-steps of short and of long ones are measured. Processes are joined over loopback
+as by `mirrax train --distributed`; sides run by turns. What the compiled meta-step sends is read
+from its HLO and compared with the model; `--model` prints the model's table of up to 4,096 devices
+as Markdown.
 
 The model: a meta-step sums over `N` devices one number for each meta-parameter, and the value, `B`
 bytes in all. A ring makes each device send `2 B (N − 1)/N` bytes in `2 (N − 1)` hops, a tree about

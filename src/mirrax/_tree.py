@@ -42,6 +42,31 @@ def leaf_names(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> li
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
 
 
+def check_floating(function: str, params: PyTree, remedy: str = "optax.masked") -> None:
+    """Refuses parameters that are no arrays of floating-point numbers: nothing else is learned.
+
+    **Arguments:**
+
+    - `function`: what was given them.
+    - `params`: the parameters.
+    - `remedy`: what leaves others out.
+
+    **Raises:**
+
+    - `ValueError`: with the name and the type of a leaf.
+
+    >>> check_floating("to_optax", {"w": jnp.ones(2)})
+    """
+    for name, leaf in zip(leaf_names(params), jax.tree.leaves(params), strict=True):
+        is_array = eqx.is_array_like(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+        if not (is_array and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)):
+            kind = jnp.result_type(leaf).name if is_array else type(leaf).__name__
+            raise ValueError(
+                f"{function}: expected floating-point parameters, got {name!r} of type {kind}; "
+                f"leave it out with {remedy}."
+            )
+
+
 Layers = dict[str, dict[str, Any]]
 """Nested dicts, layer by layer, as models have them: `{"dense_0": {"weight": …}}`."""
 

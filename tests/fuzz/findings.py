@@ -133,7 +133,7 @@ def _not_a_number(seeds: Seeds) -> bytes:
     return seeds[0][:-8] + np.float64(np.nan).tobytes()
 
 
-def _long_name(seeds: tuple[bytes, ...]) -> bytes:
+def _long_name(seeds: Seeds) -> bytes:
     """The name in front of the first image is said to be as long as what follows."""
     seed = seeds[0]
     return seed[:26] + min(len(seed) - 60, 3000).to_bytes(2, "little") + seed[28:]

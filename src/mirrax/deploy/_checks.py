@@ -6,16 +6,11 @@ schedules and traced numbers cannot be looked at then and pass.
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ._fit import by_name
 from ._ranges import check_kept, check_nesterov, check_rate, check_share, check_weight_decay
-
-_ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 
 
 def check_learning_rate(rate: Any) -> None:
@@ -82,31 +77,6 @@ def check_decay(decay: Any, rate: Any) -> None:
     check_weight_decay("to_optax.weight_decay", decay)
     if not callable(rate) and not isinstance(rate, Tracer):
         check_kept("to_optax.weight_decay", decay, rate)
-
-
-def check_floating(function: str, params: PyTree, remedy: str = "optax.masked") -> None:
-    """Refuses parameters that are no numbers of floating point: there is no step for others.
-
-    **Arguments:**
-
-    - `function`: what was given them.
-    - `params`: the parameters.
-    - `remedy`: what leaves others out.
-
-    **Raises:**
-
-    - `ValueError`: a leaf is not of a floating-point type.
-
-    >>> check_floating("to_optax", {"w": jnp.ones(2)})
-    """
-    for name, leaf in by_name(params).items():
-        dtype = leaf.dtype if isinstance(leaf, _ARRAYS) else np.result_type(type(leaf))
-        if not jnp.issubdtype(dtype, jnp.floating):
-            kind = dtype.name if isinstance(leaf, _ARRAYS) else type(leaf).__name__
-            raise ValueError(
-                f"{function}: expected floating-point parameters, got {name!r} of type "
-                f"{kind}; leave it out with {remedy}."
-            )
 
 
 def check_given(function: str, params: Any) -> None:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._errors import ArtifactError
+from .._tree import check_floating
 from ._align import Table, align
 from ._artifact import Artifact, load
-from ._checks import check_floating
 from ._fit import by_name
 from ._record import check_reach
 from ._state import placed_like

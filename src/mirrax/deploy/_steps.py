@@ -15,9 +15,10 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._tree import check_floating
 from ..geometry import AbstractGeometry, AbstractMirrorMap, Blockwise, Diagonal, Euclidean, Scaled
 from ._align import Alignment, Table, align
-from ._checks import check_floating, check_given, check_gradients
+from ._checks import check_given, check_gradients
 from ._decay import Decay, check_mask, decayed, kept_share
 from ._fit import fold, unfold
 from ._state import cast, following, map_given, owned, placed_like, working_dtype

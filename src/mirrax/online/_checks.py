@@ -65,16 +65,6 @@ def _check_within(field: str, values: np.ndarray, where: str, lower: Any, upper:
         )
 
 
-def check_parameters(function: str, params: PyTree) -> None:
-    """Refuses parameters without derivatives."""
-    for name, leaf in zip(leaf_names(params), jax.tree.leaves(params), strict=True):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise ValueError(
-                f"{function}: expected floating-point parameters, got {name!r} of type "
-                f"{jnp.result_type(leaf).name}; leave it out with optax.masked."
-            )
-
-
 def check_gradients(function: str, gradients: PyTree, previous: PyTree) -> None:
     """Refuses gradients that are not like the parameters that `init` saw."""
     given, known = _shapes(gradients), _shapes(previous)

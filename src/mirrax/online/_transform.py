@@ -19,11 +19,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._tree import total
+from .._tree import check_floating, total
 from ..inner._descent import as_rate, rate_at
 from ._checks import (
     check_gradients,
-    check_parameters,
     check_rates,
     check_shape,
     check_single,
@@ -98,7 +97,7 @@ def transformation(rule: Rule) -> optax.GradientTransformation:
     check_rates(rule.field, rule.start, rule.lower, rule.upper)
 
     def init(params: PyTree) -> OnlineState:
-        check_parameters(rule.function, params)
+        check_floating(rule.function, params)
         count, skipped = (jnp.zeros((), jnp.int32) for _ in range(2))
         previous = jax.tree.map(jnp.zeros_like, params)
         return OnlineState(count, skipped, _first_rates(rule, params), previous)

@@ -1,16 +1,13 @@
 """The end of a run: `summary.json`, by which it is known to be finished, and its figures."""
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from .. import report
 from .._files import write_json
 from ._folder import RunFolder
 
-_Summary = TypeVar("_Summary", bound=Mapping[str, Any])
 
-
-def conclude(folder: RunFolder, summary: _Summary) -> _Summary:
+def conclude(folder: RunFolder, summary: dict[str, Any]) -> dict[str, Any]:
     """Writes the summary of a run, then the figures that are drawn from it.
 
     **Arguments:**
