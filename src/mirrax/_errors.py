@@ -6,6 +6,9 @@ Only the standard library is imported here, so that the command line can fail wi
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 1000
+"""Characters of a line; a damaged file can have names of any length, and lines quote them."""
+
 
 class MirraxError(Exception):
     """Any failure the user can act on; its text is one line that names the remedy.
@@ -13,11 +16,25 @@ class MirraxError(Exception):
     `exit_code` is what the command line returns: 2 for what was asked or given, 3 for numbers, 4
     for another process.
 
+    **Arguments:**
+
+    - `text`: the line; the middle of a very long one is left out.
+
     >>> MirraxError("run folder exists; pass --resume").exit_code
     2
+    >>> print(MirraxError(f"no recipe 'x{900 * '['}{900 * ']'}y'; see mirrax list"))
+    no recipe 'x[[...[ […] ]...]y'; see mirrax list
     """
 
     exit_code = 2
+
+    def __init__(self, text: str):
+        super().__init__("\n".join(map(_in_short, text.split("\n"))))
+
+
+def _in_short(line: str) -> str:
+    half = _LONGEST // 2
+    return line if len(line) <= _LONGEST else f"{line[:half]} […] {line[-half:]}"
 
 
 class NumericalError(MirraxError):

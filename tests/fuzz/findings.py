@@ -201,6 +201,10 @@ FINDINGS: dict[str, tuple[str, Make]] = {
         "config",
         replaced(b'"steps": ', b'"' + b"s" * 3000 + b'": '),
     ),
+    "config of a recipe of a long name": (
+        "config",
+        replaced(b'"recipe": "', b'"recipe": "r' + b"[" * 3000),
+    ),
     "config of a thousand levels": ("config", replaced(b'"seed": 0', b'"seed": ' + b"[" * 1000)),
     "summary with a number that is no float": (
         "summary",
@@ -212,4 +216,7 @@ FINDINGS: dict[str, tuple[str, Make]] = {
     "journal with a cut line": ("journal", lambda s: s[0] + b'{"op_code":1\n'),
     "method in a package above": ("method", lambda s: b".json:dumps"),
     "method of no module": ("method", lambda s: b":dumps"),
+    "method of a long name": ("method", lambda s: b"maml" + b"9" * 3000),
+    "method of a module with a long name": ("method", lambda s: b"m" * 3000 + b":maml"),
+    "method of a long name in a module": ("method", lambda s: b"mirrax.methods:" + b"m" * 3000),
 }

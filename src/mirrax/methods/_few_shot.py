@@ -134,7 +134,7 @@ def find_method(name: str) -> Method:
     module, colon, function = name.partition(":")
     if not colon or not all(part.isidentifier() for part in (*module.split("."), function)):
         raise ConfigError(
-            f"no few-shot method {name[:80]!r}.{nearest(name[:80], FEW_SHOT)} Known are "
+            f"no few-shot method {name!r}.{nearest(name, FEW_SHOT)} Known are "
             f"{', '.join(FEW_SHOT)}; one of your own is module:function."
         )
     try:

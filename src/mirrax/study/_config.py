@@ -189,8 +189,8 @@ def from_record(kind: type[Config], record: Mapping[str, Any]) -> Config:
     unknown = sorted(set(record) - set(fields))
     if unknown:
         raise ConfigError(
-            f"config.json has a field {unknown[0][:80]!r} that this version of mirrax does not "
-            "know; use the version named in it."
+            f"config.json has a field {unknown[0]!r} that this version of mirrax does not know; "
+            "use the version named in it."
         )
     for name, value in record.items():
         kind_of = fields[name].type

@@ -144,8 +144,7 @@ class FiledImages:
         except MemoryError:
             raise
         except Exception as error:  # zipfile and its decompressors fail in many ways as well
-            why = str(error)[:200]  # which may quote the file at length
-            raise DataError(f"{self.name}: cannot read {path} ({why}); {self.remedy}") from error
+            raise DataError(f"{self.name}: cannot read {path} ({error}); {self.remedy}") from error
         if len(data) > most:
             raise DataError(f"{self.name}: {path} is too large for an image of the set")
         return data
