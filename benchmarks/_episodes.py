@@ -39,9 +39,10 @@ class Work:
     learner: FewShot
     state: FewShotState
     episodes: Episodes
+    count: int
 
     @staticmethod
-    def make(size: str, method: str) -> "Work":
+    def make(size: str, method: str, tasks: int = TASKS) -> "Work":
         """The same numbers at every call; an outer step of rate one is the hypergradient."""
         rng, shape = np.random.default_rng(0), SIZES[size]
         means, noise = (
@@ -51,9 +52,9 @@ class Work:
         counts = np.full(len(images), SHOT + QUERY, np.int32)
         episodes = Episodes(images, counts, WAY, SHOT, QUERY, 1 / 255)
         model = conv4(shape, WAY, filters=WIDTH)
-        grid = Grid.dividing(TASKS)
+        grid = Grid.dividing(tasks)
         outer = optax.sgd(1.0)
-        protocol = Protocol(lambda **none: model, outer, STEPS, RATE, TASKS, devices=grid.tasks)
+        protocol = Protocol(lambda **none: model, outer, STEPS, RATE, tasks, devices=grid.tasks)
         learner, prior = METHODS[method](protocol, key=jax.random.key(0))
 
         def stirred(leaf: Array) -> Array:
@@ -63,7 +64,7 @@ class Work:
         geometry = jax.tree.map(stirred, eqx.filter(prior.geometry, eqx.is_inexact_array))
         prior = eqx.tree_at(lambda p: p.geometry, prior, eqx.combine(geometry, prior.geometry))
         state = learner.init(prior, key=jax.random.key(1))
-        return Work(size, method, learner, *grid.place((state, episodes)))
+        return Work(size, method, learner, *grid.place((state, episodes)), tasks)
 
     @property
     def start(self) -> Leaves:
@@ -77,7 +78,7 @@ class Work:
 
     def tasks(self) -> Episode:
         """The episodes of the first meta-step, with a leading axis of tasks."""
-        keys = jax.random.split(jax.random.fold_in(self.state.key, self.state.step), TASKS)
+        keys = jax.random.split(jax.random.fold_in(self.state.key, self.state.step), self.count)
         return self._drawn(keys)
 
     def tests(self, key: Array, count: int) -> Episode:
@@ -129,14 +130,14 @@ class Work:
         first, rest = self.forward[0], sum(self.forward[1:])
         support, query = WAY * SHOT * STEPS, WAY * QUERY
         inner = support * (4 * first + 9 * rest) + 3 * STEPS * self.of_modes
-        return TASKS * (inner + query * (2 * first + 3 * rest))
+        return self.count * (inner + query * (2 * first + 3 * rest))
 
     @property
     def bytes(self) -> float:
         """What a meta-step reads and writes at least once: images, what is learned, its change."""
         learned = sum(leaf.size for leaf in self.start.values())
         learned += sum(leaf.size for parts in self.learned.values() for leaf in parts)
-        images = TASKS * WAY * (SHOT + QUERY) * np.prod(SIZES[self.size])
+        images = self.count * WAY * (SHOT + QUERY) * np.prod(SIZES[self.size])
         return float(images + 2 * 4 * learned)
 
 

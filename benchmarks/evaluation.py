@@ -4,9 +4,10 @@ r"""Evaluation of few-shot tasks, Conv4-64, five steps each: mirrax against thre
                                     [--json FILE]
 
 Each task is learned from the common start by five steps of MAML and judged on its 75 query images.
-mirrax's side is the call that studies make, with drawing the tasks, accuracies and the losses of
-every step; the others are given the same tasks, and keep no graph. The query losses of all tasks
-are compared before the sides are timed, interleaved. Times are for 1,000 tasks; `--tasks` of them
+mirrax's side is the call that studies make, without steps beyond the fifth for their curves, but
+with drawing the tasks, accuracies and the losses of every step; the others are given the same
+tasks, and keep no graph. The query losses of all tasks are compared before the sides are timed,
+interleaved. Times are for 1,000 tasks; `--tasks` of them
 are run. Needs the extra `[bench]`.
 """
 
@@ -44,7 +45,7 @@ def with_mirrax(work: Work, count: int) -> Run:
 
     def run() -> np.ndarray:
         prior = work.state.prior
-        return judge(work.learner, prior, work.episodes, count, further=0, key=KEY).query_loss
+        return judge(work.learner, prior, work.episodes, count, further=None, key=KEY).query_loss
 
     return run
 

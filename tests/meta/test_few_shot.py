@@ -178,6 +178,16 @@ def test_scores_are_those_of_a_run():
     np.testing.assert_allclose(
         scores.query_loss[2], cross_entropy(logits, problem.query[1]), rtol=ROUNDING
     )
+    # Without a point behind the last step, the rest is as it was.
+    short = teacher.evaluate(begin, sampler, jnp.arange(4), further=None, key=KEY)
+    for name, points in {
+        "query_loss": (),
+        "query_accuracy": (),
+        "support_loss": (slice(STEPS),),
+    }.items():
+        kept = getattr(scores, name)[(slice(None), *points)]
+        np.testing.assert_allclose(getattr(short, name), kept, rtol=ROUNDING)
+    assert short.gradient_norm.shape == (4, STEPS)
 
 
 def test_a_task_is_the_same_in_any_company():

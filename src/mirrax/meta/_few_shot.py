@@ -80,7 +80,7 @@ class Scores(eqx.Module):
     **Arguments:**
 
     - `query_loss`, `query_accuracy`: on the query set after the steps of meta-training.
-    - `support_loss`, `gradient_norm`: on the support set after `k = 0, 1, …` steps.
+    - `support_loss`, `gradient_norm`: curves on the support set, after `k = 0, 1, …` steps.
     """
 
     query_loss: Float[Array, " tasks"]
@@ -243,7 +243,7 @@ class FewShot(eqx.Module):
         episodes: Episodes,
         tasks: Int[Array, " tasks"],
         *,
-        further: int = 0,
+        further: int | None = 0,
         key: PRNGKeyArray,
     ) -> Scores:
         """Learns tasks from a prior and judges the result.
@@ -255,7 +255,8 @@ class FewShot(eqx.Module):
         - `prior`: what has been learned.
         - `episodes`: where tasks are drawn from.
         - `tasks`: their numbers.
-        - `further`: steps beyond those of meta-training, for the curves.
+        - `further`: steps beyond those of meta-training, for the curves, which have a point behind
+            the last; with `None` they end before it, and the gradient there is spared.
         - `key`: which tasks the numbers stand for.
 
         **Returns:**
@@ -269,14 +270,16 @@ class FewShot(eqx.Module):
         scores = each(judge, keys, self.grid, shared=(prior, episodes))
         return self.grid.everywhere(jax.tree.map(lambda leaf: leaf[:count], scores))
 
-    def _judge(self, further: int, key: PRNGKeyArray, prior: Prior, episodes: Episodes) -> Scores:
+    def _judge(
+        self, further: int | None, key: PRNGKeyArray, prior: Prior, episodes: Episodes
+    ) -> Scores:
         draw_key, run_key = jax.random.split(key)
         problem = episode_problem(episodes.draw(key=draw_key), self.model, self.statistics)
         prior = drawn(prior, run_key)
         begin = self.inner.init(prior)
         dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
         # One loop for all steps, so that one is compiled; the point after `steps` is kept aside.
-        length = self.steps + further + 1
+        length = self.steps + (0 if further is None else further + 1)
         blank = (jnp.zeros(length, dtype), jnp.zeros(length, dtype), begin.primal)
 
         def note(seen: tuple[Array, Array, Primal], step: Step, count: Array):
@@ -285,9 +288,10 @@ class FewShot(eqx.Module):
             kept = choose(count == self.steps, step.primal, kept)
             return losses.at[count].set(step.loss), norms, kept
 
-        _, (losses, norms, end) = fold(
+        last, (losses, norms, kept) = fold(
             self.inner, prior, problem, length, note, blank, key=run_key, state=begin
         )
+        end = last.primal if further is None else kept
         logits = logits_of(self.model, end, prior.shared, problem.query)
         labels = problem.query[1]
         return Scores(cross_entropy(logits, labels), accuracy(logits, labels), losses, norms)

@@ -23,8 +23,8 @@ from ._checks import image_shape, images_like, positive
 from ._convolution import convolve
 from ._layers import blocks_of, dense, init_layers, roles_of
 from ._model import Model, Parameters
-from ._normalise import check_reference, moments, normalise
-from ._planes import convolve_planes, pool_planes
+from ._normalise import check_reference, normalise
+from ._pooled import convolve_and_pool
 
 Warp = Literal["pointwise", "spatial"]
 
@@ -157,11 +157,9 @@ def _block(
         # A spatial warp sees zeros around the images: there the bias is no constant any more.
         images = convolve(images, kernel, padding=1) + conv["bias"]
         kernel = warp * sign
-    planes, size = convolve_planes(images, kernel), (images.shape[1], images.shape[2])
-    by = moments(planes, size, reference)
+    pooled, by = convolve_and_pool(images, kernel, reference)
     # Not |g|, whose derivative at zero is zero.
-    pooled = normalise(pool_planes(planes, size), by, sign * norm["gain"], norm["bias"])
-    return jax.nn.relu(pooled)
+    return jax.nn.relu(normalise(pooled, by, sign * norm["gain"], norm["bias"]))
 
 
 def _warps(

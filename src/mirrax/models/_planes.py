@@ -6,6 +6,8 @@ Winograd's products, or, where there are few inputs, by patches; on an accelerat
 convolution is cut into planes. `benchmarks/meta_step.py` measures what it is worth.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,27 +15,58 @@ from jaxtyping import Array, Float, Int
 
 from ._convolution import convolve, default_method
 from ._linear_pair import linear_pair
-from ._winograd import winograd
+from ._winograd import winograd, winograd_factors
 
 _FEW = 8
 """With fewer inputs than this, patches of 9 are cheaper than 16 tiles."""
 
+Images = Float[Array, "batch height width in"]
 Planes = Float[Array, "4 batch rows columns channels"]
 
 
-def convolve_planes(
-    images: Float[Array, "batch height width in"], kernel: Float[Array, "3 3 in out"]
-) -> Planes:
+def convolve_planes(images: Images, kernel: Float[Array, "3 3 in out"]) -> Planes:
     """Convolution 3×3 with padding 1; rows and columns over the border of odd sizes are undefined.
 
     >>> convolve_planes(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)))[:, 0, 0, 0, 0].tolist()
     [4.0, 6.0, 6.0, 9.0]
     """
+    return convolution_by(kernel)(images)
+
+
+def convolution_by(kernel: Float[Array, "3 3 in out"]) -> Callable[[Images], Planes]:
+    """`convolve_planes` of any images; what the kernel alone decides is computed once.
+
+    >>> convolution_by(jnp.ones((3, 3, 1, 1)))(jnp.ones((1, 4, 4, 1)))[:, 0, 0, 0, 0].tolist()
+    [4.0, 6.0, 6.0, 9.0]
+    """
     if default_method() == "lax":
-        return _cut(convolve(images, kernel, padding=1))
-    if images.shape[-1] < _FEW:
-        return _by_patches(images, kernel)
-    return winograd(images, kernel)
+        return lambda images: _cut(convolve(images, kernel, padding=1))
+    if takes_patches(kernel):
+        return lambda images: _by_patches(images, kernel)
+    factors = winograd_factors(kernel)
+    return lambda images: winograd(images, factors)
+
+
+def takes_patches(kernel: Float[Array, "3 3 in out"]) -> bool:
+    """Whether a kernel has so few inputs that patches are cheaper than tiles, on a CPU."""
+    return kernel.shape[2] < _FEW
+
+
+def entries_between(image_shape: tuple[int, ...], outputs: int) -> int:
+    """How many numbers there are on a CPU between one image and its planes, and in these.
+
+    **Arguments:**
+
+    - `image_shape`: `(height, width, in)`.
+    - `outputs`: channels behind the convolution.
+
+    >>> entries_between((4, 4, 1), 2), entries_between((4, 4, 64), 64)
+    (176, 8192)
+    """
+    height, width, inputs = image_shape
+    windows = -(-height // 2) * -(-width // 2)
+    one = 36 * inputs + 4 * outputs if inputs < _FEW else 16 * (inputs + outputs)
+    return windows * one
 
 
 def _cut(images: Float[Array, "batch height width channels"]) -> Planes:

@@ -22,25 +22,33 @@ _KERNEL_TRANSFORM = np.kron(_G, _G)
 """From the 9 entries of a kernel, by rows, to the 16 factors of a tile."""
 
 
+def winograd_factors(kernel: Float[Array, "3 3 in out"]) -> Float[Array, "4 4 in out"]:
+    """`G k Gᵀ`, all that is to be computed of a kernel.
+
+    >>> winograd_factors(jnp.ones((3, 3, 1, 1)))[..., 0, 0].tolist()[1]
+    [1.5, 2.25, 0.75, 1.5]
+    """
+    transform = jnp.asarray(_KERNEL_TRANSFORM, kernel.dtype)
+    return (transform @ kernel.reshape(9, -1)).reshape(4, 4, *kernel.shape[2:])
+
+
 def winograd(
-    images: Float[Array, "batch height width in"], kernel: Float[Array, "3 3 in out"]
+    images: Float[Array, "batch height width in"], factors: Float[Array, "4 4 in out"]
 ) -> Float[Array, "4 batch tile_rows tile_columns out"]:
     """Convolution with padding 1, as planes: `y[2a+b, n, i, j]` is the output at `(2i+a, 2j+b)`.
 
     Where height or width is odd, the last tiles reach over the border; what they hold there means
     nothing.
 
-    >>> winograd(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)))[:, 0, 0, 0, 0].tolist()
+    >>> factors = winograd_factors(jnp.ones((3, 3, 1, 1)))
+    >>> winograd(jnp.ones((1, 4, 4, 1)), factors)[:, 0, 0, 0, 0].tolist()
     [4.0, 6.0, 6.0, 9.0]
     """
-    batch, height, width, inputs = images.shape
-    outputs = kernel.shape[-1]
-    transform = jnp.asarray(_KERNEL_TRANSFORM, kernel.dtype)
-    factors = (transform @ kernel.reshape(9, -1)).reshape(4, 4, inputs, outputs)
+    batch, height, width, _ = images.shape
     # A row of tiles at a time: chains of work that do not wait for each other, and less memory.
     tiles = _to_tiles(images, size=(height, width))
     (planes,) = _to_outputs(*(row @ factors[i] for i, row in enumerate(tiles)))
-    return planes.reshape(4, batch, -(-height // 2), -(-width // 2), outputs)
+    return planes.reshape(4, batch, -(-height // 2), -(-width // 2), -1)
 
 
 # In each direction: Bᵀ and Aᵀ, and their transposes.

@@ -138,7 +138,7 @@ def judge(
     episodes: Episodes,
     count: int,
     *,
-    further: int,
+    further: int | None,
     key: jax.Array,
 ) -> Scores:
     """Scores of a prior on `count` tasks as numpy arrays, see `FewShot.evaluate`.

@@ -1,0 +1,98 @@
+r"""Convolution 3×3 with its pooling and its moments, of a few images at a time.
+
+Between images and pooled images there are many times as many numbers, and of 75 query images more
+than a processor's cache holds: each pass over them waits for memory. What belongs to a few images
+stays in the cache. The moments of groups of one size join as `μ = mean_g μ_g` and
+`v = mean_g v_g + mean_g (μ_g − μ)²`. A reverse pass needs again what is between: products of
+patches are computed anew sooner than they are read, Winograd's are not, and a derivative of these
+is taken of the whole batch at once.
+Source: Chan, Golub & LeVeque, 1983, "Algorithms for Computing the Sample Variance".
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._convolution import default_method
+from ._normalise import Moments, moments
+from ._planes import (
+    Images,
+    convolution_by,
+    convolve_planes,
+    entries_between,
+    pool_planes,
+    takes_patches,
+)
+
+_CACHE = 2 << 20
+"""Bytes that a core has near it."""
+
+Pooled = tuple[Float[Array, "batch new_height new_width out"], Moments]
+Primals = tuple[Images, Float[Array, "3 3 in out"]]
+
+
+def convolve_and_pool(
+    images: Images, kernel: Float[Array, "3 3 in out"], reference: int | None = None
+) -> Pooled:
+    """Pools a convolution with padding 1 over 2×2 windows, and takes its moments before that.
+
+    **Arguments:**
+
+    - `images`: `(batch, height, width, in)`.
+    - `kernel`: `(3, 3, in, out)`.
+    - `reference`: how many images count for the moments, the first; all by default.
+
+    **Returns:**
+
+    `(batch, height // 2, width // 2, out)`, and the moments of each channel.
+
+    >>> pooled, by = convolve_and_pool(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)))
+    >>> pooled.ravel().tolist(), by.mean.item()
+    ([9.0, 9.0, 9.0, 9.0], 6.25)
+    """
+    together = _together(images, kernel.shape[3])
+    if reference is not None or together == len(images):
+        return _at_once(images, kernel, reference)
+    return _in_turn(images, kernel, together)
+
+
+def _together(images: Images, outputs: int) -> int:
+    """How many images fit into the cache, of the numbers that divide all; all if few are more."""
+    batch = len(images)
+    one = entries_between(images.shape[1:], outputs) * images.dtype.itemsize
+    if default_method() == "lax" or batch * one <= 4 * _CACHE:
+        return batch
+    fit = max(1, _CACHE // one)
+    divisor = max(count for count in range(1, fit + 1) if batch % count == 0)
+    return divisor if 4 * divisor >= fit else batch
+
+
+def _at_once(images: Images, kernel: Array, reference: int | None = None) -> Pooled:
+    size, planes = (images.shape[1], images.shape[2]), convolve_planes(images, kernel)
+    return pool_planes(planes, size), moments(planes, size, reference)
+
+
+def _by_groups(images: Images, kernel: Array, together: int) -> Pooled:
+    size, convolution = (images.shape[1], images.shape[2]), convolution_by(kernel)
+
+    def some(group: Images) -> Pooled:
+        planes = convolution(group)
+        return pool_planes(planes, size), moments(planes, size)
+
+    groups = images.reshape(-1, together, *images.shape[1:])
+    pooled, by = jax.lax.map(jax.checkpoint(some), groups)
+    mean = jnp.mean(by.mean, axis=0)
+    variance = jnp.mean(by.variance + (by.mean - mean) ** 2, axis=0)
+    return pooled.reshape(-1, *pooled.shape[2:]), Moments(mean, variance)
+
+
+_in_turn = jax.custom_jvp(_by_groups, nondiff_argnums=(2,))
+
+
+@_in_turn.defjvp
+def _derivative(together: int, primals: Primals, tangents: Primals) -> tuple[Pooled, Pooled]:
+    if takes_patches(primals[1]):
+        return jax.jvp(functools.partial(_by_groups, together=together), primals, tangents)
+    return jax.jvp(_at_once, primals, tangents)
