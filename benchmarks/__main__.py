@@ -8,7 +8,8 @@ table of all is at the end. `ratio` is our median over that of the fastest setti
 take at the rate at which this machine multiplies matrices, `memory` the time to read and write once
 what has to be; `over floor` is our median over the larger. What begins with `~` is extrapolated.
 
-FILE is written after every part. The exit status is 1 where something is not held, and 2 where a
+FILE is written after every part; parts that it holds and that are not run are kept, so the whole
+can be measured in several goes. The exit status is 1 where something is not held, and 2 where a
 part failed. `--quick` runs everything once, to see that it runs: its figures mean nothing.
 """
 
@@ -47,29 +48,42 @@ def part(name: str, words: Sequence[str]) -> dict[str, Any] | None:
     return found
 
 
+def kept(file: Path | None, again: Sequence[str], quick: bool) -> dict[str, Any]:
+    """What a file holds already, without the parts that are measured again."""
+    if file is None or not file.exists():
+        return {"record": {"made_by": []}, "parts": {}}
+    found = json.loads(file.read_text())
+    if found["quick"] != quick:
+        how = "with" if found["quick"] else "without"
+        raise SystemExit(f"{file} was measured {how} --quick; give --json another file")
+    parts = {name: one for name, one in found["parts"].items() if name not in again}
+    return {**found, "parts": parts} if parts else kept(None, again, quick)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the parts; the exit status is 1 where something is not held, 2 where one failed."""
     options = parser(__doc__)
     options.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME")
     options.add_argument("--quick", action="store_true", help="everything once")
     chosen = options.parse_args(argv)
-    record, failed = begin(), []
-    record |= {"quick": chosen.quick, "parts": {}, "standings": []}
+    before, record, failed = kept(chosen.json, chosen.parts, chosen.quick), begin(), []
+    record["record"]["made_by"][:0] = before["record"]["made_by"]
+    parts, lines = before["parts"], []
     for name in chosen.parts:
         print(f"\n# {name}\n", flush=True)
         found = part(name, PARTS[name] if chosen.quick else ())
         if found is None:
             failed.append(name)
             continue
-        record["parts"][name] = found
-        record["standings"] += found["standings"]
-        finish(record, chosen.json)
-    print("\n# all\n\n" + told(record["standings"]))
+        parts = dict(sorted({**parts, name: found}.items(), key=lambda one: [*PARTS].index(one[0])))
+        lines = [line for one in parts.values() for line in one["standings"]]
+        finish({**record, "quick": chosen.quick, "parts": parts, "standings": lines}, chosen.json)
+    print("\n# all\n\n" + told(lines))
     for name in failed:
         print(f"{name} failed: see what it said above")
     if failed:
         return 2
-    return int(not all(line["held"] for line in record["standings"]))
+    return int(not all(line["held"] for line in lines))
 
 
 if __name__ == "__main__":

@@ -50,3 +50,18 @@ def test_operations_are_those_of_the_layers():
     # (64, 64, 9), three times, (64, 1, 9) and (5, 64): entries times the sum of their sides.
     modes = 3 * 36_864 * 137 + 576 * 74 + 320 * 69
     assert work.of_modes == 2 * modes
+
+
+def test_parts_that_are_not_measured_again_are_kept(tmp_path):
+    from benchmarks.__main__ import kept
+
+    file = tmp_path / "record.json"
+    assert kept(file, ["implicit"], False)["parts"] == {}
+    parts = {"implicit": {"standings": [1]}, "evaluation": {"standings": [2]}}
+    file.write_text(json.dumps({"record": {"made_by": [3]}, "quick": False, "parts": parts}))
+    found = kept(file, ["implicit"], False)
+    assert found["parts"] == {"evaluation": {"standings": [2]}}
+    assert found["record"] == {"made_by": [3]}
+    assert kept(file, [*parts], False)["record"] == {"made_by": []}
+    with pytest.raises(SystemExit, match=r"record.json was measured without --quick; give --json"):
+        kept(file, ["implicit"], True)
