@@ -72,7 +72,12 @@ def begin() -> dict[str, Any]:
 
 def finish(record: dict[str, Any], file: Path | None) -> None:
     """Writes the record, with the time the command took, if a file is named."""
-    record["record"]["made_by"][-1]["seconds"] = round(time.perf_counter() - _BEGUN, 1)
+    record["record"]["made_by"][0]["seconds"] = round(time.perf_counter() - _BEGUN, 1)
+    write(record, file)
+
+
+def write(record: dict[str, Any], file: Path | None) -> None:
+    """Writes the record, if a file is named."""
     if file is not None:
         file.write_text(json.dumps(record, indent=2) + "\n")
         print(f"\nwrote {file}")

@@ -8,8 +8,8 @@ table of all is at the end. `ratio` is our median over that of the fastest setti
 take at the rate at which this machine multiplies matrices, `memory` the time to read and write once
 what has to be; `over floor` is our median over the larger. What begins with `~` is extrapolated.
 
-FILE is written after every part; parts that it holds and that are not run are kept, so the whole
-can be measured in several goes. The exit status is 1 where something is not held, and 2 where a
+FILE is written after every part; what it holds of other parts is kept, so the whole can be measured
+in several goes. The exit status is 1 where something is not held, and 2 where a
 part failed. `--quick` runs everything once, to see that it runs: its figures mean nothing.
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import begin, finish, parser
+from benchmarks import parser, write
 from benchmarks._sides import told
 
 PARTS: dict[str, tuple[str, ...]] = {
@@ -48,16 +48,16 @@ def part(name: str, words: Sequence[str]) -> dict[str, Any] | None:
     return found
 
 
-def kept(file: Path | None, again: Sequence[str], quick: bool) -> dict[str, Any]:
-    """What a file holds already, without the parts that are measured again."""
-    if file is None or not file.exists():
-        return {"record": {"made_by": []}, "parts": {}}
-    found = json.loads(file.read_text())
-    if found["quick"] != quick:
-        how = "with" if found["quick"] else "without"
-        raise SystemExit(f"{file} was measured {how} --quick; give --json another file")
-    parts = {name: one for name, one in found["parts"].items() if name not in again}
-    return {**found, "parts": parts} if parts else kept(None, again, quick)
+def joined(parts: dict[str, dict[str, Any]], quick: bool) -> dict[str, Any]:
+    """One record of all parts: each says what made it, and has its lines of the table."""
+    made = [
+        {**one["machine"], **session, "command": one["record"]["command"]}
+        for one in parts.values()
+        for session in one["record"]["made_by"]
+    ]
+    lines = [line for one in parts.values() for line in one["standings"]]
+    record = {"command": "python -m benchmarks", "made_by": made}
+    return {"record": record, "quick": quick, "parts": parts, "standings": lines}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,18 +66,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME")
     options.add_argument("--quick", action="store_true", help="everything once")
     chosen = options.parse_args(argv)
-    before, record, failed = kept(chosen.json, chosen.parts, chosen.quick), begin(), []
-    record["record"]["made_by"][:0] = before["record"]["made_by"]
-    parts, lines = before["parts"], []
+    before, file = joined({}, chosen.quick), chosen.json
+    if file is not None and file.exists():
+        before = json.loads(file.read_text())
+    if before["quick"] != chosen.quick:
+        options.error(f"{file} is a record {'with' if before['quick'] else 'without'} --quick")
+    parts, failed = before["parts"], []
     for name in chosen.parts:
         print(f"\n# {name}\n", flush=True)
         found = part(name, PARTS[name] if chosen.quick else ())
         if found is None:
             failed.append(name)
             continue
-        parts = dict(sorted({**parts, name: found}.items(), key=lambda one: [*PARTS].index(one[0])))
-        lines = [line for one in parts.values() for line in one["standings"]]
-        finish({**record, "quick": chosen.quick, "parts": parts, "standings": lines}, chosen.json)
+        parts[name] = found
+        parts = {known: parts[known] for known in PARTS if known in parts}
+        write(joined(parts, chosen.quick), file)
+    lines = joined(parts, chosen.quick)["standings"]
     print("\n# all\n\n" + told(lines))
     for name in failed:
         print(f"{name} failed: see what it said above")

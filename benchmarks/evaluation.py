@@ -4,11 +4,10 @@ r"""Evaluation of few-shot tasks, Conv4-64, five steps each: mirrax against thre
                                     [--json FILE]
 
 Each task is learned from the common start by five steps of MAML and judged on its 75 query images.
-mirrax's side is the call that studies make, without steps beyond the fifth for their curves, but
-with drawing the tasks, accuracies and the losses of every step; the others are given the same
-tasks, and keep no graph. The query losses of all tasks are compared before the sides are timed,
-interleaved. Times are for 1,000 tasks; `--tasks` of them
-are run. Needs the extra `[bench]`.
+mirrax's side is the call that studies make, but for the curves, which go beyond the fifth step
+there; it draws the tasks and finds accuracies and the losses of every step. The others are given
+the same tasks, and keep no graph. The query losses of all tasks are compared before the sides are
+timed, interleaved. Times are for 1,000 tasks; `--tasks` of them are run. Needs the extra `[bench]`.
 """
 
 import sys
@@ -41,7 +40,7 @@ TOLERANCE = 1e-3  # of a loss; five steps make more of roundings
 
 
 def with_mirrax(work: Work, count: int) -> Run:
-    """The call that studies make."""
+    """The call that studies make, without curves beyond the last step."""
 
     def run() -> np.ndarray:
         prior = work.state.prior

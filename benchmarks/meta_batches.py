@@ -4,7 +4,7 @@ r"""Few-shot tasks a second at meta-batches of 4 to 256 tasks, Conv4-64, second-
 
 A meta-step is that of `benchmarks.meta_step`, with drawing the episodes and the outer step; sizes
 of meta-batches take turns. An accelerator has all tasks of a step side by side and needs many to be
-busy; a CPU's cores take them one after another, so there the rate should hardly depend on how many.
+busy; a CPU's cores take them one after another.
 """
 
 import sys
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for count, took in by_count.items()
         ]
         print(f"{size}\n{table(['tasks a meta-step', 'median s', 'tasks a second'], rows)}\n")
-    finish({**record, "meta_batches": found}, chosen.json)
+    finish({**record, "rounds": chosen.rounds, "meta_batches": found}, chosen.json)
     return 0
 
 

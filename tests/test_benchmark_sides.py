@@ -52,16 +52,35 @@ def test_operations_are_those_of_the_layers():
     assert work.of_modes == 2 * modes
 
 
-def test_parts_that_are_not_measured_again_are_kept(tmp_path):
-    from benchmarks.__main__ import kept
+def test_the_whole_may_be_measured_in_several_goes(tmp_path, monkeypatch, capsys):
+    import benchmarks.__main__ as whole
 
-    file = tmp_path / "record.json"
-    assert kept(file, ["implicit"], False)["parts"] == {}
-    parts = {"implicit": {"standings": [1]}, "evaluation": {"standings": [2]}}
-    file.write_text(json.dumps({"record": {"made_by": [3]}, "quick": False, "parts": parts}))
-    found = kept(file, ["implicit"], False)
-    assert found["parts"] == {"evaluation": {"standings": [2]}}
-    assert found["record"] == {"made_by": [3]}
-    assert kept(file, [*parts], False)["record"] == {"made_by": []}
-    with pytest.raises(SystemExit, match=r"record.json was measured without --quick; give --json"):
-        kept(file, ["implicit"], True)
+    def line(name, held):
+        figures = {"what": name, "unit": "s", "ours": 1.0, "theirs": 2.0, "peer": "p", "ratio": 0.5}
+        return {**figures, "cpu_ratio": 0.5, "allowed": None, "held": held}
+
+    def part(name, words):
+        if name == failing:
+            return None
+        made = [{"started": str(go), "seconds": 1.0}]
+        record = {"command": name, "made_by": made}
+        return {"machine": {"cores": go}, "record": record, "standings": [line(name, go != 2)]}
+
+    monkeypatch.setattr(whole, "part", part)
+    file, status, failing = tmp_path / "record.json", [], "implicit"
+    for number, names in enumerate((["implicit", "evaluation"], ["implicit"], ["evaluation"]), 1):
+        go = number
+        status.append(whole.main(["--parts", *names, "--json", str(file)]))
+        failing = None
+    found = json.loads(file.read_text())
+    assert status == [2, 1, 1] and [*found["parts"]] == ["evaluation", "implicit"]
+    made = [(one["command"], one["cores"], one["started"]) for one in found["record"]["made_by"]]
+    assert made == [("evaluation", 3, "3"), ("implicit", 2, "2")]
+    assert [one["what"] for one in found["standings"]] == ["evaluation", "implicit"]
+    failing = "evaluation"
+    assert whole.main(["--parts", "evaluation", "--json", str(file)]) == 2
+    assert json.loads(file.read_text()) == found
+    assert "implicit" in capsys.readouterr().out.rpartition("# all")[2]
+    with pytest.raises(SystemExit, match="2"):
+        whole.main(["--quick", "--json", str(file)])
+    assert "record.json is a record without --quick" in capsys.readouterr().err

@@ -11,14 +11,14 @@ _LONGEST = 1000
 
 
 class MirraxError(Exception):
-    """Any failure the user can act on; its text is one line that names the remedy.
+    """Any failure the user can act on; its text is a line that names the remedy, or has a table.
 
     `exit_code` is what the command line returns: 2 for what was asked or given, 3 for numbers, 4
     for another process.
 
     **Arguments:**
 
-    - `text`: the line; the middle of a very long one is left out.
+    - `text`: the line, or lines; the middle of a very long one is left out.
 
     >>> MirraxError("run folder exists; pass --resume").exit_code
     2
@@ -33,8 +33,9 @@ class MirraxError(Exception):
 
 
 def _in_short(line: str) -> str:
-    half = _LONGEST // 2
-    return line if len(line) <= _LONGEST else f"{line[:half]} […] {line[-half:]}"
+    cut = " […] "
+    half = (_LONGEST - len(cut)) // 2
+    return line if len(line) <= _LONGEST else f"{line[:half]}{cut}{line[-half:]}"
 
 
 class NumericalError(MirraxError):

@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 Primal = PyTree[Float[Array, "..."]]
@@ -42,8 +43,11 @@ def leaf_names(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> li
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
 
 
+_ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
+
+
 def check_floating(function: str, params: PyTree, remedy: str = "optax.masked") -> None:
-    """Refuses parameters that are no arrays of floating-point numbers: nothing else is learned.
+    """Refuses parameters that are no floating-point numbers: nothing else has a gradient.
 
     **Arguments:**
 
@@ -56,11 +60,15 @@ def check_floating(function: str, params: PyTree, remedy: str = "optax.masked") 
     - `ValueError`: with the name and the type of a leaf.
 
     >>> check_floating("to_optax", {"w": jnp.ones(2)})
+    >>> check_floating("to_optax", {"w": np.array(["a"])})
+    Traceback (most recent call last):
+    ValueError: to_optax: expected floating-point parameters, got 'w' of type str32; leave it out...
     """
     for name, leaf in zip(leaf_names(params), jax.tree.leaves(params), strict=True):
-        is_array = eqx.is_array_like(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
-        if not (is_array and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)):
-            kind = jnp.result_type(leaf).name if is_array else type(leaf).__name__
+        is_array = isinstance(leaf, _ARRAYS)
+        dtype = leaf.dtype if is_array else np.result_type(type(leaf))
+        if not jnp.issubdtype(dtype, jnp.floating):
+            kind = dtype.name if is_array else type(leaf).__name__
             raise ValueError(
                 f"{function}: expected floating-point parameters, got {name!r} of type {kind}; "
                 f"leave it out with {remedy}."

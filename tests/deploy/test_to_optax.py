@@ -454,7 +454,7 @@ def test_masked_parameters_do_not_decay(form, momentum):
     for name, decay in (("a", 0.5), ("b", None)):
         alone = to_optax(makes[form](name), 0.1, momentum=momentum, weight_decay=decay)
         expected = run(alone, {name: params[name]}, quadratic, 5)[2]
-        assert_close({name: found[name]}, expected, 1e-15)  # a few roundings in five steps
+        assert_close({name: found[name]}, expected, 4e-15)  # a few roundings in five steps
     for mask in (matrices(params), jax.tree.map(np.bool_, matrices(params))):
         same = to_optax(makes[form]("ab"), 0.1, decay_mask=mask, **options)
         one, other = (o.update(params, o.init(params), params)[0] for o in (whole, same))
@@ -474,7 +474,7 @@ def test_a_mask_divides_a_linear_block_beside_one_that_is_not(kind):
     options = {"weight_decay": 0.5, "decay_mask": matrices}
     found = run(to_optax(both, 0.1, **options), params, quadratic, 5)[2]
     expected = run(to_optax(linear, 0.1, **options), params["mine"], quadratic, 5)[2]
-    assert_close(found["mine"], expected, 1e-15)  # a few roundings in five steps
+    assert_close(found["mine"], expected, 4e-15)  # a few roundings in five steps
 
 
 def turned(params):

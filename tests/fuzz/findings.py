@@ -214,6 +214,15 @@ FINDINGS: dict[str, tuple[str, Make]] = {
     "metrics whose round is true": ("metrics", replaced(b'"round": 1', b'"round": true')),
     "journal of a thousand levels": ("journal", lambda s: s[0] + b"[" * 1000 + b"\n"),
     "journal with a cut line": ("journal", lambda s: s[0] + b'{"op_code":1\n'),
+    "journal with two values of a trial": (
+        "journal",
+        replaced(b'"values":[0.5]', b'"values":[0,5]'),
+    ),
+    "record whose command is a list": ("record", replaced(b'"command": ', b'"command": [], "_": ')),
+    "record whose versions are a list": (
+        "record",
+        replaced(b'"versions": ', b'"versions": [1], "_": '),
+    ),
     "method in a package above": ("method", lambda s: b".json:dumps"),
     "method of no module": ("method", lambda s: b":dumps"),
     "method of a long name": ("method", lambda s: b"maml" + b"9" * 3000),

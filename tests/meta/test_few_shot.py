@@ -180,14 +180,10 @@ def test_scores_are_those_of_a_run():
     )
     # Without a point behind the last step, the rest is as it was.
     short = teacher.evaluate(begin, sampler, jnp.arange(4), further=None, key=KEY)
-    for name, points in {
-        "query_loss": (),
-        "query_accuracy": (),
-        "support_loss": (slice(STEPS),),
-    }.items():
-        kept = getattr(scores, name)[(slice(None), *points)]
+    for name in ("query_loss", "query_accuracy", "support_loss", "gradient_norm"):
+        kept = getattr(scores, name)
+        kept = kept if kept.ndim == 1 else kept[:, :STEPS]
         np.testing.assert_allclose(getattr(short, name), kept, rtol=ROUNDING)
-    assert short.gradient_norm.shape == (4, STEPS)
 
 
 def test_a_task_is_the_same_in_any_company():

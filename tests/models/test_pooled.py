@@ -89,6 +89,14 @@ def test_what_was_computed_by_tiles_is_derived_at_once(room):
         assert loops(slope, *arguments(inputs)) == (inputs == FEW)
 
 
+def test_images_that_do_not_change_cost_no_product_of_their_changes(room):
+    """In forward mode: one product of the value and one of the kernel's change."""
+    room(FEW)
+    images, kernel = arguments(FEW)
+    function = jax.jit(lambda k: jax.jvp(lambda k: convolve_and_pool(images, k)[0], (k,), (k,)))
+    assert function.lower(kernel).as_text().count("dot_general") == 2
+
+
 def test_moments_of_the_first_images_are_taken_at_once(room):
     room(MANY)
     given = arguments(MANY)

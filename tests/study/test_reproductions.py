@@ -51,8 +51,8 @@ def test_every_reproduction_runs_at_the_smoke_budget(name, tmp_path, as_in_life,
     assert text.count("| :---") >= 2 and "**What made it**" in text
     if any(word in name for word in ("fig2", "fig3", "fig6", "fig7", "table1-mlp", "table2")):
         assert any((path / "figures").glob("*.svg"))
-    # Continued, it finds everything done but figures, which a kill can have kept from it, and the
-    # curves in them, which an error line may have had deleted.
+    # Continued, it finds everything done but the figures, which a kill may have kept from it, and
+    # their curves, which the error line on a damaged file asks to delete.
     figures = drawn(path)
     for figure in figures:
         figure.unlink()

@@ -255,8 +255,8 @@ class FewShot(eqx.Module):
         - `prior`: what has been learned.
         - `episodes`: where tasks are drawn from.
         - `tasks`: their numbers.
-        - `further`: steps beyond those of meta-training, for the curves, which have a point behind
-            the last; with `None` they end before it, and the gradient there is spared.
+        - `further`: steps beyond those of meta-training, for the curves, which go on to the loss
+            and gradient after the last step; `None` takes neither a further step nor these.
         - `key`: which tasks the numbers stand for.
 
         **Returns:**
@@ -285,7 +285,8 @@ class FewShot(eqx.Module):
         def note(seen: tuple[Array, Array, Primal], step: Step, count: Array):
             losses, norms, kept = seen
             norms = norms.at[count].set(vector.norm(step.gradient))
-            kept = choose(count == self.steps, step.primal, kept)
+            if further is not None:
+                kept = choose(count == self.steps, step.primal, kept)
             return losses.at[count].set(step.loss), norms, kept
 
         last, (losses, norms, kept) = fold(

@@ -41,19 +41,19 @@ def convolution_by(kernel: Float[Array, "3 3 in out"]) -> Callable[[Images], Pla
     """
     if default_method() == "lax":
         return lambda images: _cut(convolve(images, kernel, padding=1))
-    if takes_patches(kernel):
+    if takes_patches(kernel.shape[2]):
         return lambda images: _by_patches(images, kernel)
     factors = winograd_factors(kernel)
     return lambda images: winograd(images, factors)
 
 
-def takes_patches(kernel: Float[Array, "3 3 in out"]) -> bool:
-    """Whether a kernel has so few inputs that patches are cheaper than tiles, on a CPU."""
-    return kernel.shape[2] < _FEW
+def takes_patches(inputs: int) -> bool:
+    """Whether inputs are so few that patches are cheaper than tiles, on a CPU."""
+    return inputs < _FEW
 
 
 def entries_between(image_shape: tuple[int, ...], outputs: int) -> int:
-    """How many numbers there are on a CPU between one image and its planes, and in these.
+    """How many numbers patches or tiles of one image have on a CPU, and their products.
 
     **Arguments:**
 
@@ -65,8 +65,9 @@ def entries_between(image_shape: tuple[int, ...], outputs: int) -> int:
     """
     height, width, inputs = image_shape
     windows = -(-height // 2) * -(-width // 2)
-    one = 36 * inputs + 4 * outputs if inputs < _FEW else 16 * (inputs + outputs)
-    return windows * one
+    if takes_patches(inputs):
+        return windows * (36 * inputs + 4 * outputs)
+    return windows * 16 * (inputs + outputs)
 
 
 def _cut(images: Float[Array, "batch height width channels"]) -> Planes:

@@ -5,11 +5,10 @@ than a processor's cache holds: each pass over them waits for memory. What belon
 stays in the cache. The moments of groups of one size join as `μ = mean_g μ_g` and
 `v = mean_g v_g + mean_g (μ_g − μ)²`. A reverse pass needs again what is between: products of
 patches are computed anew sooner than they are read, Winograd's are not, and a derivative of these
-is taken of the whole batch at once.
+is taken of the whole batch at once. `benchmarks/evaluation.py` and `benchmarks/meta_step.py`
+measure both.
 Source: Chan, Golub & LeVeque, 1983, "Algorithms for Computing the Sample Variance".
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,10 @@ from ._planes import (
 )
 
 _CACHE = 2 << 20
-"""Bytes that a core has near it."""
+"""Bytes of the cache that a core is assumed to have for itself."""
+
+_LITTLE = 4
+"""Groups are for more than so many caches, and of no less than such a part of one."""
 
 Pooled = tuple[Float[Array, "batch new_height new_width out"], Moments]
 Primals = tuple[Images, Float[Array, "3 3 in out"]]
@@ -55,18 +57,23 @@ def convolve_and_pool(
     together = _together(images, kernel.shape[3])
     if reference is not None or together == len(images):
         return _at_once(images, kernel, reference)
-    return _in_turn(images, kernel, together)
+    in_turn = _by_groups if takes_patches(kernel.shape[2]) else _derived_at_once
+    return in_turn(images, kernel, together)
 
 
 def _together(images: Images, outputs: int) -> int:
-    """How many images fit into the cache, of the numbers that divide all; all if few are more."""
+    """How many images a group has: a divisor of all that fits into the cache.
+
+    All, where that leaves out little: where they take up but a few caches, or every divisor is far
+    from filling one.
+    """
     batch = len(images)
     one = entries_between(images.shape[1:], outputs) * images.dtype.itemsize
-    if default_method() == "lax" or batch * one <= 4 * _CACHE:
+    if default_method() == "lax" or batch * one <= _LITTLE * _CACHE:
         return batch
     fit = max(1, _CACHE // one)
     divisor = max(count for count in range(1, fit + 1) if batch % count == 0)
-    return divisor if 4 * divisor >= fit else batch
+    return divisor if _LITTLE * divisor >= fit else batch
 
 
 def _at_once(images: Images, kernel: Array, reference: int | None = None) -> Pooled:
@@ -88,11 +95,9 @@ def _by_groups(images: Images, kernel: Array, together: int) -> Pooled:
     return pooled.reshape(-1, *pooled.shape[2:]), Moments(mean, variance)
 
 
-_in_turn = jax.custom_jvp(_by_groups, nondiff_argnums=(2,))
+_derived_at_once = jax.custom_jvp(_by_groups, nondiff_argnums=(2,))
 
 
-@_in_turn.defjvp
+@_derived_at_once.defjvp
 def _derivative(together: int, primals: Primals, tangents: Primals) -> tuple[Pooled, Pooled]:
-    if takes_patches(primals[1]):
-        return jax.jvp(functools.partial(_by_groups, together=together), primals, tangents)
     return jax.jvp(_at_once, primals, tangents)

@@ -256,6 +256,11 @@ def check_record(record: Mapping[str, Any]) -> str | None:
     parts = record.get("made_by")
     if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
         return "'made_by' is not a list of objects"
+    for one in (record, *parts):
+        if not isinstance(one.get("command"), str | None):
+            return "'command' is not a text"
+        if not isinstance(one.get("versions") or {}, Mapping):
+            return "'versions' is not an object"
     return None
 
 

@@ -287,5 +287,9 @@ def _counts(trial: FrozenTrial) -> bool:
 
 
 def _score(trial: FrozenTrial) -> float:
-    value = trial.value
-    return np.inf if value is None else value
+    if trial.values is not None and len(trial.values) > 1:
+        raise ConfigError(
+            f"--storage: trial {trial.number} has {len(trial.values)} values, of which mirrax "
+            "writes one; name another file."
+        )
+    return np.inf if trial.value is None else trial.value

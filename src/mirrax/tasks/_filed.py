@@ -144,7 +144,8 @@ class FiledImages:
         except MemoryError:
             raise
         except Exception as error:  # zipfile and its decompressors fail in many ways as well
-            raise DataError(f"{self.name}: cannot read {path} ({error}); {self.remedy}") from error
+            why = str(error).partition("\n")[0]
+            raise DataError(f"{self.name}: cannot read {path} ({why}); {self.remedy}") from error
         if len(data) > most:
             raise DataError(f"{self.name}: {path} is too large for an image of the set")
         return data
