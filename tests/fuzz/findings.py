@@ -214,6 +214,10 @@ FINDINGS: dict[str, tuple[str, Make]] = {
     "metrics whose round is true": ("metrics", replaced(b'"round": 1', b'"round": true')),
     "journal of a thousand levels": ("journal", lambda s: s[0] + b"[" * 1000 + b"\n"),
     "journal with a cut line": ("journal", lambda s: s[0] + b'{"op_code":1\n'),
+    "journal with a value of something else": (
+        "journal",
+        replaced(b'"params":{"learning_rate"', b'"params":{"learning_sate"'),
+    ),
     "journal with two values of a trial": (
         "journal",
         replaced(b'"values":[0.5]', b'"values":[0,5]'),

@@ -215,7 +215,7 @@ class Search:
             if left or _is_gone(worker, self._shared):
                 return self._take(trial)
         while True:
-            known = self._study.get_trials(deepcopy=False)
+            known = self._all()
             if sum(map(_counts, known)) >= self._limit:
                 return None
             trial = self._begin(known)
@@ -246,7 +246,18 @@ class Search:
         return [(dict(t.params), _score(t)) for t in self._trials() if t.state.is_finished()]
 
     def _trials(self) -> Iterator[FrozenTrial]:
-        return filter(_counts, self._study.get_trials(deepcopy=False))
+        return filter(_counts, self._all())
+
+    def _all(self) -> list[FrozenTrial]:
+        """Every trial, as the storage has it."""
+        trials = self._study.get_trials(deepcopy=False)
+        for trial in filter(_counts, trials):
+            if trial.params.keys() != self._space.keys():
+                raise ConfigError(
+                    f"--storage: trial {trial.number} has values of {', '.join(trial.params)}, "
+                    f"expected {', '.join(self._space)}; name another file."
+                )
+        return trials
 
     def _running(self) -> list[FrozenTrial]:
         return [trial for trial in self._trials() if not trial.state.is_finished()]
@@ -277,8 +288,7 @@ class Search:
                 user_attrs={"worker": self._worker, "knows": len(known), "token": token},
             )
         )
-        trials = self._study.get_trials(deepcopy=False)
-        return next(t for t in reversed(trials) if t.user_attrs.get("token") == token)
+        return next(t for t in reversed(self._all()) if t.user_attrs.get("token") == token)
 
 
 def _counts(trial: FrozenTrial) -> bool:
