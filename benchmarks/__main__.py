@@ -9,8 +9,8 @@ take at the rate at which this machine multiplies matrices, `memory` the time to
 what has to be; `over floor` is our median over the larger. What begins with `~` is extrapolated.
 
 FILE is written after every part; what it holds of other parts is kept, so the whole can be measured
-in several goes. The exit status is 1 where something is not held, and 2 where a
-part failed. `--quick` runs everything once, to see that it runs: its figures mean nothing.
+in several goes. The exit status is 1 where something is not held, and 2 where a part failed.
+`--quick` runs everything once, to see that it runs: its figures mean nothing.
 """
 
 import json

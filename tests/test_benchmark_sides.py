@@ -67,7 +67,7 @@ def test_the_whole_may_be_measured_in_several_goes(tmp_path, monkeypatch, capsys
         return {"machine": {"cores": go}, "record": record, "standings": [line(name, go != 2)]}
 
     monkeypatch.setattr(whole, "part", part)
-    file, status, failing = tmp_path / "record.json", [], "implicit"
+    file, status, failing = tmp_path / "record.json", [], "evaluation"
     for number, names in enumerate((["implicit", "evaluation"], ["implicit"], ["evaluation"]), 1):
         go = number
         status.append(whole.main(["--parts", *names, "--json", str(file)]))

@@ -45,7 +45,7 @@ def test_equals_lax(planes_of, size):
     planes = jax.jit(planes_of)(images, kernel)
     assert planes.shape == (4, 2, -(-size[0] // 2), -(-size[1] // 2), 5)
     expected = by_lax(images, kernel)
-    np.testing.assert_allclose(joined(planes, size), expected, atol=1e-12)
+    np.testing.assert_allclose(joined(planes, size), expected, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(joined(_cut(expected), size), expected)
 
 
@@ -89,7 +89,9 @@ def test_every_derivative_equals_laxs(size=(5, 4)):
 
     expected = derivatives(lambda images, kernel: _cut(by_lax(images, kernel)))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), derivatives(winograd), expected
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-10),
+        derivatives(winograd),
+        expected,
     )
 
 
@@ -129,10 +131,10 @@ def test_moments_are_numpys(size, reference):
     planes = jnp.where(_cut(jnp.ones_like(images)) == 1, _cut(images), 1e6)
     mean, variance = moments(planes, size, reference)
     few = np.asarray(images[:reference])
-    np.testing.assert_allclose(mean, few.mean((0, 1, 2)), atol=1e-14)
-    np.testing.assert_allclose(variance, few.var((0, 1, 2)), atol=1e-14)
+    np.testing.assert_allclose(mean, few.mean((0, 1, 2)), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(variance, few.var((0, 1, 2)), rtol=0, atol=1e-14)
     result = normalise(images, moments(planes, size), jnp.full(4, 2.0), jnp.arange(4.0))
-    np.testing.assert_allclose(result.mean((0, 1, 2)), jnp.arange(4.0), atol=1e-12)
+    np.testing.assert_allclose(result.mean((0, 1, 2)), jnp.arange(4.0), rtol=0, atol=1e-12)
     np.testing.assert_allclose(result.std((0, 1, 2)), 2, rtol=1e-4)
 
 

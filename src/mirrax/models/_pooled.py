@@ -5,8 +5,7 @@ than a processor's cache holds: each pass over them waits for memory. What belon
 stays in the cache. The moments of groups of one size join as `μ = mean_g μ_g` and
 `v = mean_g v_g + mean_g (μ_g − μ)²`. A reverse pass needs again what is between: products of
 patches are computed anew sooner than they are read, Winograd's are not, and a derivative of these
-is taken of the whole batch at once. `benchmarks/evaluation.py` and `benchmarks/meta_step.py`
-measure both.
+is taken of the whole batch at once.
 Source: Chan, Golub & LeVeque, 1983, "Algorithms for Computing the Sample Variance".
 """
 

@@ -249,13 +249,15 @@ class Search:
         return filter(_counts, self._all())
 
     def _all(self) -> list[FrozenTrial]:
-        """Every trial, as the storage has it."""
+        """Every trial; a damaged file may have some that this search cannot have written."""
         trials = self._study.get_trials(deepcopy=False)
         for trial in filter(_counts, trials):
-            if trial.params.keys() != self._space.keys():
+            same = trial.params.keys() == self._space.keys()
+            if not same or len(trial.values or ()) > 1:
                 raise ConfigError(
-                    f"--storage: trial {trial.number} has values of {', '.join(trial.params)}, "
-                    f"expected {', '.join(self._space)}; name another file."
+                    f"--storage: trial {trial.number} is not of this search: it has values of "
+                    f"{', '.join(trial.params)}, and scores {trial.values}; expected "
+                    f"{', '.join(self._space)}, and one; name another file."
                 )
         return trials
 
@@ -297,9 +299,5 @@ def _counts(trial: FrozenTrial) -> bool:
 
 
 def _score(trial: FrozenTrial) -> float:
-    if trial.values is not None and len(trial.values) > 1:
-        raise ConfigError(
-            f"--storage: trial {trial.number} has {len(trial.values)} values, of which mirrax "
-            "writes one; name another file."
-        )
-    return np.inf if trial.value is None else trial.value
+    value = trial.value
+    return np.inf if value is None else value
