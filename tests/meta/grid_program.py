@@ -19,10 +19,11 @@ from mirrax.geometry import Diagonal
 from mirrax.hypergradient import Reverse
 from mirrax.inner import MirrorDescent
 from mirrax.meta import Descent, ManyShot, classification_loss, stacked
-from mirrax.models import build
+from mirrax.models import _pooled, build
 from mirrax.objective import RegretBound
 from mirrax.study._folder import RunFolder
 
+_pooled._CACHE = 1 << 12  # so that small images are taken in groups, as large ones are
 TASKS, ROWS, BATCH, ROUNDS, STEPS, RATE = 8, 24, 8, 4, 3, 0.1
 
 

@@ -69,8 +69,9 @@ def test_any_grid_makes_the_curve_of_one(model, dtype):
     for other in others:
         agree(other, one, dtype)
     # The images themselves are never moved, only sums over them.
-    found = scaling.collectives(others[2]["programs"]["1x8"])
-    assert {entry["kind"] for entry in found} == {"all-reduce"}
+    for other, grid in ((others[2], "1x8"), (others[4], "1x2:turn")):
+        found = scaling.collectives(other["programs"][grid])
+        assert {entry["kind"] for entry in found} == {"all-reduce"}
 
 
 def test_the_page_has_the_table_of_the_model():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mirrax.models import _pooled
+from mirrax.models import _pooled, spread_batches
 from mirrax.models._planes import entries_between
 from mirrax.models._pooled import _at_once, _together, convolve_and_pool
 
@@ -96,6 +96,15 @@ def test_images_that_do_not_change_cost_no_product_of_their_changes(room):
     images, kernel = arguments(FEW)
     function = jax.jit(lambda k: jax.jvp(lambda k: convolve_and_pool(images, k)[0], (k,), (k,)))
     assert function.lower(kernel).as_text().count("dot_general") == 2
+
+
+@pytest.mark.parametrize("inputs", [FEW, MANY])
+def test_no_loop_over_rows_of_several_devices(inputs, room):
+    room(inputs)
+    given, function = arguments(inputs), jax.jit(convolve_and_pool)
+    assert "stablehlo.while" in function.lower(*given).as_text()
+    with spread_batches(True):  # also of a function that has been traced before
+        assert "stablehlo.while" not in function.lower(*given).as_text()
 
 
 def test_moments_of_the_first_images_are_taken_at_once(room):

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ..inner import AbstractBatches, Problem
+from ..models import spread_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,10 +170,12 @@ def each(
     def run(some: PyTree[Array], arrays: PyTree[Array]) -> PyTree[Any]:
         own = eqx.combine(arrays, static)
         one = lambda entry: function(entry, *own)  # noqa: E731
-        if in_turn:
-            return jax.lax.map(one, some)
         along = "tasks" if grid.batch > 1 else None  # for what the function says of batches
-        return jax.vmap(one, spmd_axis_name=along)(some)
+        # What is spread stays so within a further call, which has no grid of its own.
+        with spread_batches(spread_batches.value or grid.batch > 1):
+            if in_turn:
+                return jax.lax.map(one, some)
+            return jax.vmap(one, spmd_axis_name=along)(some)
 
     arrays, static = eqx.partition(shared, eqx.is_array)
     if grid.size == 1:

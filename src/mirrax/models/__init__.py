@@ -13,6 +13,7 @@ from ._losses import accuracy as accuracy
 from ._losses import cross_entropy as cross_entropy
 from ._mlp import mlp as mlp
 from ._model import Model as Model
+from ._pooled import spread_batches as spread_batches
 from ._pooling import max_pool as max_pool
 from ._registry import NAMES as NAMES
 from ._registry import build as build

@@ -93,8 +93,9 @@ def _by_patches(images: Array, kernel: Array) -> Planes:
         for b in range(2)
     ]
     # Products of two axes: with more, their gradient is laid out anew, which took half the time.
-    product = jnp.stack(patches).reshape(-1, 9 * inputs) @ kernel.reshape(9 * inputs, -1)
-    return product.reshape(4, batch, rows, columns, -1)
+    # The batch leads: where its rows lie on several devices, axes are joined behind them.
+    product = jnp.stack(patches, 1).reshape(-1, 9 * inputs) @ kernel.reshape(9 * inputs, -1)
+    return jnp.moveaxis(product.reshape(batch, 4, rows, columns, -1), 1, 0)
 
 
 def inside(planes: Planes, size: tuple[int, int]) -> Float[Array, "4 1 rows columns 1"] | None:

@@ -30,6 +30,12 @@ _CACHE = 2 << 20
 _LITTLE = 4
 """Groups are for more than so many caches, and of no less than such a part of one."""
 
+spread_batches = jax.make_user_context(False)
+"""Within `spread_batches(True)`, a model takes the rows of a batch to lie on several devices.
+
+It makes no loop over a part of them at a time then, which would bring every row to each device.
+"""
+
 Pooled = tuple[Float[Array, "batch new_height new_width out"], Moments]
 Primals = tuple[Images, Float[Array, "3 3 in out"]]
 
@@ -53,9 +59,11 @@ def convolve_and_pool(
     >>> pooled.ravel().tolist(), by.mean.item()
     ([9.0, 9.0, 9.0, 9.0], 6.25)
     """
-    together = _together(images, kernel.shape[3])
-    if reference is not None or together == len(images):
+    if reference is not None or spread_batches.value:
         return _at_once(images, kernel, reference)
+    together = _together(images, kernel.shape[3])
+    if together == len(images):
+        return _at_once(images, kernel)
     in_turn = _by_groups if takes_patches(kernel.shape[2]) else _derived_at_once
     return in_turn(images, kernel, together)
 
