@@ -117,7 +117,7 @@ class TestHeModels:
         images = jnp.asarray(np.random.default_rng(0).uniform(size=(3, *SHAPE)))
         apply = jax.jit(model.apply)
         single = jnp.concatenate([apply(params, image[None]) for image in images])
-        np.testing.assert_allclose(apply(params, images), single, atol=1e-12)
+        np.testing.assert_allclose(apply(params, images), single, rtol=0, atol=1e-12)
 
 
 def test_a_linear_model_is_a_product():
@@ -137,7 +137,7 @@ def test_an_mlp_in_numpy():
         layer = params[f"dense_{i}"]
         hidden = hidden @ np.asarray(layer["weight"]) + np.asarray(layer["bias"])
         hidden = np.maximum(hidden, 0) if i < 2 else hidden
-    np.testing.assert_allclose(model.apply(params, images), hidden, atol=1e-14)
+    np.testing.assert_allclose(model.apply(params, images), hidden, rtol=0, atol=1e-14)
 
 
 def test_lenet_by_lax():
@@ -162,7 +162,7 @@ def test_lenet_by_lax():
     for name in ("dense_0", "dense_1", "dense_2"):
         hidden = hidden @ params[name]["weight"] + params[name]["bias"]
         hidden = hidden if name == "dense_2" else jax.nn.relu(hidden)
-    np.testing.assert_allclose(model.apply(params, images), hidden, atol=1e-13)
+    np.testing.assert_allclose(model.apply(params, images), hidden, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("shape", [(12, 12, 1), (13, 15, 2), (32, 32, 3)])
@@ -259,4 +259,6 @@ def test_the_order_of_layers_survives_ten():
         layer = params[f"dense_{i}"]
         hidden = hidden @ np.asarray(layer["weight"]) + np.asarray(layer["bias"])
         hidden = np.maximum(hidden, 0) if i < 10 else hidden
-    np.testing.assert_allclose(model.apply(params, jnp.ones((1, 1, 1, 2))), hidden, atol=1e-14)
+    np.testing.assert_allclose(
+        model.apply(params, jnp.ones((1, 1, 1, 2))), hidden, rtol=0, atol=1e-14
+    )

@@ -245,8 +245,10 @@ def test_with_reference_every_query_is_judged_alone():
     apply = jax.jit(functools.partial(tiny().apply, reference=3))
     together = apply(params, jnp.concatenate([support, query]))
     alone = [apply(params, jnp.concatenate([support, one[None]]))[3:] for one in query]
-    np.testing.assert_allclose(jnp.concatenate(alone), together[3:], atol=1e-11)
-    np.testing.assert_allclose(jax.jit(tiny().apply)(params, support), together[:3], atol=1e-11)
+    np.testing.assert_allclose(jnp.concatenate(alone), together[3:], rtol=0, atol=1e-11)
+    np.testing.assert_allclose(
+        jax.jit(tiny().apply)(params, support), together[:3], rtol=0, atol=1e-11
+    )
 
 
 # The start, roles, misuse

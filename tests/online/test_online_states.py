@@ -115,7 +115,7 @@ def test_half_precision_keeps_full_rates(dtype, per):
         moved = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(moved))
     # An increment of 1e-5 to a rate of 0.1 is known to 1e-8 in float32.
     jax.tree.map(
-        lambda w, m: np.testing.assert_allclose(np.float64(w) - 0.1, m, atol=3e-8),
+        lambda w, m: np.testing.assert_allclose(np.float64(w) - 0.1, m, rtol=0, atol=3e-8),
         state.rates,
         moved,
     )

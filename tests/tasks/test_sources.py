@@ -138,7 +138,7 @@ def test_usps_set(small, number):
     task = load_images("usps")
     assert task.scale == 1.0 and task.image_shape == (16, 16, 1)
     expected = (written["test"][0] + 1) / 2
-    np.testing.assert_allclose(task.test_images[..., 0], expected, atol=1e-4)
+    np.testing.assert_allclose(task.test_images[..., 0], expected, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(task.train_labels, written["train"][1])
 
 

@@ -34,7 +34,7 @@ def test_text(tmp_path, digits):
     )
     assert read_images.dtype == np.float32 and read_labels.dtype == np.int32
     np.testing.assert_array_equal(read_labels, labels)
-    np.testing.assert_allclose(read_images[..., 0], (images + 1) / 2, atol=1e-7)
+    np.testing.assert_allclose(read_images[..., 0], (images + 1) / 2, rtol=0, atol=1e-7)
 
 
 def test_text_as_the_test_part_is_written():
@@ -111,7 +111,7 @@ def test_any_bytes_are_refused_or_valid(data):
 def test_text_values_survive(digits):
     images, labels = digits
     again, _ = parse(usps_text(images, labels))
-    np.testing.assert_allclose(again[..., 0] * 2 - 1, images, atol=1e-6)
+    np.testing.assert_allclose(again[..., 0] * 2 - 1, images, rtol=0, atol=1e-6)
 
 
 def test_h5(tmp_path, digits):
