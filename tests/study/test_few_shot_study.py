@@ -233,7 +233,7 @@ def test_between_validations_a_checkpoint_is_kept_now_and_then(
     """At least once a minute; here after every call."""
     monkeypatch.setattr("mirrax.study._few_shot_learn._SAVED_EVERY", 0.0)
     path = tmp_path / "run"
-    words = [*WORDS, "--method", "maml", "--baselines", "--validate-every", "4"]
+    words = [*WORDS, "--method", "maml", "--baselines", "maml", "--validate-every", "4"]
     assert cli.main([*words, "--out", str(path)]) == 0
     place = path / "maml/rate-0.1/seed-0"
     kept = sorted((place / "checkpoints").glob("*.safetensors"))
