@@ -242,11 +242,12 @@ def readme_figures(page):
         "of the former's"
     )
     recipe, small = page.load("omniglot-recipe"), page.load("omniglot")
-    maml, potential = row(recipe, "MAML"), row(recipe, "convex potential")
-    right = [num(100 * found["test_accuracy"]["mean"], 1) for found in (potential, maml)]
+    compared = [row(recipe, name) for name in ("MetaCurvature", "convex potential", "MAML")]
+    first, second, third = (num(100 * found["test_accuracy"]["mean"], 1) for found in compared)
     yield (
-        f"has {right[0]}% of the query images of new characters right and MAML {right[1]}% "
-        f"(one seed, paired {points(maml['behind'])})"
+        f"MetaCurvature has {first}% of the query images of new characters right, the learned "
+        f"convex potential {second}%, {points(compared[1]['behind'])} points less on the same "
+        f"tasks, and MAML {third}% (one seed)"
     )
     places = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
     place = places[page.ranked(small).index("convex potential")]

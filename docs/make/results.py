@@ -202,8 +202,9 @@ def made(result: Mapping[str, Any]) -> str:
 
 
 def _machine(part: Mapping[str, Any]) -> str | None:
-    known = "processor" in part
-    return f"{part['processor']}, {part['cores']} cores" if known else part.get("device")
+    if "processor" not in part:
+        return part.get("device")
+    return f"{part['processor']}, {part['cores']} core{'s' * (part['cores'] > 1)}"
 
 
 def command(result: Mapping[str, Any], typed: str = "") -> str:
