@@ -20,8 +20,10 @@ KEY = jax.random.key(0)
 
 
 SAME = 5e-14
-"""Relative, and absolute where zero is expected. The same systems solved and the same steps made in
-another order. Found: 9e-15."""
+"""Of systems solved and steps made in another order; absolute near zero. Found: 9e-15."""
+
+NOTHING = 3e-15
+"""Absolute, where zero is expected. Found: 8e-16."""
 
 CONVERGED = 3e-11
 """Relative. Derivatives through 3,000 steps; small entries are differences of large ones. Found:
@@ -104,7 +106,7 @@ def test_an_isolated_minimiser_does_not_move_with_the_geometry():
     for estimator in (Direct(300), Reverse(300)):
         np.testing.assert_allclose(slope(estimator, Outer()), m, rtol=SAME)
     moved = slope(Reverse(300), Outer(jnp.array([3.0])))
-    np.testing.assert_allclose(moved, [0.0], rtol=0, atol=SAME)
+    np.testing.assert_allclose(moved, [0.0], rtol=0, atol=NOTHING)
 
 
 @pytest.mark.parametrize("outer", ["bregman", "validation"])
@@ -124,7 +126,7 @@ def test_the_envelope_in_the_overparameterised_case(projection, outer):
     if outer == "bregman":
         direct, pull = c07["m"] * moved**2, c07["m"] ** 2 * moved
         np.testing.assert_allclose(direct, c07["bregman_total_grad_m"], rtol=SAME)
-        np.testing.assert_allclose(pull @ derivative, np.zeros(7), rtol=0, atol=SAME)
+        np.testing.assert_allclose(pull @ derivative, np.zeros(7), rtol=0, atol=NOTHING)
     else:
         direct, pull = np.zeros(7), theta - c07["val_target"]
         np.testing.assert_allclose(pull @ derivative, c07["validation_grad_m"], rtol=SAME)

@@ -151,7 +151,8 @@ def test_conventions_of_s000_for_the_factor_of_two(halves, doubled, rate):
     reached = run(MirrorDescent(rate), Prior(diagonal, start), gradient, 1, linear).last
     np.testing.assert_allclose(reached, 1 - rate * np.array([1.0, 0.25]), rtol=1e-15)
     slope = jax.grad(lambda x: gradient @ x + potential.divergence(x, start) / (halves * 0.1))
-    np.testing.assert_allclose(slope(reached), [0.0, 0.0], rtol=0, atol=1e-14)
+    # A rounding of the point, over a rate of a tenth. Found: 9e-16.
+    np.testing.assert_allclose(slope(reached), [0.0, 0.0], rtol=0, atol=3e-15)
 
 
 def test_the_loss_as_its_own_geometry_is_minimised_by_a_rate_of_one_only():

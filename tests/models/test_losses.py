@@ -21,7 +21,7 @@ def test_gradient_is_probabilities_less_labels():
     logits = jnp.asarray(LOGITS)
     expected = (jax.nn.softmax(logits) - jax.nn.one_hot(LABELS, 4)) / 6
     np.testing.assert_allclose(
-        jax.grad(cross_entropy)(logits, LABELS), expected, rtol=0, atol=1e-15
+        jax.grad(cross_entropy)(logits, LABELS), expected, rtol=0, atol=1e-16
     )
 
 
@@ -29,7 +29,7 @@ def test_second_derivative_is_the_softmax_covariance():
     logits = jnp.asarray(LOGITS[:1])
     p = jax.nn.softmax(logits[0])
     hessian = jax.hessian(cross_entropy)(logits, LABELS[:1])[0, :, 0, :]
-    np.testing.assert_allclose(hessian, jnp.diag(p) - jnp.outer(p, p), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(hessian, jnp.diag(p) - jnp.outer(p, p), rtol=0, atol=1e-16)
 
 
 def test_large_logits_stay_finite():
