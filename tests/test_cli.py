@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
     """A whole run, made as a user makes it."""
     path = tmp_path_factory.mktemp("cli") / "run"
     done = subprocess.run(
-        [sys.executable, "-W", "error::SyntaxWarning", "-m", "mirrax.cli", *SMALL, "--json"]
+        [sys.executable, "-W", "error::SyntaxWarning", "-m", "mirrax", *SMALL, "--json"]
         + ["--out", str(path)],
         capture_output=True,
         text=True,

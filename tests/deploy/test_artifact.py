@@ -24,10 +24,28 @@ from deployed import (
 import mirrax
 from mirrax import geometry as geometries
 from mirrax._errors import ArtifactError, MirraxError, NumericalError
-from mirrax.deploy import Artifact, _artifact, check_fits, load, save, to_optax
+from mirrax.deploy import (
+    Artifact,
+    _artifact,
+    _encoding,
+    check_fits,
+    load,
+    register,
+    save,
+    storable,
+    to_optax,
+)
 from mirrax.deploy._archive import read_archive, write_archive
 from mirrax.deploy._encoding import REGISTRY
-from mirrax.geometry import AbstractGeometry, Blockwise, Diagonal, Euclidean, PNorm, Scaled
+from mirrax.geometry import (
+    AbstractGeometry,
+    AbstractMirrorMap,
+    Blockwise,
+    Diagonal,
+    Euclidean,
+    PNorm,
+    Scaled,
+)
 
 STORED = GEOMETRIES | BY_ROLES
 
@@ -335,9 +353,61 @@ def test_public_names():
     from mirrax import deploy
 
     names = {"Artifact", "AveragedState", "averaged", "averaged_params"}
-    names |= {"check_fits", "layer_roles", "learned_start", "load", "save", "storable", "to_optax"}
+    names |= {"check_fits", "layer_roles", "learned_start", "load", "register", "save", "storable"}
+    names |= {"to_optax"}
     assert deploy.__all__ == sorted(names)
     assert set(deploy.__all__) <= set(dir(deploy))
     assert Artifact is deploy.Artifact
     with pytest.raises(AttributeError, match="no attribute 'train'"):
         deploy.train  # noqa: B018
+
+
+# --- classes of others --------------------------------------------------------------------------
+
+
+class Tilted(AbstractMirrorMap):
+    """`x = s ⊙ z + tilt`, with a field of each kind."""
+
+    scales: jax.Array
+    tilt: float = eqx.field(static=True)
+
+    def to_dual(self, primal):
+        return {"w": (primal["w"] - self.tilt) / self.scales}
+
+    def to_primal(self, dual):
+        return {"w": self.scales * dual["w"] + self.tilt}
+
+
+def test_a_registered_class_comes_back_to_the_bit(path, monkeypatch):
+    monkeypatch.setattr(_encoding, "_OWN", {})
+    geometry = Tilted(jnp.array([0.1, 0.2]), 0.25)
+    with pytest.raises(ValueError, match="class Tilted; .* deploy.register adds one of your own"):
+        save(path, geometry, rate=0.1)
+    assert register(Tilted) is Tilted and storable(geometry)
+    save(path, geometry, rate=0.1, params_like={"w": jnp.zeros(2)})
+    artifact = load(path)
+    assert eqx.tree_equal(artifact.geometry, geometry)
+    params = {"w": jnp.ones(2)}
+    optimiser = to_optax(path)
+    updates, _ = optimiser.update(params, optimiser.init(params), params)
+    # The difference of two points near one.
+    np.testing.assert_allclose(updates["w"], -0.1 * geometry.scales, rtol=0, atol=3e-16)
+
+    register(type("Tilted", (Tilted,), {"__module__": __name__, "__qualname__": "Tilted"}))
+    assert not storable(geometry)  # a notebook's cell, run again
+    monkeypatch.setattr(_encoding, "_OWN", {})
+    refused(lambda: load(path), "unknown class 'Tilted'", "by deploy.register")
+
+
+def test_classes_that_cannot_be_registered():
+    with pytest.raises(ValueError, match="register: expected a class of mirror maps .* got dict"):
+        register(dict)
+    for taken in ("Diagonal", "Factors"):
+        with pytest.raises(ValueError, match=f"'{taken}' is the name of mirrax.geometry"):
+            register(type(taken, (Tilted,), {}))
+
+
+def test_types_that_no_file_holds_are_refused(path):
+    with pytest.raises(ValueError, match="save.geometry: 'log_diagonal/w' is of type bfloat16"):
+        save(path, Diagonal({"w": jnp.zeros(2, jnp.bfloat16)}), rate=0.1)
+    assert not path.exists()

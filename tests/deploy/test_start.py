@@ -170,7 +170,7 @@ def test_starts_that_cannot_be_saved(path):
     broken = params | {"mixture": [params["mixture"][0] * jnp.nan]}
     with pytest.raises(NumericalError, match="the start is not saved: start/mixture/0 holds"):
         save(path, Euclidean(), rate=0.1, start=broken)
-    with pytest.raises(ValueError, match="save.start: 'steps' is of type int64"):
+    with pytest.raises(ValueError, match="save.start: 'start/steps' is of type int64"):
         save(path, Euclidean(), rate=0.1, start={"steps": jnp.arange(3)})
     with pytest.raises(ArtifactError, match="not those the geometry was learned for"):
         save(path, GEOMETRIES["max"], rate=0.1, start={"w": jnp.ones(2)})

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from mirrax.geometry import Diagonal
-from mirrax.hypergradient import Direct, Reverse, Truncated
+from mirrax.hypergradient import Direct, Pathwise, Reverse, Truncated
 from mirrax.inner import AbstractObjective, MirrorDescent, Prior, Problem, Repeat
+from mirrax.objective import ValidationLoss
 
 RATE, LENGTH, KEY = 0.1, 12, jax.random.key(0)
 
@@ -94,3 +95,25 @@ def test_direct_leaves_the_run_out():
     points, _ = run_by_hand()
     found, _ = summed(Direct(LENGTH))
     np.testing.assert_allclose(found, B * np.exp(2 * LOG_M) * points[-1] ** 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [Reverse, Pathwise])
+def test_what_is_shared_may_hold_integers(make):
+    """They count for a constant, in the value and in the derivative of the rest."""
+
+    def loss(x, shared, data):
+        scale, power = shared
+        return scale * quadratic(x, None, data) ** power
+
+    found = []
+    for power in (jnp.array(2), 2.0):
+        prior = Prior(Diagonal(jnp.asarray(LOG_M)), jnp.asarray(START), (jnp.array(0.1), power))
+        problem = Problem(loss, Repeat((HESSIAN, TARGET)), query=(HESSIAN, TARGET))
+        estimator = make(LENGTH, wrt=("geometry", "shared"), first_order=True)
+        value, grad, _ = estimator.over_a_run(
+            ValidationLoss(), MirrorDescent(RATE / 100), prior, problem, key=KEY
+        )
+        found.append((value, grad.geometry.log_diagonal, grad.shared[0]))
+        assert all(np.all(np.isfinite(part)) & np.all(part != 0) for part in found[-1])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-13)

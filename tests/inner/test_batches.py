@@ -1,5 +1,6 @@
 """Batches: draws stay within bounds, depend on step and key only, and end visibly."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,11 +75,28 @@ def test_padded_data_sets_of_different_sizes_vectorise():
         ((jnp.zeros(3), jnp.zeros(())), 2, None, r"lengths \[0, 3\]"),
         (jnp.zeros(3), 2, 0, "Minibatch.count.*got 0"),
         (jnp.zeros(3), 2, 4, "Minibatch.count.*3 rows.*got 4"),
+        (jnp.zeros(3), 2, np.int64(4), "Minibatch.count.*3 rows.*got 4"),
+        (jnp.zeros(3), 2, jnp.array(-1), "Minibatch.count.*3 rows.*got -1"),
+        (jnp.zeros(3), 2, 2.5, "Minibatch.count.*whole numbers.*got 2.5"),
+        (
+            jnp.zeros((4, 3)),
+            2,
+            jnp.array([3, 3, 4, 1]),
+            r"Minibatch.count.*3 rows.*got \[3 3 4 1\]",
+        ),
     ],
 )
 def test_bad_minibatches_are_refused(data, size, count, message):
     with pytest.raises(ValueError, match=message):
         Minibatch(data, size, count)
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_a_count_within_a_program_is_refused_there(count):
+    draw = eqx.filter_jit(lambda n: Minibatch(jnp.zeros(3), 2, n).draw(jnp.array(0), key=KEY))
+    assert draw(jnp.array(3)).shape == (2,)
+    with pytest.raises(eqx.EquinoxRuntimeError, match="Minibatch.count: .* 3 rows of data"):
+        draw(jnp.array(count))
 
 
 def test_repeat_gives_anything_back():

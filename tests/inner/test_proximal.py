@@ -280,7 +280,7 @@ def test_a_schedule_is_refused():
 def test_batches_that_differ_from_step_to_step_are_refused(batches):
     prior, problem = case()[0], Problem(linear, batches)
     inner = BregmanProximal(0.1)
-    message = f"problem.batches must be Repeat, got {type(batches).__name__}; the residual must"
+    message = f"problem.batches must be Repeat, got {type(batches).__name__}; every step"
     with pytest.raises(ValueError, match=message):
         inner.residual(prior, problem, prior.start)
     with pytest.raises(ValueError, match=message):

@@ -248,6 +248,8 @@ def test_query_images_are_normalised_as_asked_for(statistics):
 
 
 def test_what_cannot_be():
+    with pytest.raises(ValueError, match=r"FewShot.on_failure: expected one of .*, got 'skp'"):
+        learner(on_failure="skp")
     with pytest.raises(ValueError, match=r"FewShot.tasks: expected at least 1, got 0"):
         learner(tasks=0)
     with pytest.raises(ValueError, match=r"FewShot.devices: expected a divisor of the 4 tasks"):

@@ -11,6 +11,7 @@ from mirrax.geometry import Diagonal, MaxOfDiagonals
 from mirrax.hypergradient import Direct, Implicit, Reverse, Truncated
 from mirrax.inner import (
     BregmanProximal,
+    DualDescent,
     Minibatch,
     MirrorDescent,
     PreconditionedDescent,
@@ -107,7 +108,7 @@ def test_descent_equals_a_hand_written_loop_over_tasks(reference):
     def hypergradient(geometry, problem, start, key):
         prior = Prior(geometry, start)
         if reference:
-            problem = reference.solve(problem, start, key=key)
+            problem = reference.solve(MirrorDescent(RATE), prior, problem, key=key)
         value, slope, _ = estimator.estimate(
             objective, inner, prior, problem, estimator.init(inner, prior), key=key
         )
@@ -225,3 +226,22 @@ def test_activation_counts_which_component_was_largest():
 def test_the_share_of_frozen_runs_is_reported():
     _, (record,) = rounds(alternating(), 1)
     np.testing.assert_allclose(record.frozen, np.mean(frozen(record.summary)))
+
+
+@pytest.mark.parametrize("outer", ["descent", "alternating"])
+def test_a_rule_that_starts_from_duals_has_the_reference_of_its_first_point(outer):
+    """Round for round what mirror descent does from that point, geometry included."""
+    scaled = jax.tree.map(lambda leaf: leaf + 0.7, FLAT)
+    whole = {
+        "descent": Descent(RegretBound(RATE, "solution"), Direct(STEPS), OPTIMISER, REFERENCE),
+        "alternating": Alternating(RATE, STEPS, comparator="solution", reference=REFERENCE),
+    }[outer]
+    dual = lambda key: scaled.to_dual(initialise(key))  # noqa: E731
+    found = []
+    for rule, begin in ((MirrorDescent, initialise), (DualDescent, dual)):
+        many = ManyShot(rule(RATE), whole, begin, VISITS)
+        state, record = many.round(many.init(scaled, key=KEY), PROBLEMS)
+        assert np.isfinite(record.value)
+        found.append([*jax.tree.leaves(state.geometry), record.value])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=ROUNDING)

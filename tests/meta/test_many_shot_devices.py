@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import optax
 import pytest
-from test_many_shot import FLAT, KEY, PROBLEMS, RATE, STEPS, initialise
+from test_many_shot import FLAT, KEY, PROBLEMS, RATE, STEPS, initialise, regression
 
-from mirrax.hypergradient import Direct
-from mirrax.inner import MirrorDescent
+from mirrax.hypergradient import Direct, Reverse
+from mirrax.inner import BregmanProximal, MirrorDescent, Problem, Repeat
 from mirrax.meta import Alternating, Descent, ManyShot
-from mirrax.objective import RegretBound
+from mirrax.objective import RegretBound, ValidationLoss
 
 ROUNDING = 1e-13
 """Sums of a dozen steps, in another order."""
@@ -23,11 +23,19 @@ ROUNDING = 1e-13
 OUTER = {
     "alternating": Alternating(RATE, STEPS, comparator="last"),
     "direct": Descent(RegretBound(RATE, "last"), Direct(STEPS), optax.sgd(0.05)),
+    "proximal": Descent(ValidationLoss(), Reverse(STEPS), optax.sgd(0.05)),
 }
 
 
 def learner(outer="alternating", **options):
-    return ManyShot(MirrorDescent(RATE), OUTER[outer], initialise, 2, **options)
+    inner = BregmanProximal(RATE) if outer == "proximal" else MirrorDescent(RATE)
+    return ManyShot(inner, OUTER[outer], initialise, 2, **options)
+
+
+def whole(problems):
+    """The same tasks, each learned from all of its rows."""
+    data = problems.batches.data
+    return Problem(regression, Repeat(data), query=data)
 
 
 def learned(problems, **options):
@@ -52,26 +60,36 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp
 import numpy as np
 from test_many_shot import PROBLEMS
-from test_many_shot_devices import learned
+from test_many_shot_devices import learned, whole
 four = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:1] / 2]), PROBLEMS)
-for devices, in_turn in ((1, False), (2, {in_turn})):
+for options in ({{}}, {options!r}):
     with jax.numpy_dtype_promotion("standard"):
-        found = learned(four, outer={outer!r}, devices=devices, in_turn=in_turn)
+        found = learned({tasks}, outer={outer!r}, **options)
     print(",".join(float(x).hex() for leaf in found for x in np.ravel(leaf)))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("outer", ["alternating", "direct"])
-@pytest.mark.parametrize("in_turn", [True, False])
-def test_two_devices_make_the_round_of_one(in_turn, outer):
+@pytest.mark.parametrize(
+    ("outer", "tasks", "options"),
+    [
+        *(
+            (outer, "four", {"devices": 2, "in_turn": in_turn})
+            for outer in ("alternating", "direct")
+            for in_turn in (True, False)
+        ),
+        ("proximal", "whole(four)", {"batch_devices": 2}),
+    ],
+)
+def test_two_devices_make_the_round_of_one(outer, tasks, options):
     """In a process of its own, because devices are counted once."""
     here = Path(__file__).parent
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_PLATFORMS": "cpu",
     }
-    script = SHARDED.format(folders=[str(here), str(here.parent)], in_turn=in_turn, outer=outer)
+    folders = [str(here), str(here.parent)]
+    script = SHARDED.format(folders=folders, outer=outer, tasks=tasks, options=options)
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=environment,

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from mirrax.geometry import Diagonal
+from mirrax.geometry import AbstractConstrained, AbstractGeometry, Diagonal
 from mirrax.hypergradient import Direct, Reverse
 from mirrax.inner import MirrorDescent, Prior
 from mirrax.meta import Descent, ManyShot, quadratic
@@ -162,7 +162,7 @@ def test_a_round_that_is_sound_at_once_is_attempted_once():
         jax.debug.callback(seen.append, point)
         return jnp.zeros(2, bool), jnp.sum(point)
 
-    point, _, found = backtrack(attempt, jnp.ones(2), trail)
+    point, _, found = backtrack(attempt, jnp.ones(2), trail, lambda point: point)
     jax.effects_barrier()
     assert len(seen) == 1 and found.halved == 0 and point.tolist() == [1.0, 1.0]
 
@@ -174,3 +174,73 @@ def test_an_estimator_without_a_loop_of_its_own_is_skipped_alike():
     state, record = one_round(which, problems(2))
     assert record.attempts.failed_runs.ravel().tolist() == [False, False, True]
     assert np.isfinite(leaves(state)[0]).all() and state.round == 1
+
+
+# --- meta-parameters with a range ---------------------------------------------------------------
+
+
+class Bounded(AbstractGeometry, AbstractConstrained):
+    """`ψ = max(a, 0.5) x²/2`, which is blind to `a` below one half."""
+
+    a: jax.Array
+
+    def project(self):
+        return Bounded(jnp.maximum(self.a, 0.5))
+
+    def _metric(self):
+        return jnp.maximum(self.a, 0.5)
+
+    def potential(self, primal):
+        return jnp.sum(self._metric() * primal**2) / 2
+
+    def conjugate(self, dual):
+        return jnp.sum(dual**2 / self._metric()) / 2
+
+    def to_dual(self, primal):
+        return self._metric() * primal
+
+    def to_primal(self, dual):
+        return dual / self._metric()
+
+    def strong_convexity(self):
+        return jnp.min(self._metric())
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip", "halve"])
+def test_meta_parameters_are_brought_back_into_their_range(policy):
+    """Against the step alone: left out of its range, a parameter would never move again."""
+    begin = Bounded(jnp.array([0.6, 3.0]))
+    state, record = one_round(learner(policy, rho=0.05), problems(), begin)
+    assert not record.failed
+    grads = [
+        Reverse(STEPS).over_a_run(
+            RegretBound(RATE, "solution"),
+            MirrorDescent(RATE),
+            Prior(begin, zeros(None)),
+            jax.tree.map(lambda leaf, i=number: leaf[i], problems()),
+            key=KEY,
+        )[1]
+        for number in range(TASKS)
+    ]
+    stepped = begin.a - 0.05 * sum(grad.geometry.a for grad in grads) / TASKS
+    assert stepped.min() < 0.5 < stepped.max()
+    np.testing.assert_allclose(state.geometry.a, np.maximum(stepped, 0.5), rtol=1e-12)
+
+
+def test_half_a_step_is_brought_back_too():
+    """The step leads to a geometry under which a run fails; half of it still leaves the range."""
+    which, begin = learner("halve"), Bounded(jnp.array([0.6, 3.0]))
+    state = which.init(begin, key=KEY)
+    step, nowhere = Bounded(jnp.array([-0.4, 0.0])), Bounded(jnp.array([0.5, jnp.nan]))
+    trail = dataclasses.replace(state.outer, step=step)
+    failing = dataclasses.replace(state, geometry=nowhere, outer=trail)
+    after, record = which.round(failing, problems())
+    assert not record.failed and record.attempts.halved == 1
+    assert after.outer.before.a.tolist() == [0.5, 3.0]
+
+
+def test_what_cannot_be():
+    with pytest.raises(ValueError, match=r"Descent.on_failure: expected one of .*, got 'skp'"):
+        learner("skp")
+    with pytest.raises(ValueError, match=r"expected 'geometry' in its wrt, got \('start',\)"):
+        Descent(RegretBound(RATE, "solution"), Reverse(STEPS, wrt=("start",)), optax.sgd(0.1))

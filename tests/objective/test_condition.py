@@ -106,7 +106,9 @@ def test_what_cannot_be():
     with pytest.raises(ValueError, match=r"ConditionPenalty.steps: expected at least 1, got 0"):
         ConditionPenalty(residual, 0)
     random = Problem(loss, Minibatch(batch, 2))
-    with pytest.raises(ValueError, match="same support batch at every step, got Minibatch"):
+    with pytest.raises(
+        ValueError, match="ConditionPenalty: problem.batches must be Repeat, got Minibatch"
+    ):
         evaluate(ConditionPenalty(residual, 1), MirrorDescent(0.1), prior, random, 1, key=KEY)
     with pytest.raises(ValueError, match=r"problem.query is None"):
         evaluate(ValidationLoss(), MirrorDescent(0.1), prior, random, 1, key=KEY)

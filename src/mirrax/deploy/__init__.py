@@ -2,8 +2,9 @@
 
 `save` and `load` write and read the artifact, `to_optax` makes it an optax optimiser, and
 `learned_start` the parameters that were learned with it; `averaged` averages an optimiser's points,
-`check_fits` compares an artifact with parameters, `layer_roles` says what their axes mean. Each is
-imported when it is first touched, so that readers of the file format alone need not load JAX.
+`check_fits` compares an artifact with parameters, `layer_roles` says what their axes mean,
+`register` lets files hold a class of your own. Each is imported when it is first touched, so that
+readers of the file format alone need not load JAX.
 `mirrax.deploy.torch` is the way into PyTorch.
 """
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ._averaging import AveragedState as AveragedState
     from ._averaging import averaged as averaged
     from ._averaging import averaged_params as averaged_params
+    from ._encoding import register as register
     from ._encoding import storable as storable
     from ._fit import layer_roles as layer_roles
     from ._optax import to_optax as to_optax
@@ -32,6 +34,7 @@ __all__ = [
     "layer_roles",
     "learned_start",
     "load",
+    "register",
     "save",
     "storable",
     "to_optax",
@@ -46,6 +49,7 @@ _HOME = {
     "layer_roles": "_fit",
     "learned_start": "_start",
     "load": "_artifact",
+    "register": "_encoding",
     "save": "_artifact",
     "storable": "_encoding",
     "to_optax": "_optax",

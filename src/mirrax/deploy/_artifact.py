@@ -116,8 +116,8 @@ def save(
     like = params_like if start is None else start
     leaves = _with_roles(_table(geometry, like), roles)
     begun = _start_arrays(start)
-    _check_finite("geometry", arrays)
-    _check_finite("start", begun)
+    _check_numbers("geometry", arrays)
+    _check_numbers("start", begun)
     metadata = {
         "kind": "geometry",
         "version": VERSION,
@@ -194,19 +194,16 @@ def check_fits(artifact: Artifact, params: PyTree) -> None:
 
 def _start_arrays(start: PyTree) -> dict[str, np.ndarray]:
     """The arrays of a start as the file names them."""
-    found = {}
-    for name, leaf in by_name(start).items():
-        found[join(START, name)] = array = np.asarray(leaf)
+    return {join(START, name): np.asarray(leaf) for name, leaf in by_name(start).items()}
+
+
+def _check_numbers(what: str, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
         if array.dtype not in (np.float16, np.float32, np.float64):
             raise ValueError(
-                f"save.start: {name!r} is of type {array.dtype}; a start is of type float16, "
-                "float32 or float64, so cast it."
+                f"save.{what}: {name!r} is of type {array.dtype}; a file holds float16, float32 "
+                "and float64, so cast it."
             )
-    return found
-
-
-def _check_finite(what: str, arrays: Mapping[str, np.ndarray]) -> None:
-    for name, array in arrays.items():
         if not np.all(np.isfinite(array)):
             raise NumericalError(
                 f"the {what} is not saved: {name} holds numbers that are not finite; lower the "

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ._checks import check_given
 from ._ranges import check_share
-from ._state import as_state, following
+from ._state import as_state, following, map_given
 
 
 class AveragedState(NamedTuple):
@@ -64,7 +64,8 @@ def averaged(
 
     **Returns:**
 
-    An optax gradient transformation; its state holds arrays only.
+    An optax gradient transformation; its state holds arrays only. What has no gradient, `None`,
+    stays where it is, if the optimiser allows it.
 
     **Raises:**
 
@@ -91,9 +92,11 @@ def averaged(
 
     def update(updates: PyTree, state: Any, params: Any = None, **extra: Any):
         check_given("averaged", params)
-        gradients = jax.tree.map(lambda g, z: g.astype(z.dtype), updates, state.point)
+        gradients = map_given(lambda g, z: g.astype(z.dtype), updates, state.point)
         moves, inner = optimiser.update(gradients, state.inner, state.point, **extra)
-        point = optax.apply_updates(state.point, moves)
+        point = jax.tree.map(
+            lambda z, move: z if move is None else z + move.astype(z.dtype), state.point, moves
+        )
         count = following(state.count)
         mean = jax.tree.map(
             lambda x, z: x + (z - x) / (count.astype(x.dtype) + 1), state.mean, point
@@ -102,8 +105,8 @@ def averaged(
             lambda z, x: z + jnp.asarray(interpolation).astype(z.dtype) * (x - z), point, mean
         )
         # Subtracted in the wider type, so that the loop's parameters follow `y` to their rounding.
-        moved = jax.tree.map(
-            lambda y, now: (y - now.astype(y.dtype)).astype(now.dtype), ahead, params
+        moved = map_given(
+            lambda _, y, now: (y - now.astype(y.dtype)).astype(now.dtype), updates, ahead, params
         )
         return moved, AveragedState(count, point, mean, inner)
 

@@ -8,7 +8,7 @@ file can name no code.
 """
 
 import dataclasses
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 import equinox as eqx
 import jax
@@ -59,7 +59,10 @@ REGISTRY: dict[str, type[Stored]] = {
     "Scaled": Scaled,
     "Transformed": Transformed,
 }
-"""The classes a file may contain. A new geometry is stored once it has a line here."""
+"""The classes of this library that a file may contain."""
+
+_OWN: dict[str, type[Stored]] = {}
+"""Those that a program has registered."""
 
 _PARTS: dict[str, type[eqx.Module]] = {
     "Decoder": Decoder,
@@ -72,8 +75,56 @@ _PARTS: dict[str, type[eqx.Module]] = {
 _SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), float: (int, float), str: (str,)}
 """What JSON may hold for a field of these types."""
 
+Geometry = TypeVar("Geometry", bound=Stored)
 Description = dict[str, Any]
 Arrays = dict[str, np.ndarray]
+
+
+def register(kind: type[Geometry]) -> type[Geometry]:
+    """Lets files hold geometries of a class of your own; a decorator.
+
+    A file names its classes and holds no code, so whatever reads it has to register them too,
+    before it does. Fields that are static hold what JSON holds. PyTorch's optimisers know the
+    classes of this library alone.
+
+    **Arguments:**
+
+    - `kind`: a mirror map or preconditioner, made by its fields.
+
+    **Returns:**
+
+    The class. Made once more, as a notebook does, it takes the place of the one before.
+
+    **Raises:**
+
+    - `ValueError`: if it is no such class, or another is known by its name.
+
+    >>> import mirrax
+    >>> @mirrax.deploy.register
+    ... class Plain(mirrax.geometry.AbstractPreconditioner):
+    ...     def apply(self, gradient):
+    ...         return gradient
+    >>> storable(Plain())
+    True
+    """
+    name = getattr(kind, "__name__", repr(kind))
+    if not (isinstance(kind, type) and issubclass(kind, Stored)):
+        raise ValueError(
+            f"register: expected a class of mirror maps or preconditioners, got {name}."
+        )
+    known = _known().get(name, kind)
+    if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+        raise ValueError(
+            f"register: {name!r} is the name of {known.__module__}.{known.__qualname__}; choose "
+            "another."
+        )
+    _OWN[name] = kind
+    return kind
+
+
+def _known() -> dict[str, type[eqx.Module]]:
+    """All classes that a description may name."""
+    return REGISTRY | _PARTS | _OWN
 
 
 def storable(geometry: Any) -> TypeGuard[Stored]:
@@ -83,7 +134,7 @@ def storable(geometry: Any) -> TypeGuard[Stored]:
     >>> storable(Euclidean())
     True
     """
-    return REGISTRY.get(type(geometry).__name__) is type(geometry)
+    return (REGISTRY | _OWN).get(type(geometry).__name__) is type(geometry)
 
 
 def encode(geometry: Stored) -> tuple[Description, Arrays]:
@@ -115,10 +166,10 @@ def encode(geometry: Stored) -> tuple[Description, Arrays]:
 
 def _encode_module(geometry: eqx.Module, prefix: str, arrays: Arrays) -> Description:
     name = type(geometry).__name__
-    if (REGISTRY | _PARTS).get(name) is not type(geometry):
+    if _known().get(name) is not type(geometry):
         raise ValueError(
             f"save.geometry: cannot store a geometry of class {name}; the classes that a file "
-            f"holds are {', '.join(REGISTRY)}."
+            f"holds are {', '.join(REGISTRY | _OWN)}. deploy.register adds one of your own."
         )
     static, fields = {}, {}
     for field in dataclasses.fields(geometry):
@@ -198,9 +249,12 @@ def _decode_tree(node: Description, arrays: Arrays) -> Any:
 
 
 def _decode_module(name: str, static: Any, fields: Any, arrays: Arrays) -> eqx.Module:
-    known = REGISTRY | _PARTS
+    known = _known()
     if name not in known:
-        raise ValueError(f"unknown class {name!r}.{nearest(str(name), REGISTRY)}")
+        raise ValueError(
+            f"unknown class {name!r}; one of your own is registered first, by deploy.register."
+            f"{nearest(str(name), known)}"
+        )
     kinds = {field.name: field.type for field in dataclasses.fields(known[name])}
     for key, value in static.items():
         if kinds.get(key) in _SCALARS and type(value) not in _SCALARS[kinds[key]]:

@@ -11,8 +11,9 @@ from ._base import AbstractRandomPreconditioner as AbstractRandomPreconditioner
 from ._block_iaf import BlockIAF as BlockIAF
 from ._combinators import Blockwise as Blockwise
 from ._combinators import Scaled as Scaled
+from ._constraints import AbstractConstrained as AbstractConstrained
+from ._constraints import project as project
 from ._convex_potential import ConvexPotential as ConvexPotential
-from ._convex_potential import project as project
 from ._diagonal import Diagonal as Diagonal
 from ._entropy import NegativeEntropy as NegativeEntropy
 from ._euclidean import Euclidean as Euclidean

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._tree import Dual, Primal, Scalar, dot, total
 from .._views import Axes, as_axes, view_shape
 from ._base import AbstractGeometry
+from ._constraints import AbstractConstrained
 from ._draws import Draw, drawn
 from ._dual_system import balance
 from ._modes import axes_of, by_name, check_names, mode_product, rebuilt, unview, view
@@ -31,7 +32,7 @@ Named = dict[str, Array]
 Units = Float[Array, " units"]
 
 
-class ConvexPotential(AbstractGeometry):
+class ConvexPotential(AbstractGeometry, AbstractConstrained):
     r"""The potential with `ψ*(z) = ½ Σ c z² + Σ_r a_r softplus(u_rᵀ E z + b_r)`.
 
     The amplitudes must not be negative. They are stored as they are, are zero at the start and are
@@ -277,25 +278,3 @@ class ConvexPotential(AbstractGeometry):
         """`Σ c g² + ¼ Σ_r a_r (u_rᵀ E g)²`: no unit is ever more curved than a quarter."""
         del primal
         return dot(gradient, self._curved(self.weights / 4, gradient))
-
-
-def project(tree: PyTree) -> PyTree:
-    """Brings every geometry within a tree back into its constraints, after an outer step.
-
-    **Arguments:**
-
-    - `tree`: meta-parameters: a geometry, or anything that holds geometries.
-
-    **Returns:**
-
-    The same tree with `ConvexPotential.project` applied wherever there is one; nothing else has
-    constraints.
-
-    >>> from mirrax.geometry import Euclidean
-    >>> project({"geometry": Euclidean()})
-    {'geometry': Euclidean()}
-    """
-    is_constrained = lambda node: isinstance(node, ConvexPotential)  # noqa: E731
-    return jax.tree.map(
-        lambda node: node.project() if is_constrained(node) else node, tree, is_leaf=is_constrained
-    )

@@ -119,6 +119,10 @@ class Mixed(AbstractInner):
         """The rule's step on the `mixed` problem."""
         return self.inner.step(prior, mixed(problem), state, key=key)
 
+    def start_at(self, state: InnerState) -> Primal:
+        """The rule's."""
+        return self.inner.start_at(state)
+
     def image(self, prior: Prior, state: InnerState) -> Primal | None:
         """The rule's."""
         return self.inner.image(prior, state)

@@ -3,7 +3,8 @@ r"""Along the path: what one step from every point of a run is worth, the points
 With the iterates `θ_0, …, θ_T` of a run as constants, WarpGrad minimises over the warp `Ω`
 `(1/(T+1)) Σ_i ℓ(θ_i − η ∇ℓ(θ_i; support; Ω); query; Ω)`: memory does not grow with the run, and no
 derivative passes through more than one step. The start follows Leap, which shortens paths:
-`Σ_i (θ_i − θ_{i+1})/‖θ_i − θ_{i+1}‖`.
+`Σ_i (θ_i − θ_{i+1})/‖θ_i − θ_{i+1}‖`. Iterates are what a rule starts from: for `DualDescent`,
+which starts from a dual point, dual points are constant and the path is one of dual points.
 Sources: WarpGrad, Flennerhag et al. 2020, eq. 8–10; Leap, Flennerhag et al. 2019; spec A4. The
 published code's exact mode loses the graph of the inner gradient, which is `first_order` here.
 """
@@ -12,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax.tree as vector
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._tree import Primal, Scalar
 from ..inner import (
@@ -21,10 +22,9 @@ from ..inner import (
     Prior,
     Problem,
     RunSummary,
-    Trajectory,
     evaluate,
-    unroll,
 )
+from ..inner._unroll import walk
 from ._base import AbstractHypergradient, EstimatorState, Part, split
 from ._reverse import linearised
 
@@ -77,13 +77,14 @@ class Pathwise(AbstractHypergradient):
     ) -> tuple[Scalar, Prior, EstimatorState]:
         """The mean value over the points, and its derivative."""
         del state
-        run = jax.lax.stop_gradient(unroll(inner, prior, problem, self.steps, key=key))
+        run = walk(inner, prior, problem, self.steps, inner.start_at, key=key)
+        points, _, losses = jax.lax.stop_gradient(run)
         wrt: tuple[Part, ...] = tuple(part for part in self.wrt if part != "start")
         seen = linearised(problem) if self.first_order else problem
-        value, grad = along(objective, inner, prior, seen, run.primal, self.ahead, wrt, key=key)
+        value, grad = along(objective, inner, prior, seen, points, self.ahead, wrt, key=key)
         if "start" in self.wrt:
-            grad = Prior(grad.geometry, leap(run), grad.shared)
-        return value, grad, EstimatorState(_summary(run, self.steps))
+            grad = Prior(grad.geometry, leap(points), grad.shared)
+        return value, grad, EstimatorState(_summary(losses))
 
 
 def along(
@@ -102,7 +103,7 @@ def along(
     **Arguments:**
 
     - `objective`, `inner`, `prior`, `problem`: what is run, and what it is worth.
-    - `points`: parameters with a leading axis, held constant.
+    - `points`: starts with a leading axis, held constant.
     - `ahead`: how many steps are made from each.
     - `wrt`: the fields of the prior to differentiate.
     - `key`: randomness of the runs.
@@ -125,27 +126,29 @@ def along(
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (values, grads))
 
 
-def leap(run: Trajectory) -> Primal:
+def leap(points: Primal) -> Primal:
     r"""`Σ_i (θ_i − θ_{i+1})/‖θ_i − θ_{i+1}‖`, the norm taken over all parameters.
 
     **Arguments:**
 
-    - `run`: a trajectory; steps of no length count for nothing.
+    - `points`: a path, with a leading axis; steps of no length count for nothing.
 
     **Returns:**
 
-    A direction shaped like the parameters: against the path's steps, each of length one.
+    A direction shaped like a point: against the path's steps, each of length one.
     """
-    steps = jax.tree.map(lambda leaf: leaf[:-1] - leaf[1:], run.primal)
+    steps = jax.tree.map(lambda leaf: leaf[:-1] - leaf[1:], points)
     lengths = jax.vmap(vector.norm)(steps)
     weights = jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0)
     return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), steps)
 
 
-def _summary(run: Trajectory, steps: int) -> RunSummary:
+def _summary(losses: Float[Array, " steps"]) -> RunSummary:
+    steps = len(losses)
+
     def observe(summary: RunSummary, step):
         loss, count = step
         return summary.observe(loss, count, steps), None
 
-    begin = RunSummary.empty(run.losses.dtype)
-    return jax.lax.scan(observe, begin, (run.losses, jnp.arange(steps)))[0]
+    begin = RunSummary.empty(losses.dtype)
+    return jax.lax.scan(observe, begin, (losses, jnp.arange(steps)))[0]

@@ -32,9 +32,14 @@ def linearised(problem: Problem) -> Problem:
     """
 
     def loss(params: Primal, shared: PyTree, batch: PyTree) -> Scalar:
-        here = jax.lax.stop_gradient((params, shared))
-        value, slopes = jax.value_and_grad(lambda at: problem.loss(at[0], at[1], batch))(here)
-        return value + dot(slopes, vector.sub((params, shared), here))
+        moving, fixed = eqx.partition(shared, eqx.is_inexact_array)
+
+        def plain(at: tuple[Primal, PyTree]) -> Scalar:
+            return problem.loss(at[0], eqx.combine(at[1], fixed), batch)
+
+        here = jax.lax.stop_gradient((params, moving))
+        value, slopes = jax.value_and_grad(plain)(here)
+        return value + dot(slopes, vector.sub((params, moving), here))
 
     return Problem(loss, problem.batches, problem.solution, problem.query)
 

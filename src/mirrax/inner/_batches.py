@@ -10,6 +10,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 
@@ -30,6 +32,22 @@ class AbstractBatches(eqx.Module):
         The batch, in whatever form the problem's loss takes.
         """
 
+    def fixed(self, owner: str) -> PyTree[Any]:
+        """The batch of every step, where all are the same.
+
+        **Arguments:**
+
+        - `owner`: the class that needs it.
+
+        **Raises:**
+
+        - `ValueError`: if batches may differ.
+        """
+        raise ValueError(
+            f"{owner}: problem.batches must be Repeat, got {type(self).__name__}; "
+            "every step needs the same data."
+        )
+
 
 class Repeat(AbstractBatches):
     """The same data at every step: full-batch learning.
@@ -48,6 +66,11 @@ class Repeat(AbstractBatches):
     def draw(self, step: Int[Array, ""], *, key: PRNGKeyArray) -> PyTree[Any]:
         """The data."""
         del step, key
+        return self.data
+
+    def fixed(self, owner: str) -> PyTree[Any]:
+        """The data."""
+        del owner
         return self.data
 
 
@@ -82,11 +105,12 @@ class Minibatch(AbstractBatches):
     - `data`: a pytree of arrays with one leading axis of examples.
     - `size`: rows a batch.
     - `count`: draw from the first `count` rows only, so that data sets of different sizes can be
-      padded to one shape and vectorised. All rows by default.
+      padded to one shape and vectorised: with one number for each task, `data` has their axis in
+      front. All rows by default.
 
     **Raises:**
 
-    - `ValueError`: if `size` is not positive, the leaves disagree on the number of rows, or
+    - `ValueError`: if `size` is not positive, the leaves disagree on the number of rows, or a
       `count` is not between 1 and that number.
 
     >>> import jax
@@ -99,21 +123,18 @@ class Minibatch(AbstractBatches):
     count: Int[Array, ""]
 
     def __init__(self, data: PyTree[Array], size: int, count: int | Array | None = None):
-        rows = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(data)}
+        axis = jnp.ndim(0 if count is None else count)  # behind those of stacked tasks
+        shapes = [jnp.shape(leaf)[axis:] for leaf in jax.tree.leaves(data)]
+        rows = {shape[0] if shape else 0 for shape in shapes}
         if len(rows) != 1 or 0 in rows or size < 1:
             raise ValueError(
                 "Minibatch: expected size >= 1 and leaves of one length, got "
                 f"size={size!r}, lengths {sorted(rows)}."
             )
         (available,) = rows
-        if isinstance(count, int) and not 1 <= count <= available:
-            raise ValueError(
-                f"Minibatch.count: expected between 1 and the {available} rows of data, got "
-                f"{count!r}."
-            )
         self.data = data
         self.size = size
-        self.count = jnp.asarray(available if count is None else count, int)
+        self.count = _checked(available if count is None else count, available)
 
     def draw(self, step: Int[Array, ""], *, key: PRNGKeyArray) -> PyTree[Any]:
         """Random rows of every leaf."""
@@ -122,3 +143,16 @@ class Minibatch(AbstractBatches):
         bits = jax.random.bits(key, (self.size,), jnp.uint32)
         rows = bits % self.count.astype(jnp.uint32)
         return jax.tree.map(lambda leaf: leaf[rows], self.data)
+
+
+def _checked(count: Any, available: int) -> Int[Array, "..."]:
+    """Numbers of rows, if there are that many."""
+    count = count if isinstance(count, Tracer) else np.asarray(count)
+    within = (count >= 1) & (count <= available)
+    holds = within.all() & np.issubdtype(count.dtype, np.integer)
+    expected = f"Minibatch.count: expected whole numbers from 1 to the {available} rows of data"
+    if isinstance(count, Tracer):
+        count = eqx.error_if(count, ~holds, f"{expected}.")
+    elif not holds:
+        raise ValueError(f"{expected}, got {count}.")
+    return jnp.asarray(count, int)

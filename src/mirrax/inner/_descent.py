@@ -124,6 +124,19 @@ class AbstractInner(eqx.Module):
         The next state, and a record of the point left, its gradient and its loss.
         """
 
+    def start_at(self, state: InnerState) -> Primal:
+        """What `prior.start` is for a run that begins where a state stands.
+
+        **Arguments:**
+
+        - `state`: where the rule stands.
+
+        **Returns:**
+
+        The parameters; for rules that start at something else, that.
+        """
+        return state.primal
+
     def image(self, prior: Prior, state: InnerState) -> Primal | None:
         """The parameters as a function of the rest of a state, or `None` if they are not one.
 
@@ -278,6 +291,10 @@ class DualDescent(AbstractInner):
     ) -> tuple[InnerState, Step]:
         """A step in the dual, then back."""
         return _dual_step("DualDescent", self.rate, prior, problem, state, key)
+
+    def start_at(self, state: InnerState) -> Dual:
+        """The dual point."""
+        return state.dual
 
     def image(self, prior: Prior, state: InnerState) -> Primal:
         """The map's image of the dual."""

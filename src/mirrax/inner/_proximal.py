@@ -23,7 +23,6 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from .._tree import Dual, Primal, Scalar, dot
 from ..geometry import AbstractGeometry, NegativeEntropy
-from ._batches import Repeat
 from ._descent import (
     InnerState,
     Step,
@@ -125,7 +124,7 @@ class BregmanProximal(AbstractStationaryInner):
         self, prior: Prior, problem: Problem, state: InnerState, *, key: PRNGKeyArray
     ) -> tuple[InnerState, Step]:
         """A mirror step on the whole objective, as long as the measured curvature says."""
-        _full_batch(problem)
+        problem.batches.fixed("BregmanProximal")
         record = measure(prior, problem, state, key)
         force = self._force(record.gradient, state.dual, state.memory.anchor)
         # At the solution the force is zero, so what the length depends on has no derivative there.
@@ -138,7 +137,7 @@ class BregmanProximal(AbstractStationaryInner):
 
     def residual(self, prior: Prior, problem: Problem, primal: Primal) -> Dual:
         """`∇ℓ(θ) + (∇ψ(θ) − ∇ψ(θ_1))/(2η)`."""
-        geometry, data = _geometry(prior), _full_batch(problem)
+        geometry, data = _geometry(prior), problem.batches.fixed("BregmanProximal")
         gradient = jax.grad(problem.loss)(primal, prior.shared, data)
         return self._force(gradient, geometry.to_dual(primal), geometry.to_dual(prior.start))
 
@@ -169,7 +168,7 @@ class BregmanProximal(AbstractStationaryInner):
     ) -> tuple[_Trial, Scalar, Scalar]:
         """The first of growing numbers `c` whose step is accepted; the new mean and its weight."""
         prior, state, record, force = here
-        geometry, data = _geometry(prior), _full_batch(problem)
+        geometry, data = _geometry(prior), problem.batches.fixed("BregmanProximal")
         near = self._weight.astype(record.loss.dtype)
 
         def objective(loss: Scalar, primal: Primal) -> Scalar:
@@ -230,14 +229,3 @@ def _geometry(prior: Prior) -> AbstractGeometry:
             "simplex, whose dual is determined up to a constant; use domain='orthant'."
         )
     return geometry
-
-
-def _full_batch(problem: Problem) -> Any:
-    """The data of a problem that is the same at every step."""
-    if not isinstance(problem.batches, Repeat):
-        raise ValueError(
-            "BregmanProximal: problem.batches must be Repeat, got "
-            f"{type(problem.batches).__name__}; the residual must be one function of the "
-            "parameters, so give the whole data at every step."
-        )
-    return problem.batches.data

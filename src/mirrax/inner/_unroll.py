@@ -201,16 +201,38 @@ def unroll(
     >>> unroll(MirrorDescent(0.5), prior, problem, 3, key=jax.random.key(0)).primal.tolist()
     [4.0, 2.0, 1.0, 0.5]
     """
+    return Trajectory(*walk(inner, prior, problem, steps, lambda state: state.primal, key=key))
 
-    def body(state: InnerState, _: None) -> tuple[InnerState, Step]:
-        return inner.step(prior, problem, state, key=jax.random.fold_in(key, state.count))
+
+def walk(
+    inner: AbstractInner,
+    prior: Prior,
+    problem: Problem,
+    steps: int,
+    seen: Callable[[InnerState], PyTree[Array]],
+    *,
+    key: PRNGKeyArray,
+) -> tuple[PyTree[Array], PyTree[Array], Float[Array, " steps"]]:
+    """Runs an inner rule and keeps what is to be seen of its states.
+
+    **Arguments:**
+
+    - `inner`, `prior`, `problem`, `steps`, `key`: as for `unroll`.
+    - `seen`: from a state to arrays.
+
+    **Returns:**
+
+    What was seen of the `steps + 1` states, gradients and losses, each with a leading axis.
+    """
+
+    def body(state: InnerState, _: None) -> tuple[InnerState, tuple[Any, ...]]:
+        there, record = inner.step(prior, problem, state, key=jax.random.fold_in(key, state.count))
+        return there, (seen(state), record.gradient, record.loss)
 
     prior = drawn(prior, key)
-    last, records = lax.scan(body, inner.init(prior), None, length=steps)
-    primal = jax.tree.map(
-        lambda run, end: jnp.concatenate([run, end[None]]), records.primal, last.primal
-    )
-    return Trajectory(primal, records.gradient, records.loss)
+    last, (states, *records) = lax.scan(body, inner.init(prior), None, length=steps)
+    states = jax.tree.map(lambda run, end: jnp.concatenate([run, end[None]]), states, seen(last))
+    return states, *records
 
 
 def evaluate(

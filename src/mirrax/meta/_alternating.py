@@ -95,7 +95,7 @@ class Alternating(AbstractOuter):
         def run(problem: Problem, start: Primal, key: PRNGKeyArray, geometry: AbstractGeometry):
             prior = Prior(geometry, start)
             if self.reference is not None:
-                problem = self.reference.solve(problem, start, key=key)
+                problem = self.reference.solve(inner, prior, problem, key=key)
             return form.gather(
                 inner, prior, problem, self.steps, comparator=self.comparator, key=key
             )

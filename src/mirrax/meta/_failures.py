@@ -13,7 +13,7 @@ has no step before it, and data that are not finite fail at every length: both e
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import equinox as eqx
 import jax
@@ -32,6 +32,24 @@ _MOST = 10  # halvings a round; a thousandth of a step is as good as none
 _BLOWN_UP = 10.0  # a run that ended this many times above its first loss diverged
 
 Result = TypeVar("Result")
+
+
+def check_on_failure(owner: str, policy: str) -> None:
+    """Checks a policy.
+
+    **Arguments:**
+
+    - `owner`: the class whose field `on_failure` it is.
+    - `policy`: what is to be one of `OnFailure`.
+
+    **Raises:**
+
+    - `ValueError`: if it is not.
+    """
+    if policy not in get_args(OnFailure):
+        raise ValueError(
+            f"{owner}.on_failure: expected one of {get_args(OnFailure)}, got {policy!r}."
+        )
 
 
 def diverged(summary: RunSummary, steps: int) -> Bool[Array, "..."]:
@@ -131,7 +149,7 @@ def backtrack(
     attempt: Callable[[PyTree[Array]], tuple[Bool[Array, "*runs"], Result]],
     learned: PyTree[Array],
     trail: Trail,
-    project: Callable[[PyTree[Array]], PyTree[Array]] = lambda learned: learned,
+    project: Callable[[PyTree[Array]], PyTree[Array]],
 ) -> tuple[PyTree[Array], Result, "Attempts"]:
     """Attempts a round, with half the step before it as often as it fails.
 

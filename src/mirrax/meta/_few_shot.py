@@ -31,6 +31,7 @@ from ._failures import (
     Trail,
     advanced,
     backtrack,
+    check_on_failure,
     mean_of_sound,
     not_finite,
 )
@@ -108,7 +109,8 @@ class FewShot(eqx.Module):
 
     **Raises:**
 
-    - `ValueError`: if `tasks` is not positive, or `devices` does not divide it or are not there.
+    - `ValueError`: if `tasks` is not positive, `devices` does not divide it or are not there, or
+      `on_failure` is none of these.
     """
 
     model: Model = eqx.field(static=True)
@@ -125,6 +127,7 @@ class FewShot(eqx.Module):
         if self.tasks < 1:
             raise ValueError(f"FewShot.tasks: expected at least 1, got {self.tasks!r}.")
         check_devices("FewShot", self.grid, self.tasks)
+        check_on_failure("FewShot", self.on_failure)
 
     @property
     def grid(self) -> Grid:

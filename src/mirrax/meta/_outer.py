@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._tree import Primal, Scalar
-from ..geometry import AbstractGeometry
+from ..geometry import AbstractGeometry, project
 from ..hypergradient import AbstractHypergradient, ImplicitReport
 from ..inner import AbstractInner, AbstractObjective, Prior, Problem, RunSummary
 from ._failures import (
@@ -23,6 +23,7 @@ from ._failures import (
     Trail,
     advanced,
     backtrack,
+    check_on_failure,
     diverged,
     mean_of_sound,
     not_finite,
@@ -159,6 +160,11 @@ class Descent(AbstractOuter):
       hypergradient that is not finite: `"stop"` leaves the geometry as it was, `"skip"` averages
       over the others, `"halve"` makes the round again behind half the outer step that led to it,
       and halves the outer rate.
+
+    **Raises:**
+
+    - `ValueError`: if `on_failure` is none of these, or the estimator does not differentiate with
+      respect to the geometry.
     """
 
     objective: AbstractObjective
@@ -166,6 +172,14 @@ class Descent(AbstractOuter):
     optimiser: optax.GradientTransformation = eqx.field(static=True)
     reference: Reference | None = None
     on_failure: OnFailure = eqx.field(static=True, default="stop")
+
+    def __check_init__(self):
+        check_on_failure("Descent", self.on_failure)
+        if "geometry" not in self.estimator.wrt:
+            raise ValueError(
+                "Descent.estimator: expected 'geometry' in its wrt, got "
+                f"{self.estimator.wrt!r}; nothing else is learned here."
+            )
 
     @property
     def length(self) -> int:
@@ -186,7 +200,7 @@ class Descent(AbstractOuter):
         def run(problem: Problem, start: Primal, key: PRNGKeyArray, geometry: AbstractGeometry):
             prior = Prior(geometry, start)
             if self.reference is not None:
-                problem = self.reference.solve(problem, start, key=key)
+                problem = self.reference.solve(inner, prior, problem, key=key)
 
             value, grad, after = self.estimator.over_a_run(
                 self.objective, inner, prior, problem, key=key
@@ -202,7 +216,7 @@ class Descent(AbstractOuter):
         params = eqx.filter(geometry, eqx.is_inexact_array)
         updates, state = self.optimiser.update(mean_over_runs(grads), state, params)
         outcome = Outcome(jnp.mean(values), geometry, summary, report)
-        return eqx.apply_updates(geometry, updates), state, outcome
+        return project(eqx.apply_updates(geometry, updates)), state, outcome
 
     def _going_on(
         self, run: Any, geometry: AbstractGeometry, state: PyTree[Array], runs: Runs
@@ -221,10 +235,12 @@ class Descent(AbstractOuter):
             value, grad = mean_of_sound((values, grads), failed)
             updates, state = self.optimiser.update(grad, state, params)
             outcome = Outcome(value, geometry, summary, report, Attempts.once(failed))
-            return eqx.apply_updates(geometry, updates), state, outcome
-        params, (values, grads, summary, report), attempts = backtrack(attempt, params, state)
+            return project(eqx.apply_updates(geometry, updates)), state, outcome
+        within = lambda some: eqx.filter(project(eqx.combine(some, rest)), eqx.is_inexact_array)  # noqa: E731
+        params, found, attempts = backtrack(attempt, params, state, within)
+        values, grads, summary, report = found
         grad = mean_over_runs(grads)
         state = advanced(self.optimiser, grad, params, state, attempts.halved)
-        after = eqx.combine(eqx.apply_updates(params, state.step), rest)
+        after = project(eqx.combine(eqx.apply_updates(params, state.step), rest))
         used, value = eqx.combine(params, rest), jnp.mean(values)
         return after, state, Outcome(value, used, summary, report, attempts)

@@ -3,9 +3,8 @@
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
-from .._tree import Primal
 from ..geometry import Euclidean
-from ..inner import MirrorDescent, Prior, Problem, with_reference
+from ..inner import AbstractInner, MirrorDescent, Prior, Problem, drawn, with_reference
 from ..inner._randomness import Purpose, aside
 
 
@@ -34,20 +33,21 @@ class Reference(eqx.Module):
             if not 0 < value < float("inf"):
                 raise ValueError(f"Reference.{name}: expected a positive number, got {value!r}.")
 
-    def solve(self, problem: Problem, start: Primal, *, key: PRNGKeyArray) -> Problem:
+    def solve(
+        self, inner: AbstractInner, prior: Prior, problem: Problem, *, key: PRNGKeyArray
+    ) -> Problem:
         """Fills `problem.solution`.
 
         **Arguments:**
 
-        - `problem`: the task.
-        - `start`: initial weights.
-        - `key`: randomness of the run that the reference is for; the reference's is derived.
+        - `inner`, `prior`, `problem`: the run that the reference is for.
+        - `key`: randomness of that run; the reference's is derived.
         """
-        prior = Prior(Euclidean(), start)
+        first = inner.init(drawn(prior, key)).primal
         return with_reference(
             problem,
             MirrorDescent(self.rate),
-            prior,
+            Prior(Euclidean(), first, prior.shared),
             self.steps,
             key=aside(key, Purpose.REFERENCE),
         )

@@ -121,6 +121,9 @@ class _Spread(AbstractBatches):
     def draw(self, step: Int[Array, ""], *, key: PRNGKeyArray) -> PyTree[Any]:
         return jax.lax.with_sharding_constraint(self.whole.draw(step, key=key), self.layout)
 
+    def fixed(self, owner: str) -> PyTree[Any]:
+        return jax.lax.with_sharding_constraint(self.whole.fixed(owner), self.layout)
+
 
 def with_spread_batches(problem: Problem, grid: Grid) -> Problem:
     """The same problem, with the rows of its batches spread along the grid's second side.

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._tree import Primal, Scalar, join, select
-from ..inner import AbstractObjective, Prior, Problem, Repeat, Step
+from ..inner import AbstractObjective, Prior, Problem, Step
 
 Residual = Callable[[Primal, PyTree[Any], PyTree[Any]], Float[Array, "examples outputs"]]
 
@@ -84,12 +84,7 @@ class ConditionPenalty(AbstractObjective):
 
     def stage(self, prior: Prior, problem: Problem, step: Step) -> Scalar:
         """`Var_i log₁₀ λ_i(J Jᵀ) / T` at the point left."""
-        if not isinstance(problem.batches, Repeat):
-            raise ValueError(
-                "ConditionPenalty: needs the same support batch at every step, got "
-                f"{type(problem.batches).__name__}; use Repeat."
-            )
-        batch = problem.batches.data
+        batch = problem.batches.fixed("ConditionPenalty")
         chosen, rest = select(step.primal, self.among)
 
         def residuals(part: Primal) -> Array:
