@@ -116,7 +116,8 @@ def pool_planes(
 ) -> Float[Array, "batch new_height new_width channels"]:
     """The maximum of the four, over the windows that lie inside images of this size.
 
-    Of entries that tie, the first has all of the gradient.
+    Of entries that tie, the first has all of the gradient. A NaN may be passed over; the moments
+    of the same planes are NaN then, and what they normalise.
 
     >>> pool_planes(jnp.arange(4.0).reshape(4, 1, 1, 1, 1), (2, 2)).item()
     3.0
