@@ -16,6 +16,9 @@ from mirrax import cli, deploy
 from mirrax._errors import ConfigError
 from mirrax.geometry import Diagonal
 from mirrax.study import _folder, _train
+from mirrax.study._config import fields_of
+from mirrax.study._folder import RunFolder
+from mirrax.study._recipes import find_recipe
 from repeats import slow
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -191,6 +194,15 @@ def fails(words, capsys, code=2):
         (["train", "rotated-digits", "--seed", "99999999999"], "--seed: expected 0 to"),
         (["train", "rotated-digits", "--held-out", "46"], "--held-out: no task '46'"),
         (["train", "rotated-digits", "--model", "lenet"], "Did you mean 'lenet5' or"),
+        (["train", "rotated-digits", "--model", "conv4-32"], "--model: conv4.* 16 by 16 pixels"),
+        (["train", "rotated-digits", "--model", "lenet5"], "--model: lenet5.* 12 by 12 pixels"),
+        (["reproduce", "rotated-digits", "--model", "lenet5"], "--model: lenet5.* 12 by 12 pixels"),
+        (["train", "rotated-digits", "--examples", "2"], "--examples: .* apart.* got 2; give more"),
+        (["reproduce", "rotated-digits", "--examples", "1"], "--examples: .* apart.* got 1"),
+        (
+            ["reproduce", "s002-fig1", "--budget", "smoke", "--examples", "1"],
+            "--examples: .* apart.* got 1",
+        ),
         (["train", "rotated-digits", "--baselines", "Adma"], "Did you mean 'Adam'"),
         (["train", "rotated-digits", "--resume"], "is not a run folder"),
         (["train", "rotated-mnist", "--data", "nowhere"], "nowhere"),
@@ -228,6 +240,27 @@ def test_bad_requests(words, message, capsys, tmp_path, monkeypatch):
 
     assert re.search(message, error), error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["train", "reproduce"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", "7"], "--seed: .* was made with 3, not 7; leave it out to continue"),
+        (["--budget", "paper"], "--budget: .* was made with smoke, not paper; leave it out"),
+        (["--seed", "3", "--budget", "default"], "--budget: .* was made with smoke, not default"),
+    ],
+)
+def test_a_run_goes_on_with_no_other_seed_or_budget(verb, words, message, tmp_path, capsys):
+    import re
+
+    path, name = tmp_path / "run", "rotated-digits"
+    fields = fields_of(find_recipe(name).at("smoke"))
+    RunFolder.create(path, {"recipe": name, "seed": 3, "budget": "smoke", "fields": fields})
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    error = fails([verb, name, "--resume", "--out", path, *words], capsys)
+    assert error.count("\n") == 1 and re.search(message, error), error
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ _VERBS = {
 
 _OPEN = ("train", "reproduce")  # their recipes' fields are options too
 _LESS = "try a smaller --model or --batch, fewer --tasks, or --in-turn true"
+_SEED = "0 if left out; a run that goes on keeps its own"
+_BUDGET = "smoke, default (if left out) or paper; a run that goes on keeps its own"
 _SWITCHES = ("--debug", "--distributed", "--json", "--resume")  # options without a value
 
 
@@ -80,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     train = verb("train", data, log)
     train.add_argument("recipe", metavar="RECIPE", help="see mirrax list")
     train.add_argument("--out", type=Path, metavar="DIR", help="run folder (runs/RECIPE)")
-    train.add_argument("--seed", type=_seed, default=0)
-    train.add_argument("--budget", default="default", help="smoke, default or paper")
+    train.add_argument("--seed", type=_seed, help=_SEED)
+    train.add_argument("--budget", help=_BUDGET)
     train.add_argument("--resume", action="store_true", help="continue the run in --out")
     train.add_argument(
         "--distributed", action="store_true", help="one of several processes that make one run"
@@ -106,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = verb("reproduce", data, log)
     reproduce.add_argument("name", metavar="NAME", help="see mirrax list")
     reproduce.add_argument("--out", type=Path, metavar="DIR", help="folder (runs/NAME)")
-    reproduce.add_argument("--seed", type=_seed, default=0)
-    reproduce.add_argument("--budget", default="default", help="smoke, default or paper")
+    reproduce.add_argument("--seed", type=_seed, help=_SEED)
+    reproduce.add_argument("--budget", help=_BUDGET)
     reproduce.add_argument("--resume", action="store_true", help="continue in --out")
     fetch = verb("data", data)
     fetch.add_argument("name", nargs="?", metavar="NAME")

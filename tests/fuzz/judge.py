@@ -1,7 +1,8 @@
 """What a reader may do with any bytes: accept them rightly, or refuse them in one line.
 
 Everything else is a finding: another exception, a warning, seconds of the processor, a gigabyte of
-memory for a small file, a file written or read elsewhere, a pickle, a process, a connection.
+memory for a small file, a file written, read, moved or removed elsewhere, a pickle, a process, a
+connection. A bare `ValueError` is one too: the command line would show it with a traceback.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ SECONDS = 5.0  # of the processor, for files of a few kilobytes
 ROOM = 1 << 30  # bytes of address space beyond those in use
 _FORBIDDEN = ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 _FORBIDDEN += ("os.fork", "socket.connect", "shutil.unpack_archive")
+_CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _LIBRARIES = tuple(
     os.path.realpath(path)
@@ -52,11 +54,20 @@ class _Watch:
             self.seen.append(f"{event} {args!r:.200}")
         elif event == "open" and isinstance(args[0], str | bytes):
             self._opened(os.path.realpath(os.fsdecode(args[0])), args[1], args[2])
+        elif event in _CHANGES and args[-1] == -1:  # else below a folder that was seen opened
+            self._changed(event, [os.fsdecode(it) for it in args if not isinstance(it, int)])
+
+    def _changed(self, event: str, paths: list[str]) -> None:
+        # Of a link itself: its folder's real path, and its own name.
+        real = [os.path.join(os.path.realpath(Path(p).parent), Path(p).name) for p in paths]
+        self.seen += [f"{event} {path}" for path in real if not self._inside(path)]
+
+    def _inside(self, path: str) -> bool:
+        compiled = os.path.realpath(jax.config.jax_compilation_cache_dir or os.devnull)
+        return f"{path}/".startswith((f"{self.folder}/", f"{compiled}/"))
 
     def _opened(self, path: str, mode: str | None, flags: int) -> None:
-        compiled = os.path.realpath(jax.config.jax_compilation_cache_dir or os.devnull)
-        own = f"{path}/".startswith((f"{self.folder}/", f"{compiled}/"))
-        inside = own or path == os.devnull
+        inside = self._inside(path) or path == os.devnull
         writes = flags & _WRITES or bool(set(mode or "") & set("wax+"))
         if not inside and (writes or not path.startswith(_LIBRARIES)):
             self.seen.append(f"{'writes' if writes else 'reads'} {path}")
@@ -86,9 +97,7 @@ def judge(target: Target, data: bytes, folder: Path) -> str:
     try:
         with _watched(folder), _limited():
             target.read(path)
-    except (MirraxError, ValueError) as error:
-        if not isinstance(error, MirraxError) and type(error) is not ValueError:
-            raise Finding(f"{type(error).__name__}: {error}") from error
+    except MirraxError as error:
         _check_line(str(error))
         answer = "refused"
     except Exception as error:

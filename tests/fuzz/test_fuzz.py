@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,11 @@ def test_what_was_found_stays_refused(finding, tmp_path):
     assert judge(TARGETS[name], make(TARGETS[name].seeds()), tmp_path) == "refused"
 
 
-@pytest.mark.parametrize(
-    "harm", ["pickle", "outside", "process", "slow", "large", "other", "lines"]
-)
+_HARMS = ("pickle", "outside", "process", "slow", "large", "other", "value", "lines")
+_HARMS += ("removes", "renames", "makes a folder", "removes a folder")
+
+
+@pytest.mark.parametrize("harm", _HARMS)
 def test_the_judge_sees_what_must_not_happen(harm, tmp_path, monkeypatch):
     """A judge that sees nothing would pass everything."""
     monkeypatch.setattr("judge.SECONDS", 0.5)
@@ -93,11 +96,15 @@ def harmful(kind: str) -> Target:
     """A reader that does what none may."""
 
     def read(path: Path) -> None:
+        outside, own = path.parents[1] / "elsewhere", path.with_name("own")
         match kind:
+            case "none":
+                own.mkdir()
+                own.rename(own.with_name("other")).rmdir()
             case "pickle":
                 pickle.loads(pickle.dumps([1]))
             case "outside":
-                path.parent.parent.joinpath("elsewhere").write_bytes(b"")
+                outside.write_bytes(b"")
             case "process":
                 subprocess.run([sys.executable, "-c", ""], check=True)
             case "slow":
@@ -107,6 +114,17 @@ def harmful(kind: str) -> Target:
                 bytearray(4 << 30)
             case "other":
                 raise KeyError("a name")
+            case "value":
+                raise ValueError("a line, which the command line would not catch")
+            case "removes":
+                outside.unlink(missing_ok=True)
+            case "renames":
+                path.rename(outside)
+            case "makes a folder":
+                outside.mkdir()
+            case "removes a folder":
+                with suppress(FileNotFoundError):
+                    outside.rmdir()
             case "lines":
                 raise MirraxError("two\nlines")
 

@@ -326,6 +326,27 @@ def test_each_method_keeps_its_best_rate_and_goes_on_from_there(finished, tmp_pa
         np.testing.assert_array_equal(latest(path / place)[name], array, err_msg=name)
 
 
+def test_what_a_rate_came_to_is_made_again_behind_a_run_that_went_on(tmp_path, as_in_life, capsys):
+    """Its run has more meta-steps by then, and keeps them; nor is the choice another."""
+    path = tmp_path / "run"
+    words = [*WORDS, "--method", "maml", "--baselines", "maml", "--rate", "0.1", "0.05"]
+    assert cli.main([*words, "--out", str(path)]) == 0
+    before = json.loads((path / "summary.json").read_text())
+    place = path / f"maml/rate-{before['methods'][0]['rate']!r}/seed-0"
+    kept = {file: file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    assert len(list((place / "checkpoints").iterdir())) == 2
+    (place / "pilot.json").write_text('{"rate": 0.')
+    resumed = [*WORDS[:2], "--resume", "--out", str(path)]
+    capsys.readouterr()
+    assert cli.main(resumed) == 2
+    assert "pilot.json is damaged; delete it and pass --resume" in capsys.readouterr().err
+    (place / "pilot.json").unlink()
+    assert cli.main(resumed) == 0
+    assert {file: file.read_bytes() for file in place.rglob("*") if file.is_file()} == kept
+    assert json.loads((path / "summary.json").read_text()) == before
+    assert not (place / "pilot").exists()
+
+
 def test_differences_are_taken_task_by_task():
     """Two methods a point apart on every task differ by that point, however hard the tasks are."""
     tasks = np.linspace(0.2, 1.0, 50)

@@ -53,6 +53,15 @@ def test_no_limit_and_one_beyond_the_data_keep_everything(examples):
         np.testing.assert_array_equal(kept.train_images, task.train_images)
 
 
+def test_too_few_examples_to_keep_some_apart_are_refused_where_tuning_does():
+    for examples in ("1", "2"):
+        with pytest.raises(ConfigError, match=f"--examples: .* got {examples}; give more"):
+            prepare(override(STUDY, ["--examples", examples]), None)
+    assert prepare(override(STUDY, ["--examples", "3"]), None).tuning
+    whole = prepare(override(STUDY, ["--examples", "1", "--criterion", "loss"]), None)
+    assert [len(task.train_labels) for task in whole.tasks] == [1, 1, 1]
+
+
 def test_a_number_below_zero_is_refused():
     with pytest.raises(ConfigError, match="--examples"):
         override(STUDY, ["--examples", "-1"])

@@ -13,6 +13,7 @@ from toys import MODEL, TASKS
 
 from mirrax._errors import ConfigError
 from mirrax.deploy import load
+from mirrax.report import standing_table
 from mirrax.study import _compare, _images, _leave_one_out
 from mirrax.study._baselines import BASELINES
 from mirrax.study._compare import control_methods, spread
@@ -234,6 +235,23 @@ def test_standing_of_what_diverged_or_never_arrived():
     means["MetaMD"] = row([0.9, 0.9], [0.1, 0.1], [1, 1])
     found = against_best(means, "MetaMD", ["MetaMD"])
     assert found["final_loss"] is None and found["steps_to"]["0.1"] is None
+
+
+def test_no_ratio_to_a_rival_at_zero():
+    """It was at a target before its first step, or its loss has underflowed."""
+    means = {
+        "MetaMD": row([0.9, 0.9], [0.1, 0.0], [1, 0]),
+        "SGD": row([0.8, 0.7], [0.0, 0.0], [0, 0]),
+    }
+    found = against_best(means, "MetaMD", ["MetaMD"])
+    assert found["final_loss"] is None and found["steps_to"] == {"0.1": None, "0.3": None}
+    assert np.isclose(found["accuracy"]["gain"], 0.15)
+    table = standing_table({"against_best_baseline": {"MetaMD": found}})
+    assert [column.key for column in table.columns] == ["geometry", "accuracy"]
+    means["SGD"] = row([0.8, 0.7], [0.2, 0.2], [2, 2])
+    means["MetaMD"] = row([0.9, 0.9], [0.0, 0.0], [0, 0])
+    found = against_best(means, "MetaMD", ["MetaMD"])
+    assert found["final_loss"]["ratio"] == found["steps_to"]["0.1"]["ratio"] == 0
 
 
 def test_neither_the_control_nor_an_averaged_geometry_is_a_baseline():

@@ -11,7 +11,7 @@ from mirrax._errors import ConfigError, MirraxError
 from mirrax._machine import commit
 from mirrax.report import record_table
 from mirrax.study import _provenance
-from mirrax.study._provenance import check_same, recorded
+from mirrax.study._provenance import asked_for, check_same, recorded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +149,26 @@ def test_the_record_of_something_else_is_not_continued(tmp_path, clock, on):
     check_same(tmp_path / "none", "toys")
     with pytest.raises(ConfigError, match="was made by mirrax toys; choose another --out"):
         check_same(tmp_path, "s000-fig1")
+
+
+def test_a_run_goes_on_with_its_own_seed_and_budget(tmp_path, clock, on):
+    def asked(**given):
+        return asked_for(tmp_path, "toys", resume=True, **{"seed": None, "budget": None, **given})
+
+    assert asked() == {"seed": 0, "budget": "default"}  # nothing was begun
+    assert asked(seed=4) == {"seed": 4, "budget": "default"}
+    on(2)
+    work(tmp_path, clock, 1)
+    made = {"seed": 3, "budget": "smoke"}
+    assert asked() == asked(seed=3) == asked(**made) == made
+    with pytest.raises(ConfigError, match="--seed: .* was made with 3, not 0; leave it out"):
+        asked(seed=0)
+    with pytest.raises(ConfigError, match="--budget: .* was made with smoke, not default; leave"):
+        asked(budget="default")
+    with pytest.raises(ConfigError, match="was made by mirrax toys; choose another --out"):
+        asked_for(tmp_path, "others", seed=3, budget=None, resume=True)
+    again = {"seed": 5, "budget": None, "resume": False}
+    assert asked_for(tmp_path, "others", **again) == {"seed": 5, "budget": "default"}
 
 
 def test_a_killed_session_counts_to_its_last_sign_of_progress(tmp_path, clock, on):

@@ -57,6 +57,13 @@ def test_a_run_has_begun_when_a_part_of_it_has(folder, trace):
     assert folder.begun
 
 
+def test_the_number_of_rounds_is_that_of_the_newest_checkpoint(folder):
+    assert folder.rounds == 0
+    for rounds in (4, 12):
+        folder.save_checkpoint(state(), rounds)
+    assert folder.rounds == 12
+
+
 def test_an_existing_folder_is_refused_and_untouched(folder, tmp_path):
     before = (folder / "config.json").read_bytes()
     with pytest.raises(ConfigError, match="exists already; pass --resume"):

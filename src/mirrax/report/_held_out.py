@@ -89,7 +89,8 @@ def standing_table(result: Mapping[str, Any]) -> Table:
     **Returns:**
 
     A `Table`: by geometry the difference of test accuracies in points with its paired standard
-    error, and the ratios of final losses and of steps to each target that both always reached.
+    error, and the ratios of final losses and of steps to each target that both always reached,
+    none where the best baseline is at zero.
 
     >>> standing = {"accuracy": {"rival": "Adam", "gain": 0.01, "paired_se": 0.002},
     ...             "final_loss": {"rival": "SGD-M", "ratio": 0.5},

@@ -18,7 +18,7 @@ from .._errors import ConfigError
 from ..inner import Prior
 from ..meta import FewShot, Grid, OnFailure, Statistics
 from ..methods import Protocol, find_method, options_of
-from ..models import Model, Warp, build
+from ..models import Model, Warp
 from ..tasks import (
     Episodes,
     FewShotFamily,
@@ -29,6 +29,7 @@ from ..tasks import (
     omniglot,
 )
 from ._config import between, option, positive
+from ._network import network
 
 FewShotFamilyName = Literal["glyphs", "omniglot", "cifar-fs", "fc100", "mini-imagenet"]
 
@@ -216,7 +217,7 @@ def _network(
     name: str, shape: tuple[int, int, int], way: int, warp: Warp | None, head_warp: bool
 ) -> Model:
     """One object for equal arguments: seeds and rates share what is compiled for it."""
-    return build(name, shape, way, warp=warp, head_warp=head_warp)
+    return network(name, shape, way, warp=warp, head_warp=head_warp)
 
 
 def outer_optimiser(config: FewShotStudy) -> optax.GradientTransformation:

@@ -4,6 +4,7 @@ Every rate makes the first `pilot_steps` meta-steps of the first seed's run. The
 then best on validation tasks, the first of equals, goes on from there and is the rate of all seeds.
 """
 
+import shutil
 from typing import Any
 
 from .._errors import NumericalError
@@ -12,6 +13,8 @@ from ._few_shot import FewShotSetting, FewShotStudy
 from ._few_shot_learn import learn_prior, validation_accuracy
 from ._folder import RunFolder
 from ._progress import Progress
+
+_BESIDE = "pilot"  # a folder within that of a run
 
 
 def run_folder(folder: RunFolder, method: str, rate: float, seed: int) -> RunFolder:
@@ -101,15 +104,21 @@ def _pilot(
     folder: RunFolder,
     progress: Progress,
 ) -> dict[str, Any]:
-    """What a rate's first meta-steps came to, made or read."""
+    """What a rate's first meta-steps came to, made or read.
+
+    Where that was lost and the run has gone on since, they are made again beside it, to the same
+    bits: the run keeps the steps that it has.
+    """
     until, place = setting.config.pilot_steps, run_folder(folder, method, rate, seed)
     known = place.read_json("pilot.json")
     if known:
         return known
-    accuracy = None
+    accuracy, here = None, place
+    if place.rounds > until:
+        here = place.part(_BESIDE, {"method": method, "rate": rate, "seed": seed})
     with progress.phase(f"{method}, rate {rate:g}", until) as phase:
         try:
-            learned = learn_prior(setting, method, seed, rate, place, phase, until=until)
+            learned = learn_prior(setting, method, seed, rate, here, phase, until=until)
         except NumericalError as error:
             notes = [str(error)]
         else:
@@ -118,4 +127,5 @@ def _pilot(
                 accuracy = validation_accuracy(learned.learner, state.prior, setting)
     found = {"rate": rate, "validation_accuracy": accuracy, "notes": notes}
     write_json(place / "pilot.json", found)
+    shutil.rmtree(place / _BESIDE, ignore_errors=True)
     return found

@@ -151,6 +151,11 @@ class RunFolder:
         traces = ("checkpoints/round-*.safetensors", "pilot.json", "result.json")
         return any(any(self.path.rglob(trace)) for trace in traces)
 
+    @property
+    def rounds(self) -> int:
+        """How many rounds the newest checkpoint has by its name; 0 where there is none."""
+        return max((rounds for rounds, _ in self._checkpoints()), default=0)
+
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 

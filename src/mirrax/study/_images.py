@@ -18,12 +18,14 @@ from .._secrets import is_masked
 from ..geometry import AbstractGeometry
 from ..meta import ManyShot, OnFailure, Reference, classification
 from ..methods import EstimatorName, meta_md
-from ..models import Model, build
+from ..models import Model
 from ..tasks import ImageTask, cifar10_subsets, diverse_digits, rotated_digits, rotated_mnist
 from ._baselines import DEFAULT_BASELINES, named
 from ._compare import Criterion
 from ._config import between, divides, positive
 from ._exchangeable import exchangeable_axes
+from ._network import network
+from ._shortened import shortened
 from ._trials import Arena, arena
 
 Family = Literal["rotated-digits", "rotated-mnist", "diverse-digits", "cifar-10"]
@@ -282,12 +284,6 @@ def load_family(family: Family, data: Path | None, split: int = 0) -> tuple[Imag
     return (rotated_mnist if family == "rotated-mnist" else diverse_digits)(data)
 
 
-def shortened(task: ImageTask, examples: int) -> ImageTask:
-    """The task with only its first so many training images."""
-    images, labels = task.train_images[:examples], task.train_labels[:examples]
-    return dataclasses.replace(task, train_images=images, train_labels=labels)
-
-
 def find_task(tasks: Sequence[ImageTask], name: str) -> int:
     """The position of the task whose name, or last part of it, is `name`.
 
@@ -373,14 +369,15 @@ def prepare(
 
     **Raises:**
 
-    - `ConfigError`, `DataError`: if a name is unknown, or data are missing or damaged.
+    - `ConfigError`, `DataError`: if a name is unknown, the model does not take such images, the
+      examples are too few to tune on, or data are missing or damaged.
     """
     if learns:
         check_tuner(config)
     tasks = load_family(config.family, data, config.split)
-    if config.examples:
-        tasks = tuple(shortened(task, config.examples) for task in tasks)
-    model = build(config.model, tasks[0].image_shape, tasks[0].classes)
+    divided = config.criterion == "validation"
+    tasks = tuple(shortened(task, config.examples, divided=divided) for task in tasks)
+    model = network(config.model, tasks[0].image_shape, tasks[0].classes)
     held_out = 0 if each else find_task(tasks, config.held_out)
     if learns:
         _check_devices(config, len(tasks) - 1)

@@ -268,7 +268,8 @@ def against_best(
     **Returns:**
 
     The difference of test accuracies with the paired standard error over runs, the ratios of
-    final losses and of steps to each target (`None` where a method did not always get there).
+    final losses and of steps to each target (`None` where a method did not always get there, or
+    the best baseline is at zero, to which nothing has a ratio).
     """
     ours = means[name]
     own = {*learned, CONTROL, CONTROL + AVERAGED}
@@ -287,7 +288,7 @@ def against_best(
 
     def against(pick: Any) -> dict[str, Any] | None:
         best, value = lowest(pick), pick(ours)["mean"]
-        if best is None or value is None:
+        if best is None or value is None or best[1] == 0:
             return None
         return {"rival": best[0], "ratio": value / best[1]}
 

@@ -21,17 +21,17 @@ from ..models import Model
 from ..tasks import ImageTask, load_images, rotated_digits, rotated_mnist
 from ._compare import best, tune
 from ._config import between, divides, positive
-from ._images import shortened
 from ._kept import Kept
+from ._network import network
 from ._online_protocol import (
     Measured,
     figure1,
     largest_square,
-    network,
     online_methods,
     summarise_online,
 )
 from ._reproduction import Reproduction, Request
+from ._shortened import shortened
 from ._trials import arena, run_trials
 
 
@@ -190,9 +190,7 @@ def train_online(
 def _prepare(
     config: OnlineNetworkStudy, request: Request, recipe: str
 ) -> Callable[[], dict[str, Any]]:
-    task = _load(config, request.data)
-    if config.examples:
-        task = shortened(task, config.examples)
+    task = shortened(_load(config, request.data), config.examples, divided=True)
     model = network(config.model, task.image_shape, task.classes)
     return lambda: train_online(config, task, model, request, recipe)
 

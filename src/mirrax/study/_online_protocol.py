@@ -14,8 +14,6 @@ import optax
 from scipy import stats
 
 from .. import report
-from .._errors import ConfigError
-from ..models import Model, build
 from ..online import online_sgd
 from ._baselines import Hyperparameters, Method, product
 from ._compare import edge_note, spread
@@ -72,21 +70,6 @@ def largest_square(loss: Callable[..., Any], params: Any, batch: Any) -> jax.Arr
     """
     gradient = jax.jit(jax.grad(loss))(params, None, batch)
     return optax.tree.norm(gradient, ord="inf") ** 2
-
-
-def network(name: str, image_shape: tuple[int, ...], classes: int) -> Model:
-    """As `build`, for a name from the command line.
-
-    **Raises:**
-
-    - `ConfigError`: if there is no such model, or it does not take such images.
-    """
-    try:
-        return build(name, image_shape, classes)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"--model: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,11 +29,11 @@ from ._baselines import Hyperparameters, Method
 from ._compare import best
 from ._config import between, divides, positive
 from ._folder import RunFolder
+from ._network import network
 from ._online_protocol import (
     Measured,
     figure1,
     largest_square,
-    network,
     online_methods,
     summarise_online,
 )

@@ -22,6 +22,7 @@ from ._folder import RunFolder
 
 FILE = "record.json"
 _PAUSE = 10.0  # seconds between two writes
+_DEFAULTS: Mapping[str, Any] = {"seed": 0, "budget": "default"}
 _FREE = frozenset(("resume", "out", "data", "log", "json"))  # options that decide no result
 
 
@@ -123,6 +124,51 @@ def check_same(path: Path, name: str) -> None:
     made = (RunFolder(path).read_json(FILE) or {}).get("name", name)
     if made != name:
         raise ConfigError(f"{path} was made by mirrax {made}; choose another --out.")
+
+
+def asked_for(
+    path: Path, name: str, *, seed: int | None, budget: str | None, resume: bool
+) -> dict[str, Any]:
+    """What a command asks for that says it or not; a run goes on with the seed and budget it has.
+
+    **Arguments:**
+
+    - `path`, `name`: as for `Recorder`.
+    - `seed`, `budget`, `resume`: as on the command line, `None` where it says nothing.
+
+    **Returns:**
+
+    Seed and budget: as given, else those of the run that goes on, else the defaults.
+
+    **Raises:**
+
+    - `ConfigError`: if the run that shall go on is of something else, or has not what is given.
+    """
+    asked = {"seed": seed, "budget": budget}
+    given = {option: value for option, value in asked.items() if value is not None}
+    if not resume:
+        return {**_DEFAULTS, **given}
+    check_same(path, name)
+    made = _made_with(path)
+    for option, value in given.items():
+        if value != made.get(option, value):
+            raise ConfigError(
+                f"--{option}: {path} was made with {made[option]}, not {value}; leave it out to "
+                "continue that run, or choose another --out."
+            )
+    return {**_DEFAULTS, **given, **made}
+
+
+def _made_with(path: Path) -> dict[str, Any]:
+    """The seed and budget of a run, as far as its files tell."""
+    found = RunFolder(path).read_json(FILE) or {}
+    if (path / "config.json").exists():
+        found |= RunFolder.open(path)[1]
+    return {
+        option: found[option]
+        for option, value in _DEFAULTS.items()
+        if type(found.get(option)) is type(value)
+    }
 
 
 @contextmanager

@@ -105,13 +105,14 @@ def _train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any
     from ._kinds import kind_of
     from ._logging import log_kinds, logging_to
     from ._progress import Progress
-    from ._provenance import check_same, recorded
+    from ._provenance import asked_for, recorded
     from ._recipes import find_recipe
     from ._train import record_of, revise
 
     recipe, kinds = find_recipe(options.recipe), log_kinds(options.log)
     read = override_over_all if options.distributed else override
-    path = options.out
+    path, name = options.out, f"train {options.recipe}"
+    given = {"seed": options.seed, "budget": options.budget, "resume": options.resume}
     if options.resume:
         folder, record = RunFolder.open(path)
         if record.get("recipe") != options.recipe:
@@ -119,25 +120,24 @@ def _train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any
                 f"{path} is a run of {record.get('recipe')!r}, not of {options.recipe!r}; "
                 "name that recipe, or another --out."
             )
-        check_same(path, f"train {options.recipe}")
+        asked_for(path, name, **given)
         config = read(from_record(type(recipe.config), record["fields"]), rest)
         seed, budget, kind = record["seed"], record.get("budget"), kind_of(config)
         setting = kind.prepare(config, options.data)
         revise(folder, record, config)
     else:
-        config = read(recipe.at(options.budget), rest)
-        seed, budget, kind = options.seed, options.budget, kind_of(config)
+        seed, budget = asked_for(path, name, **given).values()
+        config = read(recipe.at(budget), rest)
+        kind = kind_of(config)
         RunFolder.check_new(path)
         # Data first: where they are missing, no folder is left behind.
         setting = kind.prepare(config, options.data)
         folder = RunFolder.create(
             path,
-            record_of(
-                config, recipe=options.recipe, seed=seed, budget=options.budget, command=command
-            ),
+            record_of(config, recipe=options.recipe, seed=seed, budget=budget, command=command),
         )
     console = _console(options)
-    told: dict[str, Any] = {"name": f"train {options.recipe}", "command": command}
+    told: dict[str, Any] = {"name": name, "command": command}
     told |= {"seed": seed, "budget": budget}
     logging = logging_to(path, kinds, functools.partial(say, console))
     with logging as log, recorded(path, config, **told) as recorder:
@@ -306,27 +306,26 @@ def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[s
     from ._folder import RunFolder
     from ._logging import log_kinds, logging_to
     from ._progress import Progress
-    from ._provenance import check_same, recorded
+    from ._provenance import asked_for, recorded
     from ._reproduce import Request, find_reproduction
 
     reproduction, kinds = find_reproduction(options.name), log_kinds(options.log)
-    config = override(reproduction.configure(options.budget), rest)
-    path = options.out or Path("runs") / options.name
+    path, name = options.out or Path("runs") / options.name, f"reproduce {options.name}"
+    given = {"seed": options.seed, "budget": options.budget, "resume": options.resume}
+    asked = asked_for(path, name, **given)
+    config = override(reproduction.configure(asked["budget"]), rest)
     console = _console(options)
-    name = f"reproduce {options.name}"
-    if options.resume:
-        check_same(path, name)
-    else:
+    if not options.resume:
         RunFolder.check_new(path)
     told: dict[str, Any] = {"name": name, "command": command, "varies": reproduction.varies}
-    told |= {"seed": options.seed, "budget": options.budget}
+    told |= asked
     logging = logging_to(path, kinds, functools.partial(say, console))
     with logging as log, recorded(path, config, **told) as recorder:
         summary = reproduction.make(
             Request(
                 path,
-                options.budget,
-                options.seed,
+                asked["budget"],
+                asked["seed"],
                 options.data,
                 options.resume,
                 Progress(console, recorder.keep),
