@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from mirrax import cli, deploy
+from mirrax._errors import ConfigError
 from mirrax.deploy._archive import read_archive
 from mirrax.geometry import Diagonal, Euclidean
 from mirrax.inner import Prior
-from mirrax.study import _few_shot_learn, _few_shot_train
+from mirrax.study import _few_shot_learn, _few_shot_rates, _few_shot_train
 from mirrax.study._few_shot import FewShotStudy, outer_optimiser
 from mirrax.study._few_shot_pool import compared, interval
+from mirrax.study._folder import RunFolder
 from mirrax.study._recipes import RECIPES
 from mirrax.tasks import glyphs
 
@@ -345,6 +347,48 @@ def test_what_a_rate_came_to_is_made_again_behind_a_run_that_went_on(tmp_path, a
     assert {file: file.read_bytes() for file in place.rglob("*") if file.is_file()} == kept
     assert json.loads((path / "summary.json").read_text()) == before
     assert not (place / "pilot").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"basis": None},
+        {"test_accuracy": {"mean": 0.5}},
+        {"test_accuracies": [0.5]},
+        {"query_loss": "low"},
+        {"train_loss": []},
+        {"validation_accuracy": 0.5},
+        {"adaptation": {"steps": [0]}},
+        {"training": {"steps": [2, 4], "loss": [0.5]}},
+        {"failure": 7},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_results_that_are_none_are_damaged(finished, tmp_path, as_in_life, capsys, change):
+    """Valid JSON, as of a file of something else that was laid there."""
+    path = tmp_path / "run"
+    shutil.copytree(finished, path)
+    (path / "summary.json").unlink()
+    file = path / "maml/rate-0.1/seed-0/result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert cli.main([*WORDS[:2], "--resume", "--out", str(path), "--json"]) == 2
+    assert f"{file} is damaged; delete it and pass --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "pilot",
+    [
+        {},
+        {"rate": 0.1, "validation_accuracy": 50, "notes": []},
+        {"rate": "0.1", "validation_accuracy": None, "notes": []},
+        {"rate": 0.1, "validation_accuracy": None, "notes": "none"},
+    ],
+    ids=str,
+)
+def test_what_is_not_what_a_rate_came_to_is_damaged(tmp_path, pilot):
+    (tmp_path / "pilot.json").write_text(json.dumps(pilot))
+    with pytest.raises(ConfigError, match=r"pilot.json is damaged; delete it"):
+        RunFolder(tmp_path).read_json("pilot.json", _few_shot_rates._check)
 
 
 def test_differences_are_taken_task_by_task():

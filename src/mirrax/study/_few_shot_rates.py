@@ -82,12 +82,20 @@ def finished_run(
     rate: float | None = config.rate[0]
     if len(config.rate) > 1:
         records = [RunFolder(folder / _place(method, r, seed)) for r in config.rate]
-        pilots = [record.read_json("pilot.json") for record in records]
+        pilots = [record.read_json("pilot.json", _check) for record in records]
         rate = _best([pilot for pilot in pilots if pilot])
     place = None if rate is None else RunFolder(folder / _place(method, rate, seed))
     if rate is None or place is None or not (place / "prior.safetensors").exists():
         return None
     return place, rate
+
+
+def _check(pilot: dict[str, Any]) -> None:
+    """Fails where this is not what a rate came to."""
+    accuracy = pilot["validation_accuracy"]
+    sound = accuracy is None or 0 <= accuracy <= 1
+    if not (sound and pilot["rate"] > 0 and isinstance(pilot["notes"], list)):
+        raise ValueError("no rate, accuracy or notes")
 
 
 def _best(pilots: list[dict[str, Any]]) -> float | None:
@@ -110,7 +118,7 @@ def _pilot(
     bits: the run keeps the steps that it has.
     """
     until, place = setting.config.pilot_steps, run_folder(folder, method, rate, seed)
-    known = place.read_json("pilot.json")
+    known = place.read_json("pilot.json", _check)
     if known:
         return known
     accuracy, here = None, place

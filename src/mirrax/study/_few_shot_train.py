@@ -115,7 +115,7 @@ def _run(
     """One method from one seed: its result, made or read."""
     place = run_folder(folder, method, rate, seed)
     basis = _basis(setting)
-    done = place.read_json("result.json")
+    done = place.read_json("result.json", _check)
     if done and done["basis"] == basis:
         if "failure" in done:
             raise NumericalError(done["failure"])
@@ -219,6 +219,17 @@ def _result(setting: FewShotSetting, learned: Learned) -> dict[str, Any]:
         },
         "meta_steps": sum(line["steps"] for line in learned.metrics),
     }
+
+
+def _check(result: dict[str, Any]) -> None:
+    """Fails where this is neither a failure nor what `compared` can pool."""
+    if not isinstance(result["basis"], dict) or not isinstance(result.get("failure", ""), str):
+        raise TypeError("no basis, or no failure")
+    if "failure" not in result:
+        method = result["method"]
+        compared({method: [result]}, {method: {"rate": 0.0, "pilots": []}})
+        if len(result["test_accuracies"]) != result["test_accuracy"]["tasks"]:
+            raise ValueError("not every task is there")
 
 
 def _size(parts: Prior) -> int:

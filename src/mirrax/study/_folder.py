@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,18 +159,32 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """Reads an object from a JSON file of the folder, or `None` if the file is absent."""
+    def read_json(
+        self, name: str, check: Callable[[dict[str, Any]], object] = lambda found: None
+    ) -> dict[str, Any] | None:
+        """Reads an object from a JSON file of the folder, or `None` if the file is absent.
+
+        **Arguments:**
+
+        - `name`: the file.
+        - `check`: fails, as Python does, where entries are missing or of another type.
+
+        **Raises:**
+
+        - `ConfigError`: if it is damaged, or holds something else.
+        - `MirraxError`: if it cannot be read.
+        """
         try:
             found = parse_json((self / name).read_bytes())
             if not isinstance(found, dict):
                 raise ValueError("no object")
+            check(found)
             return found
         except FileNotFoundError:
             return None
         except OSError as error:
             raise MirraxError(f"cannot read {self / name}: {explain(error)}") from error
-        except ValueError as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise ConfigError(
                 f"{self / name} is damaged; delete it and pass --resume to make it again."
             ) from error
