@@ -87,7 +87,8 @@ def _pooled(
             "mean": float(np.mean([run["validation_accuracy"]["mean"] for run in runs])),
         },
         "best_step": [run["best_step"] for run in runs],
-        "seconds_per_step": float(np.mean([run["seconds_per_step"] for run in runs])),
+        # The median: something else may have run beside one of the seeds.
+        "seconds_per_step": float(np.median([run["seconds_per_step"] for run in runs])),
         "adaptation": curves,
         "training": _training([run["training"] for run in runs]),
     }
