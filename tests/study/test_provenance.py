@@ -80,6 +80,22 @@ def test_the_command_of_a_continued_run_is_its_first(tmp_path, clock, on):
     assert read(tmp_path)["fields"] == {"steps": 7}, "as it went on"
 
 
+def test_a_session_that_only_makes_another_table_is_recorded(tmp_path, clock, on):
+    """All its runs were finished: nothing was begun, and yet the fields are new ones."""
+    work(tmp_path, clock, 1.0)
+    told = {**TOLD, "command": "mirrax train toys --resume --steps 7"}
+    with recorded(tmp_path, TOY, **told):
+        pass
+    assert len(read(tmp_path)["made_by"]) == 1, "nothing is new"
+    with recorded(tmp_path, Toy(steps=7), **told):
+        clock["now"] += 2.0
+    found = read(tmp_path)
+    assert found["fields"] == {"steps": 7}
+    assert [(part["command"], part["seconds"]) for part in found["made_by"][1:]] == [
+        (told["command"], 2.0)
+    ]
+
+
 def test_sessions_of_other_options_are_told_apart(tmp_path, clock, on):
     asked = [
         "--rate 0.1 --steps 2",

@@ -87,6 +87,12 @@ class Recorder:
             write_json(self._folder / FILE, {**earlier, "fields": self._fields, "made_by": made_by})
             self.begun, self._written, self._told = True, spent, told
 
+    @property
+    def revised(self) -> bool:
+        """Whether the record is of other fields, as where finished runs make another table."""
+        earlier = self.read() or {}
+        return earlier.get("fields", self._fields) != self._fields
+
     def _before(self) -> dict[str, Any]:
         """A record to begin with; of a run that was begun without one, what its files tell."""
         files = ("config", "cells", "summary")
@@ -190,7 +196,7 @@ def recorded(path: Path, config: Any, **told: Any) -> Iterator[Recorder]:
             with suppress(MirraxError):  # what went wrong first is what is told
                 recorder.keep(least=0.0)
         raise
-    if recorder.begun:
+    if recorder.begun or recorder.revised:
         recorder.keep(least=0.0)
 
 
