@@ -247,7 +247,7 @@ def readme_figures(page):
     yield (
         f"MetaCurvature has {first}% of the query images of new characters right, the learned "
         f"convex potential {second}%, {points(compared[1]['behind'])} points less on the same "
-        f"tasks, and MAML {third}% (one seed)"
+        f"tasks, and MAML {third}%, over three seeds"
     )
     places = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
     place = places[page.ranked(small).index("convex potential")]
