@@ -197,3 +197,21 @@ def assert_same_bits(left, right):
     assert jax.tree.structure(left) == jax.tree.structure(right)
     for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
         assert a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def check_frozen_stay(make):
+    """Three steps in which `v` has no gradient, beside an optimiser that knows nothing of it.
+
+    `make` is from a geometry to an optimiser. The parameters at the end, and the states of both.
+    """
+    params = {"v": jnp.ones(2), "w": jnp.ones(3)}
+    logs = jax.tree.map(lambda x: jnp.linspace(0, 1, x.size), params)
+    optimiser, alone = make(Diagonal(logs)), make(Diagonal({"w": logs["w"]}))
+    state, other = optimiser.init(params), alone.init({"w": params["w"]})
+    for _ in range(3):
+        updates, state = optimiser.update({"v": None, "w": params["w"]}, state, params)
+        expected, other = alone.update({"w": params["w"]}, other, {"w": params["w"]})
+        assert updates["v"] is None
+        np.testing.assert_array_equal(updates["w"], expected["w"])
+        params = params | {"w": params["w"] + updates["w"]}
+    return params, state, other

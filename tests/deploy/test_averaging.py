@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from deployed import make_geometries, make_params
+from deployed import check_frozen_stay, make_geometries, make_params
 
 from mirrax.deploy import averaged, averaged_params, to_optax
 from mirrax.geometry import Diagonal, Kronecker, MaxOfDiagonals, NegativeEntropy
@@ -232,16 +232,7 @@ def test_parameters_are_needed_and_states_are_known():
 
 def test_what_has_no_gradient_stays():
     """The others are averaged, and move, as if there were nothing else."""
-    params = {"v": jnp.ones(2), "w": jnp.ones(3)}
-    logs = jax.tree.map(lambda x: jnp.linspace(0, 1, x.size), params)
-    optimiser, alone = (averaged(to_optax(Diagonal(x), 0.1)) for x in (logs, {"w": logs["w"]}))
-    state, other = optimiser.init(params), alone.init({"w": params["w"]})
-    for _ in range(3):
-        updates, state = optimiser.update({"v": None, "w": params["w"]}, state, params)
-        expected, other = alone.update({"w": params["w"]}, other, {"w": params["w"]})
-        assert updates["v"] is None
-        np.testing.assert_array_equal(updates["w"], expected["w"])
-        params = params | {"w": params["w"] + updates["w"]}
+    params, state, other = check_frozen_stay(lambda geometry: averaged(to_optax(geometry, 0.1)))
     kept, best = averaged_params(state, params), averaged_params(other, {"w": params["w"]})
     np.testing.assert_array_equal(kept["w"], best["w"])
     assert kept["v"].tolist() == [1.0, 1.0]
