@@ -246,8 +246,8 @@ def test_bad_requests(words, message, capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seed", "7"], "--seed: .* was made with 3, not 7; leave it out to continue"),
-        (["--budget", "paper"], "--budget: .* was made with smoke, not paper; leave it out"),
+        (["--seed", "7"], "--seed: .* was made with 3, not 7; ask for the same to continue"),
+        (["--budget", "paper"], "--budget: .* was made with smoke, not paper; ask for the same"),
         (["--seed", "3", "--budget", "default"], "--budget: .* was made with smoke, not default"),
     ],
 )

@@ -16,7 +16,10 @@ import laws
 import nchw
 from geometries import Case
 from mirrax.geometry import AbstractGeometry, BlockIAF
+from mirrax.hypergradient import Reverse
+from mirrax.inner import DualDescent, Prior, Problem, Repeat, unroll
 from mirrax.models import conv4
+from mirrax.objective import ValidationLoss
 
 ORDER = [
     f"{kind}{i}_{part}"
@@ -100,11 +103,15 @@ def compare(found, expected, tolerance):
 
 @jax.jit
 def meta_gradient(mirror_map, dual, support, query, alpha):
-    def outer(mirror_map, dual):
-        adapted = nchw.adapt(mirror_map.to_primal, dual, support, alpha, 5)
-        return nchw.loss(adapted, *query), adapted
-
-    return jax.value_and_grad(outer, argnums=(0, 1), has_aux=True)(mirror_map, dual)
+    """As the method makes it: dual descent, and reverse mode through all of it."""
+    inner, prior = DualDescent(alpha), Prior(mirror_map, dual)
+    task = Problem(lambda x, shared, batch: nchw.loss(x, *batch), Repeat(support), query=query)
+    adapted = unroll(inner, prior, task, 5, key=jax.random.key(0)).last
+    estimator = Reverse(5, wrt=("geometry", "start"))
+    value, grad, _ = estimator.over_a_run(
+        ValidationLoss(), inner, prior, task, key=jax.random.key(0)
+    )
+    return (value, adapted), (grad.geometry, grad.start)
 
 
 def task_of(stored):

@@ -7,7 +7,7 @@ import pytest
 
 from mirrax.geometry import Diagonal
 from mirrax.hypergradient import Pathwise
-from mirrax.inner import DualDescent, MirrorDescent, Prior, Problem, Repeat
+from mirrax.inner import DualDescent, MirrorDescent, Prior, Problem, Repeat, Stream
 from mirrax.objective import ValidationLoss
 
 RATE, STEPS, KEY = 0.2, 4, jax.random.key(0)
@@ -85,6 +85,27 @@ def test_value_and_derivatives(rule, ahead):
     moves = -np.diff(path() if rule == "primal" else duals, axis=0)
     leap = np.sum(moves / np.linalg.norm(moves, axis=1, keepdims=True), axis=0)
     np.testing.assert_allclose(grad.start, leap, rtol=ROUNDING)
+
+
+def test_every_point_has_the_rate_and_the_batch_of_its_own_step():
+    rates, moved = np.linspace(0.1, 0.5, STEPS + 1), np.arange(STEPS + 1.0)
+
+    def towards(x, shared, target):
+        del shared
+        return jnp.sum((x - target) ** 2) / 2
+
+    points = [START]
+    for rate, target in zip(rates[:-1], moved, strict=False):
+        points.append(points[-1] - rate * (points[-1] - target))
+    ends = [x - rate * (x - t) for x, rate, t in zip(points, rates, moved, strict=True)]
+    expected = np.mean([np.sum((end - 1.0) ** 2) / 2 for end in ends])
+    prior = Prior(Diagonal(jnp.zeros(2)), jnp.asarray(START))
+    problem = Problem(towards, Stream(jnp.asarray(moved)), query=jnp.asarray(1.0))
+    inner = MirrorDescent(lambda count: jnp.asarray(rates)[count])
+    value, *_ = Pathwise(STEPS, wrt=("geometry",)).over_a_run(
+        ValidationLoss(), inner, prior, problem, key=KEY
+    )
+    np.testing.assert_allclose(value, expected, rtol=ROUNDING)
 
 
 def test_what_is_held_of_points_alone_is_worth_the_same_under_every_geometry():

@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from mirrax.geometry import Diagonal, Euclidean
+from mirrax.geometry import Diagonal, Euclidean, KroneckerUpdate
 from mirrax.inner import (
     DualDescent,
+    LearnedUpdate,
     MirrorDescent,
     PreconditionedDescent,
     Prior,
@@ -100,6 +101,15 @@ def test_rates_can_be_vectorised():
 
     reached = jax.jit(jax.vmap(last))(jnp.array([0.1, 0.5]))
     np.testing.assert_allclose(reached[:, 0], [0.81, 0.25], rtol=1e-12)
+
+
+def test_a_preconditioner_that_learns_keeps_the_type_of_parameters():
+    """Under a rate of another one."""
+    start = {"dense": {"weight": jnp.ones((2, 2), jnp.float32)}}
+    geometry = KroneckerUpdate.identity(start, {"dense": {"weight": ("in", "out")}})
+    problem = Problem(lambda x, shared, batch: jnp.sum(x["dense"]["weight"] ** 2) / 2, Repeat(None))
+    run = unroll(LearnedUpdate(0.1), Prior(geometry, start), problem, 3, key=KEY)
+    assert {leaf.dtype for leaf in jax.tree.leaves(run)} == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize("rule", RULES)

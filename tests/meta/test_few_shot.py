@@ -186,6 +186,14 @@ def test_scores_are_those_of_a_run():
         np.testing.assert_allclose(getattr(short, name), kept, rtol=ROUNDING)
 
 
+def test_a_task_whose_run_diverges_has_nothing_right():
+    """Not the share of the first class, which the largest of numbers that are none would be."""
+    start = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), MODEL.init(KEY))
+    scores = learner().evaluate(Prior(Euclidean(), start), episodes(), jnp.arange(2), key=KEY)
+    assert scores.query_accuracy.tolist() == [0.0, 0.0]
+    assert not np.isfinite(scores.query_loss).any()
+
+
 def test_a_task_is_the_same_in_any_company():
     teacher, sampler = learner(), episodes()
     first = teacher.evaluate(prior(), sampler, jnp.arange(8), key=KEY)
@@ -254,6 +262,8 @@ def test_what_cannot_be():
         learner(tasks=0)
     with pytest.raises(ValueError, match=r"FewShot.devices: expected a divisor of the 4 tasks"):
         learner(devices=3)
+    with pytest.raises(ValueError, match=r"FewShot.evaluate.further: expected at least 0, got -1"):
+        learner().evaluate(prior(), episodes(), jnp.arange(2), further=-1, key=KEY)
     with pytest.raises(ValueError, match="statistics"):
         episode_problem(episodes().draw(key=KEY), MODEL, "both")
     with pytest.raises(ValueError, match=r"Pathwise.ahead: expected at least 0, got -1"):
@@ -282,6 +292,8 @@ for devices in (1, 2):
     teacher = learner(devices=devices)
     begin, drawn = teacher.grid.place((teacher.init(prior(), key=KEY), episodes()))
     state, records = teacher.run(begin, drawn, 5)
+    twice = teacher.grid.place((drawn, drawn))
+    assert twice[0].images is twice[1].images
     scores = teacher.evaluate(state.prior, drawn, jax.numpy.arange(3), key=KEY)
     assert scores.query_loss.shape == (3,)
     found = *records.value, *scores.query_loss, *scores.query_accuracy, *scores.support_loss[2]

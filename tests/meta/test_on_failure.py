@@ -152,6 +152,8 @@ def test_means_leave_out_what_failed_whatever_it_is():
     assert mean_of_sound(grads, failed)["a"].tolist() == [1.0, 2.0]
     counts = mean_of_sound(jnp.array([[3, 5], [7, 9]]), jnp.array([[False, False], [True, True]]))
     assert counts.item() == 4.0
+    # None of it is left: no number looks like one.
+    assert not np.isfinite(mean_of_sound(values, jnp.ones((2, 2), bool)))
 
 
 def test_a_round_that_is_sound_at_once_is_attempted_once():

@@ -283,14 +283,15 @@ def test_mt_net(golden):
 
     logits = of("mask_logit")
     assert_close(prior(logits).geometry.mask, of("mask"))
-    wrt = ("geometry", "shared")
+    wrt = ("geometry", "start", "shared")
     losses, end, [(value, grad)] = run(reference, model, inner, prior(logits), wrt)
     check_run(reference, "mtnet__", model, losses, end)
     np.testing.assert_allclose(value, reference["mtnet__query_loss"], rtol=RTOL)
     assert_close(grad.geometry.mask, of("mtnet__grad_mask"))
     _, pull = jax.vjp(lambda logits: prior(logits).geometry, logits)
     assert_close(pull(grad.geometry)[0], of("mtnet__grad_mask_logit"))
-    _, warp_grad = select(grad.shared, lambda name: "warp" not in name)
+    network_grad, warp_grad = select({**grad.shared, **grad.start}, lambda name: "warp" not in name)
+    assert_close(network_grad, read(reference, "mtnet__meta_grad", model))
     assert_close(warp_grad, warps(reference, "mtnet__meta_grad_T", model, True))
 
 

@@ -82,13 +82,38 @@ def test_other_protocols_are_told_apart(summary):
     line = report.few_shot_table(summary).notes[0]
     assert line.startswith("Official protocol: ") and "of the support images" in line
     assert "1 query image a class (15 in meta-training)" in line
-    assert "first order" not in line
+    assert "first order" not in line and "turns" not in line
     summary["protocol"]["first_order"] = True
     assert "MAML and WarpGrad to first order" in report.few_shot_table(summary).notes[0]
     assert "fail" not in line
     for word, told in (("skip", "tasks that fail are skipped"), ("halve", "steps are halved")):
         summary["protocol"]["on_failure"] = word
         assert told in report.few_shot_table(summary).notes[0]
+
+
+def test_the_line_says_what_a_meta_step_is_and_which_prior_was_tested(summary):
+    further = {"tasks": 4, "clip": 10.0, "validation_tasks": 100, "validate_every": 50}
+    summary["protocol"].update(rotations=True, **further)
+    line = report.few_shot_table(summary).notes[0]
+    assert "quarter turns of meta-training's classes are classes" in line
+    assert (
+        "300 meta-steps of 4 tasks each, Adam at rate 0.001, cosine decay, norm clipped at 10; "
+        "the prior best on 100 validation tasks, judged every 50 steps"
+    ) in line
+
+
+def test_a_mean_that_there_is_none_of_is_a_dash(summary):
+    """Of tasks some of which diverged; and a row without curves has no place among them."""
+    first, second, *rest = summary["methods"]
+    first["query_loss"] = {"mean": None, "ci95": None, "values": [None]}
+    first["adaptation"]["support_loss"][0] = None
+    del second["adaptation"]
+    table = report.few_shot_table(summary)
+    assert [row[3].text for row in table.rows[:1]] == ["–"]
+    table = report.adaptation_table(summary)
+    assert len(table.rows) == 1 + len(rest)
+    assert table.rows[0][1].text == "–" and table.rows[1][1].text != "–"
+    assert table.notes == ("–: no mean, since it is not finite on every task.",)
 
 
 def test_the_two_splits_of_omniglot_are_told_apart(summary):

@@ -16,8 +16,9 @@ from mirrax._errors import ConfigError
 from mirrax.deploy._archive import read_archive
 from mirrax.geometry import Diagonal, Euclidean
 from mirrax.inner import Prior
+from mirrax.methods import FEW_SHOT
 from mirrax.study import _few_shot_learn, _few_shot_rates, _few_shot_train
-from mirrax.study._few_shot import FewShotStudy, outer_optimiser
+from mirrax.study._few_shot import FewShotSetting, FewShotStudy, outer_optimiser
 from mirrax.study._few_shot_pool import compared, interval
 from mirrax.study._folder import RunFolder
 from mirrax.study._recipes import RECIPES
@@ -296,6 +297,75 @@ def test_the_geometry_kept_is_that_of_the_method_asked_for(finished, tmp_path, a
     words = [*WORDS[:2], "--resume", "--out", str(path), "--json"]
     assert cli.main([*words, "--method", "maml", "--baselines", "convex_potential"]) == 0
     assert type(deploy.load(path / "geometry.safetensors").geometry).__name__ == "Euclidean"
+    # A geometry that no file can hold does not leave another method's behind.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deploy, "storable", lambda geometry: False)
+        assert cli.main([*words, "--method", "maml", "--baselines", "convex_potential"]) == 0
+    assert not (path / "geometry.safetensors").exists()
+
+
+def test_a_task_that_diverged_leaves_a_run_that_can_be_continued(
+    finished, tmp_path, as_in_life, monkeypatch, capsys
+):
+    path = tmp_path / "run"
+    shutil.copytree(finished, path)
+    judge = _few_shot_train.judge
+
+    def diverging(*arguments, **options):
+        found = judge(*arguments, **options)
+        losses, norms = found.query_loss.copy(), found.gradient_norm.copy()
+        losses[0], norms[0, -1] = np.inf, np.nan
+        return dataclasses.replace(found, query_loss=losses, gradient_norm=norms)
+
+    monkeypatch.setattr(_few_shot_train, "judge", diverging)
+    (path / "maml/rate-0.1/seed-0/result.json").unlink()
+    words = [*WORDS[:2], "--resume", "--out", str(path), "--json"]
+    (path / "summary.json").unlink()
+    assert cli.main(words) == 0
+    summary = json.loads((path / "summary.json").read_text())
+    (row,) = [row for row in summary["methods"] if row["method"] == "maml"]
+    assert row["query_loss"]["mean"] is None and row["query_loss"]["ci95"] is None
+    assert row["adaptation"]["gradient_norm"][-1] is None
+    assert row["adaptation"]["gradient_norm"][-2] > 0
+    assert [note for note in summary["notes"] if note.startswith("maml")] == [
+        "maml, seed 0: on 1 of 8 test tasks the query loss is not finite: all its images count as "
+        "wrong, and it has no mean.",
+        "maml, seed 0: on 1 of 4 meta-training tasks the query loss is not finite: it has no mean.",
+    ]
+    (path / "summary.json").unlink()
+    assert cli.main(words) == 0
+    assert json.loads((path / "summary.json").read_text()) == summary
+    capsys.readouterr()
+    assert cli.main(["report", str(path)]) == 0 and "–" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_that_is_prolonged_is_the_one_that_was_to_be_as_long(tmp_path, as_in_life):
+    """The end of the shorter one, between two validations, is none that the longer one knows."""
+    words = [*WORDS, "--method", "maml", "--baselines", "--validate-every", "4", "--json"]
+    for path, lengths in (("once", ["10"]), ("twice", ["6", "10"])):
+        for length in lengths:
+            resume = ["--resume"] * (length != lengths[0])
+            out = ["--out", str(tmp_path / path), "--meta-steps", length]
+            assert cli.main([*words, *out, *resume]) == 0
+    once, twice = (
+        json.loads((tmp_path / path / "maml/rate-0.1/seed-0/result.json").read_text())
+        for path in ("once", "twice")
+    )
+    for name in ("best_step", "validation_accuracy", "test_accuracies", "train_loss"):
+        assert once[name] == twice[name]
+
+
+def test_a_method_of_ones_own_keeps_its_keywords(monkeypatch):
+    """All but the options that methods share: a study has fields of many names."""
+
+    def mine(protocol, *, rate=7.0, clip=1.0, steps=2, penalty=0.5, key):
+        return (rate, clip, steps, penalty), protocol.rate
+
+    monkeypatch.setitem(FEW_SHOT, "mine", mine)
+    study = FewShotStudy(method="mine", baselines=(), penalty=0.25)
+    setting = FewShotSetting(study, types.SimpleNamespace())
+    assert setting.compose("mine", 0, 0.3) == ((7.0, 1.0, 2, 0.25), 0.3)
 
 
 def test_a_rate_that_falls_fixes_the_number_of_steps():

@@ -237,6 +237,23 @@ def test_arrays_that_do_not_belong_together(images, counts, message):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("allowed", "message"),
+    [
+        # As numbers of classes these would let the padding of the last one be drawn.
+        (np.array([0, 0, 1]), r"allowed is int64 of shape \(3,\); bool of shape \(3,\) is needed"),
+        (np.ones(2, bool), r"allowed is bool of shape \(2,\)"),
+    ],
+)
+def test_classes_are_allowed_by_a_mask(allowed, message):
+    images, counts = np.zeros((3, 9, 2, 2, 1), np.uint8), np.array([9, 9, 2], np.int32)
+    fields = {"way": 1, "shot": 1, "query": 4, "scale": 1.0}
+    with pytest.raises(DataError, match=message):
+        Episodes(images, counts, **fields, allowed=allowed)
+    with pytest.raises(ConfigError, match="class 2 has 2; lower shot"):
+        Episodes(images, counts, **fields, allowed=np.array([False, False, True]))
+
+
 def classes(names=("a", "b"), shape=(3, 4, 4, 1), **changes) -> ImageClasses:
     fields = {
         "images": np.zeros((len(names), *shape), np.uint8),

@@ -39,7 +39,9 @@ class Pathwise(AbstractHypergradient):
 
     - `steps`: the length `T` of a run.
     - `wrt`: the fields of the prior to differentiate.
-    - `ahead`: how many steps are made from each point; 0 judges the points themselves.
+    - `ahead`: how many steps are made from each point; 0 judges the points themselves. Those from
+      the `i`-th have the batches and rates of the run's steps `i, i + 1, …`, of which there must be
+      `steps + ahead`.
     - `first_order`: treat the gradients of those steps as constants.
 
     **Raises:**
@@ -103,7 +105,8 @@ def along(
     **Arguments:**
 
     - `objective`, `inner`, `prior`, `problem`: what is run, and what it is worth.
-    - `points`: starts with a leading axis, held constant.
+    - `points`: starts with a leading axis, held constant; a run from the `i`-th begins with step
+      `i`.
     - `ahead`: how many steps are made from each.
     - `wrt`: the fields of the prior to differentiate.
     - `key`: randomness of the runs.
@@ -113,16 +116,19 @@ def along(
     The value, and the derivative as `AbstractHypergradient.estimate` returns it.
     """
 
-    def at(point: Primal) -> tuple[Scalar, Prior]:
+    def at(number_and_point: tuple[Array, Primal]) -> tuple[Scalar, Prior]:
+        number, point = number_and_point
         learned, complete = split(Prior(prior.geometry, point, prior.shared), wrt)
 
         def worth(part: Prior) -> Scalar:
-            return evaluate(objective, inner, complete(part), problem, ahead, key=key)[0]
+            whole = complete(part)
+            return evaluate(objective, inner, whole, problem, ahead, key=key, first=number)[0]
 
         return jax.value_and_grad(worth)(learned)
 
     # One point after another: side by side they need the memory the method is to save.
-    values, grads = jax.lax.map(at, points)
+    count = len(jax.tree.leaves(points)[0])
+    values, grads = jax.lax.map(at, (jnp.arange(count), points))
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (values, grads))
 
 

@@ -61,9 +61,14 @@ def _close(first: Primal, second: Primal) -> Array:
     return jnp.all(jnp.stack(jax.tree.leaves(jax.tree.map(near, first, second))))
 
 
+def times(rate: Array, direction: Any) -> Any:
+    """`rate · direction`, in the type of the direction."""
+    return jax.tree.map(lambda d: rate.astype(d.dtype) * d, direction)
+
+
 def subtract_scaled(base: Any, rate: Array, direction: Any) -> Any:
     """`base − rate · direction`, in the type of the direction."""
-    return jax.tree.map(lambda b, d: b - rate.astype(d.dtype) * d, base, direction)
+    return vector.sub(base, times(rate, direction))
 
 
 class Step(eqx.Module):

@@ -24,6 +24,7 @@ from ._descent import (
     measure,
     rate_at,
     subtract_scaled,
+    times,
 )
 from ._problem import Prior, Problem
 
@@ -78,11 +79,11 @@ class LearnedUpdate(AbstractInner):
             # Before the first step `behind` is zero, and so is this derivative.
             return dot(record.gradient, applied(update, behind))
 
-        update = vector.add(update, vector.scale(rate, jax.grad(gain)(update)))
+        update = vector.add(update, times(rate, jax.grad(gain)(update)))
         direction = applied(update, record.gradient)
         primal = subtract_scaled(state.primal, rate, direction)
-        scaled = vector.scale(rate, record.gradient)
-        return InnerState(primal, None, state.count + 1, (update, scaled)), record
+        behind = times(rate, record.gradient)
+        return InnerState(primal, None, state.count + 1, (update, behind)), record
 
     def hold(self, prior: Prior, state: InnerState) -> InnerState:
         """Holds the parameters and the preconditioner."""

@@ -244,6 +244,7 @@ def evaluate(
     *,
     key: PRNGKeyArray,
     checkpoint: bool = False,
+    first: int | Int[Array, ""] = 0,
 ) -> tuple[Scalar, RunSummary]:
     """What a run of `steps` steps is worth: `Σ_t stage + terminal`.
 
@@ -254,6 +255,8 @@ def evaluate(
     - `steps`: how many steps.
     - `key`: randomness of the run.
     - `checkpoint`: as in `fold`.
+    - `first`: the number of the first step, which decides its batch, its randomness and its rate
+      where that is a schedule.
 
     **Returns:**
 
@@ -261,12 +264,13 @@ def evaluate(
     """
     prior = drawn(prior, key)
     begin = inner.init(prior)
+    begin = eqx.tree_at(lambda state: state.count, begin, begin.count + first)
     dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
 
     def observe(total: tuple[Scalar, RunSummary], step: Step, count: Array):
         value, summary = total
         value = value + objective.stage(prior, problem, step)
-        return value, summary.observe(lax.stop_gradient(step.loss), count, steps)
+        return value, summary.observe(lax.stop_gradient(step.loss), count - first, steps)
 
     empty = (jnp.zeros((), dtype), RunSummary.empty(dtype))
     end, (value, summary) = fold(

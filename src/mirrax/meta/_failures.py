@@ -82,7 +82,7 @@ def not_finite(values: Array, grads: PyTree) -> Bool[Array, "*runs"]:
 
 
 def mean_of_sound(tree: PyTree, failed: Bool[Array, "*runs"]) -> PyTree:
-    """The average over the runs that did not fail; zero where all did.
+    """The average over the runs that did not fail; over all, so not finite, where all did.
 
     **Arguments:**
 
@@ -92,7 +92,8 @@ def mean_of_sound(tree: PyTree, failed: Bool[Array, "*runs"]) -> PyTree:
     >>> mean_of_sound(jnp.array([1.0, jnp.nan, 3.0]), jnp.array([False, True, False])).item()
     2.0
     """
-    count = jnp.maximum(jnp.sum(~failed), 1)
+    failed &= ~jnp.all(failed)
+    count = jnp.sum(~failed)
 
     def mean(leaf: Array) -> Array:
         number = leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf.astype(float)

@@ -264,8 +264,14 @@ class FewShot(eqx.Module):
 
         **Returns:**
 
-        One score a task.
+        One score a task; query accuracy 0, and losses that are not finite, where a run diverged.
+
+        **Raises:**
+
+        - `ValueError`: if `further` is negative.
         """
+        if further is not None and further < 0:
+            raise ValueError(f"FewShot.evaluate.further: expected at least 0, got {further!r}.")
         # Some again, where the devices do not divide them.
         count, some = len(tasks), -(-len(tasks) // self.devices) * self.devices
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.resize(tasks, (some,)))

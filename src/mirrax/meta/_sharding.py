@@ -83,11 +83,17 @@ class Grid:
         """
         if self.size == 1:
             return tree
-        layout = self.layout(*axes)
+        layout, there = self.layout(*axes), {}
 
         def put(leaf: Array) -> Array:
+            # What several parts of a tree share, such as a set of images, stays one array.
+            if id(leaf) not in there:
+                there[id(leaf)] = spread(leaf)
+            return there[id(leaf)]
+
+        def spread(leaf: Array) -> Array:
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-                data = put(jax.random.key_data(leaf))
+                data = spread(jax.random.key_data(leaf))
                 return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
             whole = np.asarray(leaf)
             return jax.make_array_from_callback(whole.shape, layout, lambda part: whole[part])

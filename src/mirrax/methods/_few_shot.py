@@ -173,13 +173,37 @@ def scaled(
     - `part`: the part of a prior, such as `geometry`.
     - `factor`: the number.
     """
-    rescaled = functools.partial(vector.scale, factor)
+    return optax.chain(optimiser, _multiplied(part, factor))
 
-    def rescale(updates: Prior, params: PyTree) -> Prior:
+
+@functools.cache
+def in_units(
+    optimiser: optax.GradientTransformation, part: str, unit: float
+) -> optax.GradientTransformation:
+    """The outer optimiser over `θ/u` where a part of the prior is `θ`.
+
+    The derivative with respect to `θ/u` is `u` times that with respect to `θ`, and so is the step
+    of `θ` to that of `θ/u`. Equal arguments give one object, as in `scaled`.
+
+    **Arguments:**
+
+    - `optimiser`: over priors; of the part it may look at derivatives alone, as all do that have
+      no weight decay there.
+    - `part`: the part of a prior.
+    - `unit`: `u`.
+    """
+    return optax.chain(_multiplied(part, unit), optimiser, _multiplied(part, unit))
+
+
+def _multiplied(part: str, factor: float) -> optax.GradientTransformation:
+    """Multiplies a part of what passes through by a number."""
+    product = functools.partial(vector.scale, factor)
+
+    def multiply(updates: Prior, params: PyTree) -> Prior:
         del params
-        return eqx.tree_at(attrgetter(part), updates, replace_fn=rescaled)
+        return eqx.tree_at(attrgetter(part), updates, replace_fn=product)
 
-    return optax.chain(optimiser, optax.stateless(rescale))  # type: ignore[arg-type]
+    return optax.stateless(multiply)  # type: ignore[arg-type]
 
 
 def initial(

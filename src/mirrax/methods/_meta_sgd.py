@@ -1,7 +1,7 @@
 r"""MetaSGD: learn where to start, and one rate a parameter.
 
 `x_{k+1} = x_k − e^l ⊙ ∇ℓ(x_k)` is descent in the diagonal geometry with `e^l = α/m²`. The outer
-optimiser moves `l`; here the meta-parameter is `log m = (log α − l)/2`, so its steps are halved.
+optimiser moves `l`: with `log m = (log α − l)/2` it sees `log m` in units of `−½`.
 Sources: Li et al. 2017; spec A2, whose parameterisation is that of the codes it cites.
 """
 
@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray
 from ..geometry import Diagonal
 from ..inner import PreconditionedDescent, Prior
 from ..meta import FewShot
-from ._few_shot import Protocol, few_shot, initial, scaled
+from ._few_shot import Protocol, few_shot, in_units, initial
 
 
 @few_shot
@@ -27,6 +27,6 @@ def meta_sgd(protocol: Protocol, *, key: PRNGKeyArray) -> tuple[FewShot, Prior]:
         model,
         PreconditionedDescent(protocol.rate),
         wrt=("geometry", "start"),
-        optimiser=scaled(protocol.optimiser, "geometry", 0.5),
+        optimiser=in_units(protocol.optimiser, "geometry", -0.5),
     )
     return learner, Prior(Diagonal.like(start), start)

@@ -14,7 +14,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ..geometry import BlockIAF, ConvexPotential, Euclidean, Transformed
-from ..inner import DualDescent, MirrorDescent, Prior
+from ..inner import DualDescent, MirrorDescent, Prior, mirror_step
 from ..meta import FewShot
 from ._few_shot import Protocol, few_shot, initial, scaled
 
@@ -86,5 +86,6 @@ def kronecker_metric(protocol: Protocol, *, key: PRNGKeyArray) -> tuple[FewShot,
     """
     model = protocol.network()
     start, _ = initial(model, key)
-    learner = protocol.learner(model, MirrorDescent(protocol.rate), wrt=("geometry", "start"))
-    return learner, Prior(Transformed.like(Euclidean(), start, model.roles), start)
+    geometry = Transformed.like(Euclidean(), start, model.roles)
+    inner = mirror_step(geometry, protocol.rate)
+    return protocol.learner(model, inner, wrt=("geometry", "start")), Prior(geometry, start)

@@ -33,6 +33,8 @@ def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " ba
 def accuracy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Scalar:
     r"""The share of rows whose largest logit is the label's, `(1/n) Σ_i [argmax_c z_ic = y_i]`.
 
+    A row with a NaN has no largest logit and is wrong.
+
     **Arguments:**
 
     - `logits`: `(batch, classes)`.
@@ -48,11 +50,13 @@ def accuracy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
 
     >>> float(accuracy(jnp.array([[1.0, 2.0], [3.0, 0.0]]), jnp.array([1, 1])))
     0.5
+    >>> float(accuracy(jnp.full((2, 2), jnp.nan), jnp.array([0, 1])))
+    0.0
     """
     _check("accuracy", logits, labels)
-    return jnp.mean(
-        (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels).astype(logits.dtype)
-    )
+    right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
+    ordered = ~jnp.any(jnp.isnan(logits), axis=-1)
+    return jnp.mean((right & ordered).astype(logits.dtype))
 
 
 def _check(owner: str, logits: Array, labels: Array) -> None:

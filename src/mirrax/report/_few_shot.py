@@ -165,18 +165,20 @@ def adaptation_table(summary: Mapping[str, Any]) -> Table:
     >>> [cell.text for cell in adaptation_table({"methods": [row]}).rows[0]]
     ['MAML', '1.600', '0.400', '3.000', '1.000']
     """
-    rows = list(summary.get("methods") or ())
+    rows = [row for row in summary.get("methods") or () if row.get("adaptation")]
     steps = rows[0]["adaptation"]["steps"] if rows else []
     shown = [k for k in _SHOWN if k in steps]
     columns = [Column("method", "Method")]
     cells = [[Cell(method_label(row["method"])) for row in rows]]
     for key, label in (("support_loss", "Loss"), ("gradient_norm", "Norm")):
         for k in shown:
-            values = [row["adaptation"][key][steps.index(k)] for row in rows]
+            values = [finite(row["adaptation"][key][steps.index(k)]) for row in rows]
             columns.append(Column(f"{key}_{k}", f"{label}, k={k}", numeric=True))
-            cells.append(mark_best([Cell(f"{value:.3f}", value) for value in values], "lower"))
+            cells.append(mark_best([Cell(number(value, 3), value) for value in values], "lower"))
     title = "Adaptation on new tasks: support loss and gradient norm after k steps"
-    return Table(title, tuple(columns), tuple(zip(*cells, strict=True)))
+    lost = any(cell.value is None for column in cells[1:] for cell in column)
+    notes = (f"{ABSENT}: no mean, since it is not finite on every task.",) if lost else ()
+    return Table(title, tuple(columns), tuple(zip(*cells, strict=True)), notes)
 
 
 def protocol_line(summary: Mapping[str, Any]) -> str:
@@ -208,11 +210,13 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
         f"{way}-way {shot}-shot" if way and shot else "",
         queries,
         _STATISTICS.get(statistics, clean(statistics)) if isinstance(statistics, str) else "",
+        "quarter turns of meta-training's classes are classes" if found.get("rotations") else "",
         "MAML and WarpGrad to first order" if found.get("first_order") else "",
         _ON_FAILURE.get(str(found.get("on_failure")), ""),
         _plural(found.get("test_tasks"), "test task"),
         inner,
         _plural(summary.get("meta_steps"), "meta-step") + _outer(found),
+        _validations(found),
         _plural(summary.get("seeds"), "seed"),
     ]
     line = "; ".join(filter(None, parts))
@@ -223,10 +227,21 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
 def _outer(protocol: Mapping[str, Any]) -> str:
     """The outer optimiser."""
     name, rate, decay = (protocol.get(key) for key in ("optimiser", "outer_rate", "decay"))
+    tasks, clip = _plural(protocol.get("tasks"), "task"), finite(protocol.get("clip"))
+    each = f" of {tasks} each" if tasks else ""
     if not name or finite(rate) is None:
-        return ""
+        return each
     falling = f", {clean(decay)} decay" if decay and decay != "none" else ""
-    return f" of {_OPTIMISERS.get(str(name), clean(name))} at rate {number(finite(rate))}{falling}"
+    clipped = f", norm clipped at {clip:g}" if clip else ""
+    by = _OPTIMISERS.get(str(name), clean(name))
+    return f"{each + ',' if each else ' of'} {by} at rate {number(finite(rate))}{falling}{clipped}"
+
+
+def _validations(protocol: Mapping[str, Any]) -> str:
+    """How the prior that is tested was chosen among those of a run."""
+    tasks = _plural(protocol.get("validation_tasks"), "validation task")
+    every = _plural(protocol.get("validate_every"), "step")
+    return f"the prior best on {tasks}, judged every {every}" if tasks and every else ""
 
 
 def _rate(protocol: Mapping[str, Any]) -> str:

@@ -10,14 +10,15 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from .._errors import ConfigError
+from .._tree import Dual
 from ..certificate import MapDiagnosis, symmetry_of_map, theorem1_counterexample
 from ..geometry import AbstractGeometry, AbstractMirrorMap
-from ..inner import DualDescent, MirrorDescent, Prior, unroll
+from ..inner import InnerState, Prior
+from ..inner._unroll import walk
 from ..meta import FewShot, episode_problem
 from ..tasks import Episodes
 from ._few_shot import FewShotStudy, prepare_few_shot
@@ -58,8 +59,8 @@ def certify_few_shot(
             continue
         place, rate = run
         learner, initial = setting.compose(method, seed, rate)
-        descends = isinstance(learner.inner, DualDescent | MirrorDescent)
-        if not descends or "geometry" not in learner.estimator.wrt:
+        is_map = isinstance(initial.geometry, AbstractMirrorMap)
+        if not is_map or "geometry" not in learner.estimator.wrt:
             continue
         prior = place.load_tree("prior.safetensors", initial)
         found = _along_runs(learner, prior, setting.episodes[2], stream(seed, CERTIFY))
@@ -73,7 +74,7 @@ def certify_few_shot(
         but = f" (not finished: {', '.join(unfinished)})" if unfinished else ""
         raise ConfigError(
             f"{folder.path}: no finished method of this run has learned a mirror map{but}; "
-            "block_iaf, kronecker_metric and convex_potential do."
+            "block_iaf, convex_potential, kronecker_metric and meta_sgd do."
         )
     counterexample = dataclasses.asdict(theorem1_counterexample())
     return {"kind": "maps", "tasks": _TASKS, "maps": maps, "counterexample": counterexample}
@@ -84,22 +85,17 @@ def _along_runs(
     learner: FewShot, prior: Prior, episodes: Episodes, key: PRNGKeyArray
 ) -> MapDiagnosis:
     """Diagnoses at the dual points of a few runs, leading axes (tasks, points)."""
-    assert isinstance(prior.geometry, AbstractMirrorMap)
     geometry = prior.geometry
+    assert isinstance(geometry, AbstractMirrorMap)
+
+    def dual(state: InnerState) -> Dual:
+        # A step in a quadratic geometry is made on the parameters.
+        return geometry.to_dual(state.primal) if state.dual is None else state.dual
 
     def one(key: PRNGKeyArray) -> MapDiagnosis:
         draw_key, run_key, probe_key = jax.random.split(key, 3)
         problem = episode_problem(episodes.draw(key=draw_key), learner.model, learner.statistics)
-        run = unroll(learner.inner, prior, problem, learner.steps, key=run_key)
-        rate = jnp.asarray(learner.inner.rate)  # type: ignore[attr-defined]
-
-        def moved(start: Array, gradients: Array) -> Array:
-            # z_k = z_0 − α (g_0 + … + g_{k−1})
-            sums = jnp.cumsum(gradients, axis=0)
-            return start - rate * jnp.concatenate([jnp.zeros_like(start)[None], sums])
-
-        begin = learner.inner.init(prior)
-        duals = jax.tree.map(moved, begin.dual, run.gradients)
+        duals, _, _ = walk(learner.inner, prior, problem, learner.steps, dual, key=run_key)
         return jax.lax.map(lambda dual: symmetry_of_map(geometry, dual, key=probe_key), duals)
 
     return jax.lax.map(one, jax.random.split(key, _TASKS))

@@ -34,6 +34,8 @@ from ._network import network
 FewShotFamilyName = Literal["glyphs", "omniglot", "cifar-fs", "fc100", "mini-imagenet"]
 
 _STANDARD_QUERIES = 15
+_OPTIONS = ("first_order", "warp", "penalty")
+"""Fields that are options of methods; other keywords of a method are its own business."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,8 +208,7 @@ class FewShotSetting:
         - `rate`: the inner rate.
         """
         function = find_method(method)
-        known = {field.name for field in dataclasses.fields(self.config)}
-        options = {n: getattr(self.config, n) for n in options_of(function) if n in known}
+        options = {n: getattr(self.config, n) for n in options_of(function) if n in _OPTIONS}
         protocol = dataclasses.replace(self.protocol, rate=rate)
         return function(protocol, key=jax.random.key(seed), **options)
 

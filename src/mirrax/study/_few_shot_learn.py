@@ -100,7 +100,7 @@ def learn_prior(
         length = min(config.stride, until - made)
         program = FewShot.run.lower(learner, standing.state, setting.episodes[0], length).compile()
         require_memory(program, f"a meta-step of {method}", _LESS, devices=learner.grid.size)
-    saved = time.monotonic()
+    saved, due = time.monotonic(), not made % config.validate_every
     while made < until:
         clock, length = time.perf_counter(), min(config.stride, until - made)
         state, records = learner.run(standing.state, setting.episodes[0], length)
@@ -120,7 +120,7 @@ def learn_prior(
         made += length
         line = _metrics(records, made - length, time.perf_counter() - clock)
         standing = Standing(state, standing.best, standing.accuracy, standing.step)
-        if due or made == config.meta_steps:
+        if due:
             standing, line["validation_accuracy"] = _validated(learner, standing, setting)
         folder.append_metrics(line)
         if due or made == until or time.monotonic() - saved > _SAVED_EVERY:
@@ -129,6 +129,9 @@ def learn_prior(
         metrics.append(line)
         phase.advance(f"{method}  loss {line['value']:.3f}", length)
     notes += failure_notes(metrics, f"{made} meta-steps")
+    if made == config.meta_steps and not due:
+        # Kept in no checkpoint: a run that is prolonged is the one that was to be as long at once.
+        standing, _ = _validated(learner, standing, setting)
     return Learned(learner, standing, metrics, notes)
 
 

@@ -32,29 +32,36 @@ def compared(
     return rows
 
 
-def moments(values: ArrayLike) -> dict[str, float]:
-    """Mean, standard deviation and number of one figure over tasks."""
-    return {
-        "mean": float(np.mean(values)),
-        "sd": float(np.std(values, ddof=1)) if np.size(values) > 1 else 0.0,
-        "tasks": np.size(values),
-    }
+def moments(values: ArrayLike) -> dict[str, Any]:
+    """Mean, standard deviation and number of one figure over tasks.
+
+    Neither mean nor deviation is there (`None`) where a figure is not finite: a mean over the other
+    tasks would be that of easier ones.
+    """
+    mean = sd = None
+    if np.isfinite(values).all():
+        mean = float(np.mean(values))
+        sd = float(np.std(values, ddof=1)) if np.size(values) > 1 else 0.0
+    return {"mean": mean, "sd": sd, "tasks": np.size(values)}
 
 
-def curve(values: ArrayLike) -> list[dict[str, float]]:
+def curve(values: ArrayLike) -> list[dict[str, Any]]:
     """Moments of each column."""
     return [moments(column) for column in np.asarray(values).T]
 
 
-def interval(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def interval(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and half-width of the 95% interval over tasks, pooled over seeds.
 
     All seeds are tested on the same tasks, so seeds do not make the interval over tasks narrower:
     its variance is that of the tasks of one seed, `s²/n`, and that between `m` seeds, `v/m`. Its
     half-width is `t √(s²/n + v/m)`, where `t` has the degrees of freedom of Satterthwaite, so that
-    a spread seen in two or three seeds is not trusted as one seen in many.
+    a spread seen in two or three seeds is not trusted as one seen in many. There is none (`None`)
+    where a seed has no mean.
     """
     means = [m["mean"] for m in runs]
+    if None in means:
+        return {"mean": None, "ci95": None, "values": means}
     parts = [(float(np.mean([m["sd"] ** 2 / m["tasks"] for m in runs])), runs[0]["tasks"] - 1)]
     if len(means) > 1:
         parts.append((float(np.var(means, ddof=1)) / len(means), len(means) - 1))

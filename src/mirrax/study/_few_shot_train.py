@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from .. import deploy
 from .._errors import NumericalError
@@ -129,8 +130,9 @@ def _run(
             write_json(place / "result.json", {"basis": basis, "failure": str(error)})
             raise
         phase.advance("testing", 0)
-        result = {"basis": basis, "method": method, "seed": seed, **_result(setting, learned)}
-    result["notes"] = learned.notes
+        found, failures = _result(setting, learned)
+        result = {"basis": basis, "method": method, "seed": seed, **found}
+    result["notes"] = [*learned.notes, *failures]
     metadata = {"kind": "prior", "method": method, "seed": seed}
     place.save_tree("prior.safetensors", learned.standing.best, metadata)
     write_json(place / "result.json", result)
@@ -141,7 +143,9 @@ def _keep_geometry(setting: FewShotSetting, seed: int, rate: float, folder: RunF
     """Keeps the geometry that the study's own method learned from the first seed."""
     method = setting.config.method
     learner, initial = setting.compose(method, seed, rate)
+    path = folder / "geometry.safetensors"
     if not deploy.storable(initial.geometry):
+        path.unlink(missing_ok=True)  # that of another method, whose run was continued
         return
     place = run_folder(folder, method, rate, seed)
     prior = place.load_tree("prior.safetensors", initial)
@@ -149,7 +153,7 @@ def _keep_geometry(setting: FewShotSetting, seed: int, rate: float, folder: RunF
     # Where some parameters are shared, a start of the others alone would be of no use.
     whole = prior.shared is None
     deploy.save(
-        folder / "geometry.safetensors",
+        path,
         prior.geometry,
         rate=rate,
         params_like=None if whole else prior.start,
@@ -185,8 +189,8 @@ def _basis(setting: FewShotSetting) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
 
 
-def _result(setting: FewShotSetting, learned: Learned) -> dict[str, Any]:
-    """The test of a prior, and the course of its meta-training, as plain numbers."""
+def _result(setting: FewShotSetting, learned: Learned) -> tuple[dict[str, Any], list[str]]:
+    """The test of a prior and the course of its meta-training as plain numbers, and notes."""
     config, standing = setting.config, learned.standing
     further = config.curve_steps - config.steps
 
@@ -198,7 +202,11 @@ def _result(setting: FewShotSetting, learned: Learned) -> dict[str, Any]:
     # The last prior: training losses are compared after equally many meta-steps.
     seen = judged(standing.state.prior, setting.seen, config.validation_tasks, SEEN)
     parts, _ = split(standing.best, learned.learner.estimator.wrt)
-    return {
+    failures = [
+        *_not_finite(test.query_loss, "test tasks", "all its images count as wrong, and "),
+        *_not_finite(seen.query_loss, "meta-training tasks"),
+    ]
+    result = {
         "test_accuracy": moments(test.query_accuracy),
         "test_accuracies": np.round(test.query_accuracy, 6).tolist(),
         "query_loss": moments(test.query_loss),
@@ -219,6 +227,14 @@ def _result(setting: FewShotSetting, learned: Learned) -> dict[str, Any]:
         },
         "meta_steps": sum(line["steps"] for line in learned.metrics),
     }
+    return result, failures
+
+
+def _not_finite(losses: Float[Array, " tasks"], which: str, hence: str = "") -> list[str]:
+    """What is to be said of tasks on which a run diverged."""
+    failed = int((~np.isfinite(losses)).sum())
+    said = f"on {failed} of {len(losses):,} {which} the query loss is not finite"
+    return [f"{said}: {hence}it has no mean"] if failed else []
 
 
 def _check(result: dict[str, Any]) -> None:
@@ -226,7 +242,9 @@ def _check(result: dict[str, Any]) -> None:
     if not isinstance(result["basis"], dict) or not isinstance(result.get("failure", ""), str):
         raise TypeError("no basis, or no failure")
     if "failure" not in result:
-        method = result["method"]
+        method, accuracy = result["method"], result["test_accuracy"]["mean"]
+        if not 0 <= accuracy <= 1:
+            raise ValueError("no accuracy")
         compared({method: [result]}, {method: {"rate": 0.0, "pilots": []}})
         if len(result["test_accuracies"]) != result["test_accuracy"]["tasks"]:
             raise ValueError("not every task is there")

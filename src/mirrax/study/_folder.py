@@ -330,6 +330,21 @@ class RunFolder:
         return like, warnings
 
 
+def made_otherwise(path: Path, option: str, made: Any, asked: Any) -> ConfigError:
+    """The error where a run that shall go on was made with something else.
+
+    **Arguments:**
+
+    - `path`: its folder.
+    - `option`: of the command line.
+    - `made`, `asked`: what it was, and what it shall be.
+    """
+    return ConfigError(
+        f"{option}: {path} was made with {made}, not {asked}; ask for the same to continue it, or "
+        "choose another --out."
+    )
+
+
 def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(state, eqx.is_array))
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]

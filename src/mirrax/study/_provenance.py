@@ -17,8 +17,8 @@ import jax
 from .._errors import ConfigError, MirraxError
 from .._files import sweep, write_json
 from .._machine import commit, machine, now
-from ._config import fields_of
-from ._folder import RunFolder
+from ._config import fields_of, option
+from ._folder import RunFolder, made_otherwise
 
 FILE = "record.json"
 _PAUSE = 10.0  # seconds between two writes
@@ -151,17 +151,14 @@ def asked_for(
     - `ConfigError`: if the run that shall go on is of something else, or has not what is given.
     """
     asked = {"seed": seed, "budget": budget}
-    given = {option: value for option, value in asked.items() if value is not None}
+    given = {field: value for field, value in asked.items() if value is not None}
     if not resume:
         return {**_DEFAULTS, **given}
     check_same(path, name)
     made = _made_with(path)
-    for option, value in given.items():
-        if value != made.get(option, value):
-            raise ConfigError(
-                f"--{option}: {path} was made with {made[option]}, not {value}; leave it out to "
-                "continue that run, or choose another --out."
-            )
+    for field, value in given.items():
+        if value != made.get(field, value):
+            raise made_otherwise(path, option(field), made[field], value)
     return {**_DEFAULTS, **given, **made}
 
 

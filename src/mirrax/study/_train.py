@@ -18,7 +18,7 @@ from ._conclude import conclude
 from ._config import fields_of, option
 from ._describe import describe_geometry
 from ._distributed import dismiss_others
-from ._folder import RunFolder
+from ._folder import RunFolder, made_otherwise
 from ._images import ImageSetting
 from ._kept import Kept
 from ._learn import Learned, learn
@@ -245,9 +245,11 @@ def open_folder(
             f"{path} is a run of {found['recipe']!r}, not of {recipe!r}; choose another --out."
         )
     before, free = _completed(config, found["fields"]), getattr(config, "placement", ())
-    changed = {name for name, value in record["fields"].items() if before.get(name) != value}
-    if changed - set(free) or found["seed"] != seed:
-        raise ConfigError(f"{path} was made with other fields; choose another --out.")
+    for name, asked in record["fields"].items():
+        if name not in free and before.get(name) != asked:
+            raise made_otherwise(path, option(name), before.get(name), asked)
+    if found["seed"] != seed:
+        raise made_otherwise(path, "--seed", found["seed"], seed)
     return folder
 
 

@@ -80,7 +80,9 @@ class Episodes(eqx.Module):
     query: int = eqx.field(static=True)
     scale: float = eqx.field(static=True)
     rotations: bool = eqx.field(static=True, default=False)
-    allowed: Bool[Array, " classes"] | None = None
+    allowed: Bool[Array, " classes"] | None = eqx.field(
+        default=None, converter=lambda mask: None if mask is None else jnp.asarray(mask)
+    )
 
     def __check_init__(self) -> None:
         shape = jnp.shape(self.images)
@@ -95,17 +97,19 @@ class Episodes(eqx.Module):
                 f" of shape ({shape[0]},) is needed"
             )
         counts = np.asarray(self.counts)
-        if self.allowed is not None and jnp.shape(self.allowed) != counts.shape:
+        allowed = self.allowed
+        if allowed is not None and (allowed.dtype, allowed.shape) != (jnp.bool_, counts.shape):
             raise DataError(
-                f"Episodes: allowed has shape {jnp.shape(self.allowed)}; {counts.shape} is needed"
+                f"Episodes: allowed is {allowed.dtype} of shape {allowed.shape}; bool of shape"
+                f" {counts.shape} is needed"
             )
         if counts.max() > shape[1]:
             raise DataError(
                 f"Episodes: counts has {counts.max()}, and there is room for {shape[1]} images"
             )
-        if self.allowed is not None:
-            counts = counts[np.asarray(self.allowed)]
-        check_episodes(counts, shape[2:4], self.way, self.shot, self.query, self.rotations)
+        drawn = np.arange(len(counts)) if allowed is None else np.flatnonzero(allowed)
+        numbers = (self.way, self.shot, self.query)
+        check_episodes(counts[drawn], shape[2:4], *numbers, self.rotations, drawn.tolist())
 
     @eqx.filter_jit
     def draw(self, *, key: PRNGKeyArray) -> Episode:
@@ -166,7 +170,7 @@ def check_episodes(
     shot: int,
     query: int,
     rotations: bool,
-    names: Sequence[str] | None = None,
+    names: Sequence[str | int],
 ) -> None:
     """Checks that a set of classes is large enough for episodes.
 
@@ -175,7 +179,7 @@ def check_episodes(
     - `counts`: images of each class.
     - `size`: height and width of an image.
     - `way`, `shot`, `query`, `rotations`: see `Episodes`.
-    - `names`: of the classes, where known.
+    - `names`: of the classes, or their numbers.
 
     **Raises:**
 
@@ -193,10 +197,9 @@ def check_episodes(
         raise ConfigError("episodes need classes, and none is allowed; allow some")
     smallest = int(np.argmin(counts))
     if shot + query > counts[smallest]:
-        name = repr(names[smallest]) if names is not None else str(smallest)
         raise ConfigError(
             f"episodes of {shot} shots and {query} queries need {shot + query} images a class, and"
-            f" class {name} has {counts[smallest]}; lower shot or query"
+            f" class {names[smallest]!r} has {counts[smallest]}; lower shot or query"
         )
     if rotations and size[0] != size[1]:
         raise ConfigError(
