@@ -1,8 +1,10 @@
 """The command line: one real run, and everything that can be asked wrongly."""
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,9 +18,9 @@ from mirrax import cli, deploy
 from mirrax._errors import ConfigError
 from mirrax.geometry import Diagonal
 from mirrax.study import _folder, _train
-from mirrax.study._config import fields_of
+from mirrax.study._config import fields_of, option
 from mirrax.study._folder import RunFolder
-from mirrax.study._recipes import find_recipe
+from mirrax.study._recipes import RECIPES, find_recipe
 from repeats import slow
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -215,6 +217,19 @@ def fails(words, capsys, code=2):
         (["compare", "nowhere", "--trials", "many"], "--trials: invalid int value: 'many'"),
         (["train", "rotated-digits", "--tuner", "bays"], "--tuner: .*one of grid, bayes"),
         (["train", "rotated-digits", "--trials", "0"], "--trials: expected a positive"),
+        (["train", "rotated-digits", "--trials", "7"], "--trials: is of --tuner bayes; choose"),
+        (["train", "rotated-digits", "--storage", "a"], "--storage: is of --tuner bayes; choose"),
+        (["reproduce", "rotated-digits", "--held-out", "9"], "--held-out: takes several values"),
+        (
+            ["train", "few-shot-glyphs", "--method", "json:dumps"],
+            "'json:dumps' is no function",
+        ),
+        (["train", "nope"], r"no recipe 'nope'. Known: .*mini-imagenet\. See mirrax list"),
+        (
+            ["--json", "list"],
+            "--json: options stand behind .*mirrax list --json",
+        ),
+        (["--data", "x", "train"], "--data: options stand behind the command, .*train --data"),
         (
             ["train", "rotated-digits", "--tuner", "bayes", "--storage", "nowhere/a"],
             "nowhere/a: its folder does not exist",
@@ -236,8 +251,6 @@ def test_bad_requests(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.delenv("MIRRAX_DATA", raising=False)
     error = fails(words, capsys)
     assert error.count("\n") == 1
-    import re
-
     assert re.search(message, error), error
     assert list(tmp_path.iterdir()) == []
 
@@ -252,8 +265,6 @@ def test_bad_requests(words, message, capsys, tmp_path, monkeypatch):
     ],
 )
 def test_a_run_goes_on_with_no_other_seed_or_budget(verb, words, message, tmp_path, capsys):
-    import re
-
     path, name = tmp_path / "run", "rotated-digits"
     fields = fields_of(find_recipe(name).at("smoke"))
     RunFolder.create(path, {"recipe": name, "seed": 3, "budget": "smoke", "fields": fields})
@@ -343,8 +354,6 @@ def test_bad_requests_to_compare(finished, words, message, capsys):
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     error = fails(["compare", path, *(word.format(run=path) for word in words)], capsys)
     assert error.count("\n") == 1
-    import re
-
     assert re.search(message, error), error
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
@@ -414,6 +423,22 @@ def test_what_the_world_does(error, code, words, capsys, monkeypatch):
 
     monkeypatch.setattr("mirrax.study.commands.run_list", fail)
     assert words in fails(["list"], capsys, code)
+
+
+@pytest.mark.parametrize("words", [["train", name] for name in RECIPES])
+def test_help_shows_every_field_of_a_recipe(words, capsys):
+    assert cli.main([*words, "--help", "--out", "nowhere"]) == 0
+    shown = capsys.readouterr().out
+    fields = [field.name for field in dataclasses.fields(RECIPES[words[1]].config)]
+    for name in fields:
+        assert re.search(rf"{option(name)}\b", shown), name
+
+
+def test_help_shows_the_fields_of_a_reproduction_that_can_be_chosen(capsys):
+    assert cli.main(["reproduce", "s000-table1-lenet", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--rounds" in shown and "one of grid, bayes" in " ".join(shown.split())
+    assert "--held-out" not in shown and "--geometry" not in shown
 
 
 def test_help_and_version(capsys):

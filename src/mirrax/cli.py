@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--distributed", action="store_true", help="one of several processes that make one run"
     )
-    train.epilog = "Any field of the recipe is an option, such as --rounds 5; see mirrax list."
+    train.epilog = "Any field of the recipe is an option; mirrax train RECIPE --help shows them."
     compare = verb("compare", data)
     compare.add_argument("run", type=Path, metavar="DIR")
     compare.add_argument("--tune", metavar="HOW", help="grid or bayes; as the run by default")
@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--seed", type=_seed, help=_SEED)
     reproduce.add_argument("--budget", help=_BUDGET)
     reproduce.add_argument("--resume", action="store_true", help="continue in --out")
+    reproduce.epilog = "Its fields are options; mirrax reproduce NAME --help shows them."
     fetch = verb("data", data)
     fetch.add_argument("name", nargs="?", metavar="NAME")
     fetch.add_argument("--fetch", action="store_true", help="download what is missing")
@@ -141,13 +142,21 @@ def _name_first(words: Sequence[str]) -> list[str]:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    verb = next((word for word in arguments if not word.startswith("-")), None)
-    if verb is not None and verb not in _VERBS:
+    first = arguments[0] if arguments else "--help"
+    if first.startswith("-") and first not in ("-h", "--help", "--version"):
+        verb = next((word for word in arguments if word in _VERBS), "list")
         raise ConfigError(
-            f"no command {verb!r}; known are {', '.join(_VERBS)}.{nearest(verb, _VERBS)}"
+            f"{first}: options stand behind the command, such as mirrax {verb} {first}."
         )
-    if arguments and arguments[0] in _OPEN:
+    if not first.startswith("-") and first not in _VERBS:
+        raise ConfigError(
+            f"no command {first!r}; known are {', '.join(_VERBS)}.{nearest(first, _VERBS)}"
+        )
+    if first in _OPEN:
         arguments = _name_first(arguments)
+        if {"-h", "--help"} & set(arguments) and not arguments[1].startswith("-"):
+            options, _ = _parser().parse_known_args(arguments[:2])
+            return argparse.Namespace(**{**vars(options), "verb": "fields"}), []
     options, rest = _parser().parse_known_args(arguments)
     if rest and options.verb not in _OPEN:
         raise ConfigError(f"mirrax {options.verb} has no option {rest[0]!r}; see --help.")

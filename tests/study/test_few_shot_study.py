@@ -359,13 +359,21 @@ def test_a_run_that_is_prolonged_is_the_one_that_was_to_be_as_long(tmp_path, as_
 def test_a_method_of_ones_own_keeps_its_keywords(monkeypatch):
     """All but the options that methods share: a study has fields of many names."""
 
+    seen = []
+
     def mine(protocol, *, rate=7.0, clip=1.0, steps=2, penalty=0.5, key):
-        return (rate, clip, steps, penalty), protocol.rate
+        seen.append((rate, clip, steps, penalty, protocol.rate))
+        return FEW_SHOT["maml"](protocol, key=key)
 
     monkeypatch.setitem(FEW_SHOT, "mine", mine)
-    study = FewShotStudy(method="mine", baselines=(), penalty=0.25)
-    setting = FewShotSetting(study, types.SimpleNamespace())
-    assert setting.compose("mine", 0, 0.3) == ((7.0, 1.0, 2, 0.25), 0.3)
+    monkeypatch.setitem(FEW_SHOT, "alone", lambda protocol, *, key: mine(protocol, key=key)[1])
+    study = FewShotStudy(method="mine", baselines=(), model="mlp-8", penalty=0.25)
+    images = types.SimpleNamespace(image_shape=(4, 4, 1))
+    setting = FewShotSetting(study, types.SimpleNamespace(train=images))
+    setting.compose("mine", 0, 0.3)
+    assert seen == [(7.0, 1.0, 2, 0.25, 0.3)]
+    with pytest.raises(ConfigError, match=r"'alone' returned Prior; return \(learner, prior\)"):
+        setting.compose("alone", 0, 0.3)
 
 
 def test_a_rate_that_falls_fixes_the_number_of_steps():

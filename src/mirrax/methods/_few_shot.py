@@ -143,8 +143,14 @@ def find_method(name: str) -> Method:
         raise ConfigError(
             f"no few-shot method {name!r}: {error}; is its folder in PYTHONPATH?"
         ) from error
-    if not callable(found):
-        raise ConfigError(f"{name!r} is no function (protocol, *, key) -> (learner, prior).")
+    try:
+        signature = inspect.signature(found)
+        signature.bind(None, key=None)
+        signature.parameters["key"]
+    except (TypeError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{name!r} is no function (protocol, *, key) -> (learner, prior)."
+        ) from error
     return found  # type: ignore[return-value]
 
 

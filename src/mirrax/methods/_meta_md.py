@@ -71,7 +71,7 @@ def meta_md(
     - `rate`: the step size `η`; the geometry starts at `M = I`, that is at gradient descent with
       this rate.
     - `geometry`, `components`: the divergence; `components` counts the diagonals of the maximum.
-    - `objective`: the tight bound, or eq. 10 with weight `k`.
+    - `objective`, `k`: the tight bound, or eq. 10 with weight `k`.
     - `comparator`: where `θ*` comes from: the last point of a run, or the problem's solution.
     - `reference`: makes that solution by a longer run where it is not known.
     - `estimator`: the closed form (tight bound, not for a maximum), or a hypergradient.

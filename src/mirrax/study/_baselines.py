@@ -198,7 +198,8 @@ def find_baseline(name: str) -> Method:
     by_folded = {known.casefold(): method for known, method in BASELINES.items()}
     if name.casefold() not in by_folded:
         raise ConfigError(
-            f"no baseline {name!r}; known are {', '.join(BASELINES)}.{nearest(name, BASELINES)}"
+            f"no baseline {name!r}; known are {', '.join(map(repr, BASELINES))}."
+            f"{nearest(name, BASELINES)}"
         )
     return by_folded[name.casefold()]
 

@@ -40,12 +40,24 @@ _KEPT = Range(0.5, 0.99, "complement")  # momentum, and interpolation
 _CONTROL_SCALES = Range(0.01, 12.0)  # the control's rate was not learned
 
 
+def rate_at(values: Hyperparameters, rate: Any) -> Any:
+    """The rate of a geometry's optimiser at a configuration of `learned_method`.
+
+    A momentum of β multiplies the length of a step by 1/(1 − β) in the long run; dividing the rate
+    by it makes the scales of the grid mean the same for every momentum.
+
+    **Arguments:**
+
+    - `values`: the configuration.
+    - `rate`: the rate that the geometry was learned with.
+    """
+    return rate * values["rate_scale"] * (1 - values["momentum"])
+
+
 def _make_learned(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
     geometry, rate = context
-    # A momentum of β multiplies the length of a step by 1/(1 − β) in the long run; dividing the
-    # rate by it makes the scales of the grid mean the same for every momentum.
-    learning_rate = rate * values["rate_scale"] * (1 - values["momentum"])
-    return to_optax(geometry, learning_rate, momentum=values["momentum"], nesterov=True)
+    momentum = values["momentum"]
+    return to_optax(geometry, rate_at(values, rate), momentum=momentum, nesterov=True)
 
 
 def learned_method(

@@ -3,8 +3,11 @@ r"""Configurations of studies: frozen dataclasses whose fields are the command l
 import contextlib
 import dataclasses
 import difflib
+import importlib
+import inspect
 import io
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -13,6 +16,8 @@ from .._json import plain
 from .._secrets import masked
 
 Config = TypeVar("Config")
+_ARGUMENTS = re.compile(r"^- (`\w+`(?:,\s+`\w+`)*): (.+?)(?=\n- |\n\n|\Z)", re.M | re.S)
+_ELSEWHERE = re.compile(r"see `([\w.]+)`\.")
 
 
 def positive(owner: Any, *names: str) -> None:
@@ -45,7 +50,7 @@ def among(owner: Any, name: str, known: Collection[str]) -> None:
     """Refuses a tuple of names one of which is not known."""
     for value in getattr(owner, name):
         if value not in known:
-            names = ", ".join(known)
+            names = ", ".join(map(repr, known))
             raise ConfigError(
                 f"{option(name)}: no {value!r}; known are {names}.{nearest(value, known)}"
             )
@@ -103,13 +108,63 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def override(config: Config, values: Sequence[str]) -> Config:
+def described(config: Any) -> list[dict[str, Any]]:
+    """The fields of a configuration, with their values and what its docstring says of them.
+
+    **Arguments:**
+
+    - `config`: a dataclass instance whose docstring has its fields as arguments.
+
+    **Returns:**
+
+    `[{"names", "defaults", "about"}]`: fields that are explained together, in the order of the
+    docstring. Words that a field may be stand behind what it is.
+    """
+    found = []
+    for names, about in _arguments(type(config)):
+        elsewhere = _ELSEWHERE.fullmatch(about)
+        if elsewhere:
+            whole = dict(_each(_arguments(_found(elsewhere[1]))))
+            found += [_row(config, [name], whole[name]) for name in names]
+        else:
+            found.append(_row(config, names, about))
+    return found
+
+
+def _row(config: Any, names: Sequence[str], about: str) -> dict[str, Any]:
+    kinds = {field.name: field.type for field in dataclasses.fields(config)}
+    words = [_expected(kinds[name]) for name in names if get_origin(kinds[name]) is Literal]
+    said = "; ".join([about.removesuffix("."), *words]).replace("`", "")
+    return {
+        "names": list(names),
+        "defaults": [getattr(config, name) for name in names],
+        "about": said + ".",
+    }
+
+
+def _arguments(documented: Any) -> list[tuple[list[str], str]]:
+    """The arguments of a docstring, those together that are explained together."""
+    found = _ARGUMENTS.findall(inspect.getdoc(documented) or "")
+    return [(re.findall(r"\w+", names), " ".join(about.split())) for names, about in found]
+
+
+def _each(arguments: Sequence[tuple[list[str], str]]) -> Iterator[tuple[str, str]]:
+    return ((name, about) for names, about in arguments for name in names)
+
+
+def _found(dotted: str) -> Any:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def override(config: Config, values: Sequence[str], varies: Collection[str] = ()) -> Config:
     """Replaces fields of a configuration by command-line words.
 
     **Arguments:**
 
     - `config`: a dataclass instance with the defaults.
     - `values`: words such as `["--rounds", "5", "--held-out=45"]`.
+    - `varies`: fields that take several values in turn, whatever is said.
 
     **Returns:**
 
@@ -117,8 +172,9 @@ def override(config: Config, values: Sequence[str]) -> Config:
 
     **Raises:**
 
-    - `ConfigError`: for an unknown field (with the nearest names), a missing or unreadable value,
-      or a value out of range.
+    - `ConfigError`: for an unknown field (with the nearest names), a missing or unreadable value, a
+      value out of range, or a field that would have no effect: one of `varies` or, by name, of
+      `config.idle`, which says what it is a field of.
     """
     fields = {field.name: field.type for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     changes = {}
@@ -127,10 +183,16 @@ def override(config: Config, values: Sequence[str]) -> Config:
             names = ", ".join(sorted(option(field) for field in fields))
             close = difflib.get_close_matches(name, fields, n=2)
             hint = nearest(name, fields).replace("_", "-") if close else f" Known are {names}."
-            raise ConfigError(f"no field {option(name)} in this recipe.{hint}")
+            raise ConfigError(f"no field {option(name)} here.{hint}")
+        if name in varies:
+            raise ConfigError(f"{option(name)}: takes several values in turn here; leave it out.")
         changes[name] = _read(name, fields[name], words)
     # All at once: fields are checked against each other, whatever their order on the command line.
-    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+    found = dataclasses.replace(config, **changes)  # type: ignore[type-var]
+    idle = getattr(found, "idle", {})
+    for name in changes.keys() & idle.keys():
+        raise ConfigError(f"{option(name)}: is of {idle[name]}; choose that, or leave it out.")
+    return found
 
 
 def _groups(values: Sequence[str]) -> list[tuple[str, list[str]]]:

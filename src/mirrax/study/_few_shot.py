@@ -206,11 +206,22 @@ class FewShotSetting:
         - `method`: its name.
         - `seed`: seed of the initial parameters; equal seeds give all methods the same network.
         - `rate`: the inner rate.
+
+        **Raises:**
+
+        - `ConfigError`: if a method of one's own returns anything else.
         """
         function = find_method(method)
         options = {n: getattr(self.config, n) for n in options_of(function) if n in _OPTIONS}
         protocol = dataclasses.replace(self.protocol, rate=rate)
-        return function(protocol, key=jax.random.key(seed), **options)
+        made = function(protocol, key=jax.random.key(seed), **options)
+        learner, prior = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+        if not (isinstance(learner, FewShot) and isinstance(prior, Prior)):
+            raise ConfigError(
+                f"{method!r} returned {type(made).__name__}; return (learner, prior), as "
+                "protocol.learner(…) and Prior(…) make them."
+            )
+        return learner, prior
 
 
 @functools.cache

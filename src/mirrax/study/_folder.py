@@ -135,6 +135,8 @@ class RunFolder:
             ) from error
         try:
             record = parse_json(text)
+            if isinstance(record, dict) and {"method", "rate", "seed"} <= record.keys():
+                raise ConfigError(f"{path} is a part of a run; name the folder of the whole run.")
             kinds = {"recipe": str, "seed": int, "fields": dict}
             if any(type(record[name]) is not kind for name, kind in kinds.items()):
                 raise TypeError("recipe, seed or fields")

@@ -144,6 +144,13 @@ class ImageStudy:
     rows: int = 10_000
     timed: bool = True
 
+    @property
+    def idle(self) -> dict[str, str]:
+        """Fields that have no effect as the others are, and what they are of."""
+        other = "--tuner bayes" if self.tuner == "grid" else "--tuner grid"
+        names = ("trials", "kappa", "storage") if self.tuner == "grid" else ("grid",)
+        return {name: other for name in names}
+
     def __post_init__(self):
         """Checks every number, and writes out `all` baselines."""
         positive(self, "batch", "steps", "rate", "outer_rate", "k", "rounds", "visits", "rows")

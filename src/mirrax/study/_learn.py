@@ -11,13 +11,14 @@ import numpy as np
 from .._errors import ConfigError, NumericalError
 from ..geometry import AbstractGeometry
 from ..inner import Problem
-from ..meta import ManyShot, RoundRecord, diverged
+from ..meta import Descent, ManyShot, RoundRecord, diverged
 from ._failures import failure_notes
 from ._folder import RunFolder
 from ._memory import require_memory
 from ._progress import Progress
 
-_LESS = "try --in-turn true, --estimator checkpointed or truncated, or fewer --steps"
+_LESS = "try --in-turn true, a smaller --model or a smaller --batch"
+_SHORTER = ", --estimator checkpointed, --estimator truncated --window N, or fewer --steps"
 _ACTIVATION_POINTS = 50
 _LOST = 1e30  # a run that reached this diverged, whatever its last digit
 
@@ -77,7 +78,9 @@ def learn(
     lines = folder.truncate_metrics(int(state.round))
     if int(state.round) < rounds:
         program = ManyShot.round.lower(learner, state, problems).compile()
-        require_memory(program, "a round of meta-training", _LESS, devices=grid.size)
+        # What a closed form needs does not grow with the steps.
+        less = _LESS + _SHORTER if isinstance(learner.outer, Descent) else _LESS
+        require_memory(program, "a round of meta-training", less, devices=grid.size)
     with progress.phase("meta-training", rounds, done=int(state.round)) as phase:
         while int(state.round) < rounds:
             number, clock = int(state.round), time.perf_counter()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._errors import ConfigError, nearest
+from ..tasks import DIVERSE_DIGITS
 from ._config import at_budget
 from ._few_shot import FewShotStudy
 from ._images import ImageStudy
@@ -24,6 +25,7 @@ class Recipe:
     - `smoke`: fields that make it a matter of seconds.
     - `paper`: fields of the paper's own size.
     - `needs`: data sets that are not embedded.
+    - `some`: whether any of them will do; else all are needed.
     """
 
     about: str
@@ -31,6 +33,7 @@ class Recipe:
     smoke: Mapping[str, Any]
     paper: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    some: bool = False
 
     def at(self, budget: str) -> Study:
         """The configuration at a budget.
@@ -150,7 +153,8 @@ RECIPES: dict[str, Recipe] = {
             tune_seeds=1,
         ),
         {**_SMOKE, "steps": 20, "batch": 16, "rows": 200, "examples": 500},
-        needs=("mnist", "fashion-mnist", "usps", "kmnist"),
+        needs=DIVERSE_DIGITS,
+        some=True,
     ),
     "cifar-10": Recipe(
         "CIFAR-10 with ResNet-18, learned on four small parts, tried on the rest (S000 Fig. 2, 4)",
@@ -234,8 +238,6 @@ def find_recipe(name: str) -> Recipe:
     ()
     """
     if name not in RECIPES:
-        raise ConfigError(
-            f"no recipe {name!r}.{nearest(name, RECIPES) or ' Known: ' + ', '.join(RECIPES)} "
-            "See mirrax list."
-        )
+        hint = nearest(name, RECIPES) or " Known: " + ", ".join(RECIPES) + "."
+        raise ConfigError(f"no recipe {name!r}.{hint} See mirrax list.")
     return RECIPES[name]

@@ -2,7 +2,7 @@
 
 import argparse
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from ._progress import say, show
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from ._recipes import Recipe
 
 Options = argparse.Namespace
 
@@ -41,7 +43,7 @@ def run_list(options: Options, rest: Sequence[str], command: str) -> dict[str, A
         {
             "name": name,
             "about": recipe.about,
-            "ready": not any(need in absent for need in recipe.needs),
+            "ready": _is_ready(recipe, absent),
             "needs": list(recipe.needs),
         }
         for name, recipe in RECIPES.items()
@@ -51,6 +53,12 @@ def run_list(options: Options, rest: Sequence[str], command: str) -> dict[str, A
     if not options.json:
         _print_list(_console(options), recipes, reproductions, data)
     return {"recipes": recipes, "reproductions": reproductions, "data": data}
+
+
+def _is_ready(recipe: "Recipe", absent: Collection[str]) -> bool:
+    """Whether there are the data sets that a recipe needs."""
+    there = [need not in absent for need in recipe.needs]
+    return not there or (any(there) if recipe.some else all(there))
 
 
 def _has_data(options: Options) -> bool:
@@ -76,6 +84,41 @@ def _print_list(console: "Console", recipes: Any, reproductions: Any, data: Any)
         f"Data sets found: {present}. Others are looked for in --data DIR or MIRRAX_DATA; "
         "see mirrax data."
     )
+
+
+def run_fields(options: Options, rest: Sequence[str], command: str) -> list[dict[str, Any]]:
+    """Lists the fields of a recipe or reproduction, which are options of its command."""
+    del rest, command
+    from ._config import described
+    from ._recipes import find_recipe
+    from ._reproduce import find_reproduction
+
+    if hasattr(options, "recipe"):
+        name, verb, varies = options.recipe, "train", frozenset[str]()
+        config = find_recipe(name).config
+    else:
+        name, verb = options.name, "reproduce"
+        reproduction = find_reproduction(name)
+        config, varies = reproduction.configure("default"), reproduction.varies
+    fields = [row for row in described(config) if not varies.intersection(row["names"])]
+    if not options.json:
+        _print_fields(_console(options), f"{verb} {name}", fields)
+    return fields
+
+
+def _print_fields(console: "Console", command: str, fields: Sequence[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from ._config import option
+
+    table = Table("field", "default", "what it is", title=f"mirrax {command}", title_justify="left")
+    for row in fields:
+        shown = [" ".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in row["defaults"]]
+        names = "\n".join(map(option, row["names"]))
+        table.add_row(names, "\n".join(shown), row["about"])
+    console.print(table)
+    verb, _ = command.split()
+    say(console, f"Defaults are those of --budget default; further options: mirrax {verb} --help.")
 
 
 def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
@@ -145,7 +188,7 @@ def _train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any
         tables = kind.tables(summary)
         log(tables)
     result = _tell(console, path, summary, tables, recorder.read())
-    lines = _to_use(path / "geometry.safetensors")
+    lines = _to_use(path / "geometry.safetensors", summary)
     if lines:
         console.print("Use the geometry in your own loop:\n")
         console.print("\n".join(f"  {line}" for line in lines), style="bold", soft_wrap=True)
@@ -166,20 +209,33 @@ def _tell(
     return result
 
 
-def _to_use(path: Path) -> list[str]:
-    """The lines that use a geometry a run has left; none where `to_optax` takes none such."""
+def _to_use(path: Path, summary: dict[str, Any]) -> list[str]:
+    """The lines that use a geometry a run has left; none where `to_optax` takes none such.
+
+    Where a comparison tuned its rate and momentum, they are those of its row.
+    """
     from .. import deploy
     from ..geometry import AbstractMirrorMap
+    from ._compare import LEARNED, rate_at
 
     if not path.exists():
         return []
     artifact = deploy.load(path)
     if not isinstance(artifact.geometry, AbstractMirrorMap):
         return []
+    (tuned,) = [
+        row["hyperparameters"]
+        for row in summary.get("comparison", ())
+        if row["optimiser"] == LEARNED and row.get("hyperparameters")
+    ] or [None]
+    settings = ""
+    if tuned:
+        rate, momentum = rate_at(tuned, float(artifact.rate)), tuned["momentum"]
+        settings = f", {rate:.3g}, momentum={momentum:.3g}, nesterov=True"
     begin = f'params = mirrax.deploy.learned_start("{path}", params)  # for each new task'
     return [
         *([begin] if artifact.start else []),
-        f'optimiser = mirrax.deploy.to_optax("{path}")',
+        f'optimiser = mirrax.deploy.to_optax("{path}"{settings})',
         "state = optimiser.init(params)",
         "updates, state = optimiser.update(gradients, state, params)",
         "params = optax.apply_updates(params, updates)",
@@ -313,7 +369,7 @@ def run_reproduce(options: Options, rest: Sequence[str], command: str) -> dict[s
     path, name = options.out or Path("runs") / options.name, f"reproduce {options.name}"
     given = {"seed": options.seed, "budget": options.budget, "resume": options.resume}
     asked = asked_for(path, name, **given)
-    config = override(reproduction.configure(asked["budget"]), rest)
+    config = override(reproduction.configure(asked["budget"]), rest, reproduction.varies)
     console = _console(options)
     if not options.resume:
         RunFolder.check_new(path)
@@ -363,10 +419,12 @@ def run_data(options: Options, rest: Sequence[str], command: str) -> dict[str, A
                 "present": name not in absent,
                 "problem": absent.get(name) or None,
                 "licence": source.licence,
-                "files": [
-                    {"name": file.name, "sha256": file.sha256, "md5": file.md5}
+                "editions": [
+                    [
+                        {"name": file.name, "sha256": file.sha256, "md5": file.md5}
+                        for file in edition.files
+                    ]
                     for edition in source.editions
-                    for file in edition.files
                 ],
             }
         )
@@ -384,8 +442,9 @@ def _print_data(console: "Console", found: Any, options: Options) -> None:
 
     table = Table("data set", "state", "licence", "files (checksum)")
     for row in found:
-        files = "\n".join(
-            f"{file['name']}  {_short(file['sha256'] or file['md5'])}" for file in row["files"]
+        files = "\nor\n".join(
+            "\n".join(f"{file['name']}  {_short(file['sha256'] or file['md5'])}" for file in files)
+            for files in row["editions"]
         )
         table.add_row(
             row["name"], "present" if row["present"] else "not found", row["licence"], files
