@@ -1,5 +1,6 @@
 """Memory: what a program plans, what a machine and its limits leave, one line where it is short."""
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from mirrax._errors import ConfigError
 from mirrax._memory import GIB, allowed, free_memory
 from mirrax.meta import ManyShot, quadratic
 from mirrax.methods import meta_md
-from mirrax.study import _memory, commands
+from mirrax.study import _kinds, _memory, commands
 from mirrax.study._folder import RunFolder
 from mirrax.study._learn import learn
 from mirrax.study._memory import planned, require_memory
 from mirrax.study._progress import Progress
+from mirrax.study._quadratics import QuadraticStudy
 from mirrax.tasks import sample_quadratics
 
 MEMINFO = "MemTotal: 8000 kB\nMemFree: 100 kB\nMemAvailable:    3000 kB\nSwapFree:   500 kB\n"
@@ -186,6 +188,27 @@ def test_what_found_no_memory_is_told_in_a_line(monkeypatch, capsys, error, size
     assert "--in-turn" in told and "--resume" in told
     with pytest.raises(type(error)):
         cli.main(["list", "--debug"])
+
+
+def test_a_run_refused_before_its_first_round_is_not_in_the_way(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "run"
+    words = ["train", "quadratics", "--budget", "smoke", "--out", str(path)]
+
+    def refused(config, folder, *_):
+        folder.append_metrics({"round": 0})
+        raise ConfigError("a round takes about 9 GiB of memory and 1 GiB are free")
+
+    kind = dataclasses.replace(_kinds._KINDS[QuadraticStudy], train=refused)
+    monkeypatch.setitem(_kinds._KINDS, QuadraticStudy, kind)
+    assert cli.main(words) == 2 and not path.exists()
+
+    def begun(config, folder, *_):
+        folder.save_checkpoint({"x": jnp.zeros(2)}, 1)
+        refused(config, folder)
+
+    monkeypatch.setitem(_kinds._KINDS, QuadraticStudy, dataclasses.replace(kind, train=begun))
+    assert cli.main(words) == 2 and (path / "config.json").exists()
+    assert "9 GiB" in capsys.readouterr().err
 
 
 def test_other_errors_of_the_runtime_are_not_taken_for_it(monkeypatch):

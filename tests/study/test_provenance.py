@@ -177,7 +177,7 @@ def test_a_run_goes_on_with_its_own_seed_and_budget(tmp_path, clock, on):
     work(tmp_path, clock, 1)
     made = {"seed": 3, "budget": "smoke"}
     assert asked() == asked(seed=3) == asked(**made) == made
-    with pytest.raises(ConfigError, match="--seed: .* was made with 3, not 0; leave it out"):
+    with pytest.raises(ConfigError, match="--seed: .* was made with 3, not 0; ask for the same"):
         asked(seed=0)
     with pytest.raises(ConfigError, match="--budget: .* was made with smoke, not default; leave"):
         asked(budget="default")

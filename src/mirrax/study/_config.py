@@ -3,11 +3,9 @@ r"""Configurations of studies: frozen dataclasses whose fields are the command l
 import contextlib
 import dataclasses
 import difflib
-import importlib
-import inspect
 import io
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -16,8 +14,6 @@ from .._json import plain
 from .._secrets import masked
 
 Config = TypeVar("Config")
-_ARGUMENTS = re.compile(r"^- (`\w+`(?:,\s+`\w+`)*): (.+?)(?=\n- |\n\n|\Z)", re.M | re.S)
-_ELSEWHERE = re.compile(r"see `([\w.]+)`\.")
 
 
 def positive(owner: Any, *names: str) -> None:
@@ -108,53 +104,19 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def described(config: Any) -> list[dict[str, Any]]:
-    """The fields of a configuration, with their values and what its docstring says of them.
+def made_otherwise(path: Path, option: str, made: Any, asked: Any) -> ConfigError:
+    """The error where a run that shall go on was made with something else.
 
     **Arguments:**
 
-    - `config`: a dataclass instance whose docstring has its fields as arguments.
-
-    **Returns:**
-
-    `[{"names", "defaults", "about"}]`: fields that are explained together, in the order of the
-    docstring. Words that a field may be stand behind what it is.
+    - `path`: its folder.
+    - `option`: of the command line.
+    - `made`, `asked`: what it was, and what it shall be.
     """
-    found = []
-    for names, about in _arguments(type(config)):
-        elsewhere = _ELSEWHERE.fullmatch(about)
-        if elsewhere:
-            whole = dict(_each(_arguments(_found(elsewhere[1]))))
-            found += [_row(config, [name], whole[name]) for name in names]
-        else:
-            found.append(_row(config, names, about))
-    return found
-
-
-def _row(config: Any, names: Sequence[str], about: str) -> dict[str, Any]:
-    kinds = {field.name: field.type for field in dataclasses.fields(config)}
-    words = [_expected(kinds[name]) for name in names if get_origin(kinds[name]) is Literal]
-    said = "; ".join([about.removesuffix("."), *words]).replace("`", "")
-    return {
-        "names": list(names),
-        "defaults": [getattr(config, name) for name in names],
-        "about": said + ".",
-    }
-
-
-def _arguments(documented: Any) -> list[tuple[list[str], str]]:
-    """The arguments of a docstring, those together that are explained together."""
-    found = _ARGUMENTS.findall(inspect.getdoc(documented) or "")
-    return [(re.findall(r"\w+", names), " ".join(about.split())) for names, about in found]
-
-
-def _each(arguments: Sequence[tuple[list[str], str]]) -> Iterator[tuple[str, str]]:
-    return ((name, about) for names, about in arguments for name in names)
-
-
-def _found(dotted: str) -> Any:
-    module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    return ConfigError(
+        f"{option}: {path} was made with {made}, not {asked}; ask for the same to continue it, or "
+        "choose another --out."
+    )
 
 
 def override(config: Config, values: Sequence[str], varies: Collection[str] = ()) -> Config:
@@ -224,12 +186,17 @@ def _read(name: str, kind: Any, words: Sequence[str]) -> Any:
             found = tyro.cli(alone, args=[option(name), *words], console_outputs=False)
     except SystemExit as error:
         raise ConfigError(
-            f"{option(name)}: cannot read {' '.join(words)!r} as {_expected(kind)}."
+            f"{option(name)}: cannot read {' '.join(words)!r} as {expected(kind)}."
         ) from error
     return getattr(found, name)
 
 
-def _expected(kind: Any) -> str:
+def expected(kind: Any) -> str:
+    """What a field may be, in words.
+
+    >>> expected(Literal["grid", "bayes"]), expected(float)
+    ('one of grid, bayes', 'float')
+    """
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
     return kind.__name__ if isinstance(kind, type) else str(kind)
@@ -258,7 +225,7 @@ def from_record(kind: type[Config], record: Mapping[str, Any]) -> Config:
         kind_of = fields[name].type
         if not _is_of(value, kind_of):
             raise ConfigError(
-                f"config.json: {name} is {str(value)[:80]!r}, expected {_expected(kind_of)}; use "
+                f"config.json: {name} is {str(value)[:80]!r}, expected {expected(kind_of)}; use "
                 "the version of mirrax that made the run."
             )
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}

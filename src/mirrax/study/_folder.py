@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,11 @@ class RunFolder:
         """Whether a round of meta-training is behind it, or behind a part of it, or has failed."""
         traces = ("checkpoints/round-*.safetensors", "pilot.json", "result.json")
         return any(any(self.path.rglob(trace)) for trace in traces)
+
+    def withdraw(self) -> None:
+        """Removes the folder of a run that was refused before its first round."""
+        if not self.begun:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @property
     def rounds(self) -> int:
@@ -330,21 +336,6 @@ class RunFolder:
             self._remove(found[: position + 1][:-_KEPT])  # where a kill came before it
             return state, warnings
         return like, warnings
-
-
-def made_otherwise(path: Path, option: str, made: Any, asked: Any) -> ConfigError:
-    """The error where a run that shall go on was made with something else.
-
-    **Arguments:**
-
-    - `path`: its folder.
-    - `option`: of the command line.
-    - `made`, `asked`: what it was, and what it shall be.
-    """
-    return ConfigError(
-        f"{option}: {path} was made with {made}, not {asked}; ask for the same to continue it, or "
-        "choose another --out."
-    )
 
 
 def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:

@@ -17,8 +17,8 @@ import jax
 from .._errors import ConfigError, MirraxError
 from .._files import sweep, write_json
 from .._machine import commit, machine, now
-from ._config import fields_of, option
-from ._folder import RunFolder, made_otherwise
+from ._config import fields_of, made_otherwise, option
+from ._folder import RunFolder
 
 FILE = "record.json"
 _PAUSE = 10.0  # seconds between two writes

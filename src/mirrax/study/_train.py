@@ -15,10 +15,10 @@ from ._baselines import Method
 from ._certify import certify_images
 from ._compare import control_methods, evaluate, learned_methods, methods_of, timed
 from ._conclude import conclude
-from ._config import fields_of, option
+from ._config import fields_of, made_otherwise, option
 from ._describe import describe_geometry
 from ._distributed import dismiss_others
-from ._folder import RunFolder, made_otherwise
+from ._folder import RunFolder
 from ._images import ImageSetting
 from ._kept import Kept
 from ._learn import Learned, learn

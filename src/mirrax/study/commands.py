@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import report
 from .._errors import ConfigError, nearest
+from ._listing import print_data, print_fields, print_list
 from ._progress import say, show
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run_list(options: Options, rest: Sequence[str], command: str) -> dict[str, A
     reproductions = [{"name": n, "about": r.about} for n, r in REPRODUCTIONS.items()]
     data = [{"name": name, "present": name not in absent} for name in SOURCES]
     if not options.json:
-        _print_list(_console(options), recipes, reproductions, data)
+        print_list(_console(options), recipes, reproductions, data)
     return {"recipes": recipes, "reproductions": reproductions, "data": data}
 
 
@@ -67,29 +68,10 @@ def _has_data(options: Options) -> bool:
     return options.data is not None or bool(os.environ.get("MIRRAX_DATA"))
 
 
-def _print_list(console: "Console", recipes: Any, reproductions: Any, data: Any) -> None:
-    from rich.table import Table
-
-    table = Table("recipe", "what it is", "data", title="mirrax train RECIPE", title_justify="left")
-    for row in recipes:
-        state = "embedded" if not row["needs"] else "present" if row["ready"] else "not found"
-        table.add_row(row["name"], row["about"], state)
-    console.print(table)
-    table = Table("name", "what it re-makes", title="mirrax reproduce NAME", title_justify="left")
-    for row in reproductions:
-        table.add_row(row["name"], row["about"])
-    console.print(table)
-    present = ", ".join(row["name"] for row in data if row["present"]) or "none"
-    console.print(
-        f"Data sets found: {present}. Others are looked for in --data DIR or MIRRAX_DATA; "
-        "see mirrax data."
-    )
-
-
 def run_fields(options: Options, rest: Sequence[str], command: str) -> list[dict[str, Any]]:
     """Lists the fields of a recipe or reproduction, which are options of its command."""
     del rest, command
-    from ._config import described
+    from ._fields import described
     from ._recipes import find_recipe
     from ._reproduce import find_reproduction
 
@@ -102,23 +84,8 @@ def run_fields(options: Options, rest: Sequence[str], command: str) -> list[dict
         config, varies = reproduction.configure("default"), reproduction.varies
     fields = [row for row in described(config) if not varies.intersection(row["names"])]
     if not options.json:
-        _print_fields(_console(options), f"{verb} {name}", fields)
+        print_fields(_console(options), f"{verb} {name}", fields)
     return fields
-
-
-def _print_fields(console: "Console", command: str, fields: Sequence[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    from ._config import option
-
-    table = Table("field", "default", "what it is", title=f"mirrax {command}", title_justify="left")
-    for row in fields:
-        shown = [" ".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in row["defaults"]]
-        names = "\n".join(map(option, row["names"]))
-        table.add_row(names, "\n".join(shown), row["about"])
-    console.print(table)
-    verb, _ = command.split()
-    say(console, f"Defaults are those of --budget default; further options: mirrax {verb} --help.")
 
 
 def run_train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
@@ -183,10 +150,15 @@ def _train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any
     told: dict[str, Any] = {"name": name, "command": command}
     told |= {"seed": seed, "budget": budget}
     logging = logging_to(path, kinds, functools.partial(say, console))
-    with logging as log, recorded(path, config, **told) as recorder:
-        summary = kind.train(setting, folder, seed, Progress(console, recorder.keep))
-        tables = kind.tables(summary)
-        log(tables)
+    try:
+        with logging as log, recorded(path, config, **told) as recorder:
+            summary = kind.train(setting, folder, seed, Progress(console, recorder.keep))
+            tables = kind.tables(summary)
+            log(tables)
+    except ConfigError:
+        if not (options.resume or options.distributed):
+            folder.withdraw()  # so that the command as mended is not told that it exists
+        raise
     result = _tell(console, path, summary, tables, recorder.read())
     lines = _to_use(path / "geometry.safetensors", summary)
     if lines:
@@ -429,29 +401,5 @@ def run_data(options: Options, rest: Sequence[str], command: str) -> dict[str, A
             }
         )
     if not options.json:
-        _print_data(_console(options), found, options)
+        print_data(_console(options), found, sought=_has_data(options))
     return {"folder": str(options.data) if options.data else None, "data": found}
-
-
-def _short(checksum: str | None) -> str:
-    return checksum[:16] if checksum else "no published checksum"
-
-
-def _print_data(console: "Console", found: Any, options: Options) -> None:
-    from rich.table import Table
-
-    table = Table("data set", "state", "licence", "files (checksum)")
-    for row in found:
-        files = "\nor\n".join(
-            "\n".join(f"{file['name']}  {_short(file['sha256'] or file['md5'])}" for file in files)
-            for files in row["editions"]
-        )
-        table.add_row(
-            row["name"], "present" if row["present"] else "not found", row["licence"], files
-        )
-    console.print(table)
-    for row in found:
-        if row["problem"]:
-            say(console, f"{row['name']}: {row['problem']}")
-    if not _has_data(options):
-        console.print("No data folder given: pass --data DIR or set MIRRAX_DATA.")
