@@ -179,7 +179,7 @@ def test_a_run_goes_on_with_its_own_seed_and_budget(tmp_path, clock, on):
     assert asked() == asked(seed=3) == asked(**made) == made
     with pytest.raises(ConfigError, match="--seed: .* was made with 3, not 0; ask for the same"):
         asked(seed=0)
-    with pytest.raises(ConfigError, match="--budget: .* was made with smoke, not default; leave"):
+    with pytest.raises(ConfigError, match="--budget: .* was made with smoke, not default; ask"):
         asked(budget="default")
     with pytest.raises(ConfigError, match="was made by mirrax toys; choose another --out"):
         asked_for(tmp_path, "others", seed=3, budget=None, resume=True)

@@ -1,6 +1,6 @@
 """Lists that the command line prints: recipes, data sets and their files, fields of a study."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._config import option
@@ -60,8 +60,9 @@ def print_fields(console: "Console", command: str, fields: Rows) -> None:
     say(console, f"Defaults are those of --budget default; further options: mirrax {verb} --help.")
 
 
-def _short(checksum: str | None) -> str:
-    return checksum[:16] if checksum else "no published checksum"
+def _file(file: Mapping[str, str | None]) -> str:
+    checksum = file["sha256"] or file["md5"]
+    return f"{file['name']}\n  {checksum[:16] if checksum else 'no published checksum'}"
 
 
 def print_data(console: "Console", found: Rows, *, sought: bool) -> None:
@@ -73,17 +74,14 @@ def print_data(console: "Console", found: Rows, *, sought: bool) -> None:
     - `found`: its data sets; any edition of one will do.
     - `sought`: whether a folder was named in which they were looked for.
     """
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("data set", "state", "licence", "files (checksum)")
+    names, files = (Column(title, no_wrap=True) for title in ("data set", "files, and checksums"))
+    table = Table(names, "licence", files)
     for row in found:
-        files = "\nor\n".join(
-            "\n".join(f"{file['name']}  {_short(file['sha256'] or file['md5'])}" for file in files)
-            for files in row["editions"]
-        )
-        table.add_row(
-            row["name"], "present" if row["present"] else "not found", row["licence"], files
-        )
+        listed = "\nor\n".join("\n".join(map(_file, files)) for files in row["editions"])
+        state = "present" if row["present"] else "not found"
+        table.add_row(f"{row['name']}\n{state}", row["licence"], listed)
     console.print(table)
     for row in found:
         if row["problem"]:
