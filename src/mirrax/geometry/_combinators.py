@@ -96,6 +96,11 @@ class Scaled(AbstractGeometry):
         """`s λ`, in the geometry's norm."""
         return self.scale * self.geometry.strong_convexity()
 
+    def jacobian_bounds(self) -> tuple[Scalar, Scalar]:
+        """The geometry's, divided by `s`."""
+        lower, upper = self.geometry.jacobian_bounds()
+        return lower / self.scale, upper / self.scale
+
     def norm_squared(self, displacement: Primal) -> Scalar:
         """The geometry's norm."""
         return self.geometry.norm_squared(displacement)
@@ -184,6 +189,12 @@ class Blockwise(AbstractGeometry):
         """The smallest modulus of the blocks."""
         moduli = jax.tree.leaves(self._map(lambda block: block.strong_convexity()))
         return jnp.min(jnp.stack(moduli))
+
+    def jacobian_bounds(self) -> tuple[Scalar, Scalar]:
+        """The widest of the blocks'."""
+        lower = jax.tree.leaves(self._map(lambda block: block.jacobian_bounds()[0]))
+        upper = jax.tree.leaves(self._map(lambda block: block.jacobian_bounds()[1]))
+        return jnp.min(jnp.stack(lower)), jnp.max(jnp.stack(upper))
 
     def norm_squared(self, displacement: Primal) -> Scalar:
         """`Σ_b ‖v_b‖_b²`."""

@@ -90,6 +90,11 @@ class Diagonal(AbstractGeometry):
         smallest = [jnp.min(leaf) for leaf in jax.tree.leaves(self.curvature)]
         return jnp.min(jnp.stack(smallest))
 
+    def jacobian_bounds(self) -> tuple[Scalar, Scalar]:
+        """`1/max m²` and `1/min m²`, which are eigenvalues."""
+        largest = [jnp.max(leaf) for leaf in jax.tree.leaves(self.curvature)]
+        return 1 / jnp.max(jnp.stack(largest)), 1 / self.strong_convexity()
+
     def local_dual_norm_squared(self, gradient: Dual, primal: Primal) -> Scalar:
         """`Σ g²/m²`, the dual of the geometry's own norm."""
         del primal

@@ -186,6 +186,11 @@ class MaxOfDiagonals(AbstractGeometry):
         """`min_{j,i} m_ji²`, in the Euclidean norm."""
         return jnp.min(jnp.stack([jnp.min(leaf) for leaf in jax.tree.leaves(self.curvatures)]))
 
+    def jacobian_bounds(self) -> tuple[Scalar, Scalar]:
+        """Zero, where two components tie, and `1/min_{j,i} m_ji²`."""
+        modulus = self.strong_convexity()
+        return jnp.zeros_like(modulus), 1 / modulus
+
     def local_dual_norm_squared(self, gradient: Dual, primal: Primal) -> Scalar:
         """`Σ_i g_i²/min_j m_ji²`: every component is at least that curved."""
         del primal
