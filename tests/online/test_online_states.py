@@ -80,6 +80,20 @@ def test_one_bad_entry_of_a_million_is_found(place, bad):
     assert state.skipped == 1 and not np.any(updates["w"]) and not np.any(state.previous["w"])
 
 
+@pytest.mark.parametrize("per", ["element", "leaf", "all"])
+def test_products_that_overflow_over_leaves_are_no_step(per):
+    """Each leaf's squared norm is a number; sums of products over both would be `inf - inf`."""
+    optimiser = online_sgd(0.1, 1e-3, per=per, optimistic=True)
+    params = {"a": jnp.ones(1, jnp.float32), "b": jnp.ones(1, jnp.float32)}
+    large, state = jnp.float32(1.5e19), optimiser.init(params)
+    for sign in (1, -1, 1):
+        grads = {"a": params["a"] * large * sign, "b": -params["b"] * large}
+        updates, state = jax.jit(optimiser.update)(grads, state, params)
+        assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates))
+    assert state.skipped == 3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.rates))
+
+
 @pytest.mark.parametrize("clipping", ["greedy", "lazy"])
 def test_a_rate_that_overflows_stays_a_number(clipping):
     optimiser = online_sgd(0.1, 1e300, clipping=clipping, lower=-jnp.inf)

@@ -240,6 +240,18 @@ def test_runs_of_one_problem_are_ranked_and_others_are_not(two_runs, run_folder,
     assert "not ranked; these differ in recipe." in other.notes[0]
 
 
+def test_a_method_alone_has_its_accuracy_in_the_overview(two_runs, run_folder, edit):
+    def alone(summary):
+        del summary["comparison"][1:]
+
+    edit("summary", alone)
+    runs = [Run.read(run_folder), Run.read(two_runs[0])]
+    table = report.overview_table(runs)
+    column = [c.key for c in table.columns].index("test_accuracy")
+    name = runs[0].summary["comparison"][0]["optimiser"]
+    assert table.rows[0][column].text.endswith(f"({name})")
+
+
 def test_runs_of_another_budget_or_model_are_not_ranked_and_the_note_says_why(two_runs, run_folder):
     run, other = Run.read(two_runs[0]), Run.read(run_folder)
     other.config["budget"] = "smoke"

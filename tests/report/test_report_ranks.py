@@ -161,6 +161,9 @@ def test_seconds_have_a_table_of_their_own():
     assert texts(table, "milliseconds") == ["0.500", "4.000"]
     assert texts(table, "seconds_to_0.3") == ["0.0500 ± 0.0050", "0.2000 ± 0.0200"]
     assert texts(table, "seconds_to_0.1") == ["not reached", "0.400 ± 0.040"]
+    # The error of a step's time is the same in all cells, so that ranks over cells say nothing.
+    many = [dict(row, seconds_to={"0.3": entry(0.1, [0.1] * 6)}) for row in rows]
+    assert report.rank_table({"comparison": many}) is None
     compared = report.comparison_table({"comparison": rows})
     assert [column.key for column in compared.columns] == ["optimiser"]
 

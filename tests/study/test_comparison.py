@@ -237,6 +237,9 @@ def test_every_method_meets_the_same_weights_and_batches_and_failures_are_infini
     scores = score(found, "loss")
     assert scores.shape == (3, 3) and np.all(np.isinf(scores[2])) and np.isfinite(scores[:2]).all()
     assert np.all(np.isinf(score(found, "validation")[2]))
+    # What is no number is no answer, not that of the first class.
+    gone = np.isnan(found.final_loss[2])
+    assert gone.any() and not np.any(np.asarray(found.test_accuracy[2])[gone])
     with pytest.raises(ValueError, match=r"compile_trials\.stride.*got 4"):
         run_trials(methods, jobs, place(), steps=6, stride=4, seeds=1, key=jax.random.key(0))
 

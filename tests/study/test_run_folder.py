@@ -16,8 +16,10 @@ from mirrax.deploy import save
 from mirrax.meta import quadratic
 from mirrax.methods import meta_md
 from mirrax.study._folder import RunFolder
+from mirrax.study._images import ImageStudy
 from mirrax.study._learn import learn
 from mirrax.study._progress import Progress
+from mirrax.study._train import record_of, revise
 from mirrax.tasks import sample_quadratics
 
 CONFIG = {"recipe": "quadratics", "seed": 0, "fields": {"rate": 0.1}}
@@ -296,3 +298,29 @@ def test_a_part_is_made_where_a_kill_left_an_empty_one(tmp_path):
     assert part.read_json("config.json")["method"] == "maml"
     with pytest.raises(ConfigError, match="has checkpoints of method 'maml', not 'anil'"):
         folder.part("maml/seed-0", {"method": "anil"})
+
+
+def revised(folder, record, **changes):
+    study = ImageStudy(**changes)
+    return revise(folder, record, study)
+
+
+def test_a_summary_of_other_fields_does_not_stay(tmp_path):
+    """It would be read, and shown, as that of the run as it goes on."""
+    kept = {"recipe": "rotated-digits", "seed": 0, "budget": "default", "command": "mirrax"}
+    folder = RunFolder.create(tmp_path / "run", record_of(ImageStudy(), **kept))
+    folder.save_checkpoint(state(), 5)
+    for name in ("summary.json", "result.json", "result.md"):
+        (folder / name).write_text("{}")
+    _, record = RunFolder.open(folder.path)
+    assert not revised(folder, record)
+    assert revised(folder, record, devices=2) and (folder / "summary.json").exists()
+    with pytest.raises(ConfigError, match="--rounds: 5 rounds are made already, got 3"):
+        revised(folder, record, rounds=3)
+    with pytest.raises(ConfigError, match="--model: cannot change"):
+        revised(folder, record, model="linear")
+    assert (folder / "summary.json").exists()
+    _, record = RunFolder.open(folder.path)
+    assert record["fields"]["rounds"] == 6
+    assert revised(folder, record, devices=2, seeds=7)
+    assert not any((folder / name).exists() for name in ("summary.json", "result.json"))

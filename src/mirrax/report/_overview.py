@@ -97,7 +97,9 @@ def _best(table: Table | None, key: str) -> Cell:
     if table is None or key not in keys:
         return Cell(ABSENT)
     found = [(row[keys.index(key)], row[0].text) for row in table.rows]
-    best = [(cell, name) for cell, name in found if cell.best]
+    there = [(cell, name) for cell, name in found if cell.value is not None]
+    # One alone is not marked in its table: it is the best of nothing.
+    best = [(cell, name) for cell, name in found if cell.best] or there * (len(there) == 1)
     if not best:
         return Cell(ABSENT)
     first, _ = best[0]

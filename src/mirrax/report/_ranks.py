@@ -86,13 +86,13 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Runs]:
     """Runs of every optimiser by the label of the measure; the lowest are the best.
 
     What is missing is worse than all that is there. A measure that rows have in different
-    numbers, or of which nothing is known, is left out.
+    numbers, or of which nothing is known, is left out. So are seconds: they are steps times one
+    number a method, whose error is the same in every cell, and no test over cells sees it.
     """
     found = {label: [row.get(key) for row in rows] for key, label in _METRICS.items()}
-    for unit, key in (("Steps", "steps_to"), ("Seconds", "seconds_to")):
-        for target in targets_of(rows, key):
-            entries = [(row.get(key) or {}).get(target) for row in rows]
-            found[target_label(unit, target)] = entries
+    for target in targets_of(rows, "steps_to"):
+        entries = [(row.get("steps_to") or {}).get(target) for row in rows]
+        found[target_label("Steps", target)] = entries
     measures = {}
     for label, entries in found.items():
         values = [_values(entry) for entry in entries]

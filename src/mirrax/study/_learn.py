@@ -68,11 +68,7 @@ def learn(
       finite. The checkpoint of the round before stays.
     """
     state, notes = folder.load_checkpoint(learner.init(initial, key=key))
-    if int(state.round) > rounds:
-        raise ConfigError(
-            f"--rounds: {int(state.round)} rounds are made already, got {rounds}; ask for at least "
-            "as many, or start another run with --out."
-        )
+    check_rounds(int(state.round), rounds)
     grid = learner.grid
     state, problems = grid.place(state), grid.place(problems, "tasks")
     lines = folder.truncate_metrics(int(state.round))
@@ -96,6 +92,24 @@ def learn(
             phase.advance(_note(line))
     seconds = sum(line.get("seconds", 0.0) for line in lines)
     return Learned(grid.gather(state.geometry), (*notes, *_notes(lines, rounds)), seconds)
+
+
+def check_rounds(made: int, asked: int) -> None:
+    """Refuses to go on to fewer rounds than are made.
+
+    **Arguments:**
+
+    - `made`, `asked`: how many are, and how many there shall be.
+
+    **Raises:**
+
+    - `ConfigError`: with both.
+    """
+    if made > asked:
+        raise ConfigError(
+            f"--rounds: {made} rounds are made already, got {asked}; ask for at least as many, or "
+            "start another run with --out."
+        )
 
 
 def _checked(

@@ -189,13 +189,13 @@ def _row(
 
 
 def reached(accuracy: np.ndarray, final: float, steps: Sequence[int]) -> int | None:
-    """The first measured step with at least 0.95 of a final accuracy, or `None`.
+    """The first measured step with at least 0.95 of a final accuracy; `None` if that is nothing.
 
     >>> reached(np.array([0.1, 0.8, 0.96, 1.0]), 1.0, [0, 10, 20, 30])
     20
     """
     there = np.flatnonzero(accuracy >= _SHARE * final)
-    return int(steps[there[0]]) if len(there) else None
+    return int(steps[there[0]]) if len(there) and final > 0 else None
 
 
 def student(values: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ._distributed import dismiss_others
 from ._folder import RunFolder
 from ._images import ImageSetting
 from ._kept import Kept
-from ._learn import Learned, learn
+from ._learn import Learned, check_rounds, learn
 from ._progress import Progress
 from ._step_cost import seconds_a_step
 from ._streams import CERTIFY, EVALUATE, META, stream
@@ -132,7 +132,20 @@ def compare_images(
     names = [method.name for method in methods]
     rows = [dict(done["rows"][name]) for name in names]
     notes = [note for row in rows if (note := row.pop("note"))]
+    notes += filter(None, map(_lost_note, rows))
     return rows, {name: done["curves"][name] for name in names}, notes
+
+
+def _lost_note(row: Mapping[str, Any]) -> str | None:
+    """Says so if runs of a method ended with a loss that is not finite."""
+    losses = row["final_loss"]["values"]
+    lost = losses.count(None)
+    if not lost:
+        return None
+    return (
+        f"{row['optimiser']} diverged in {lost} of {len(losses)} runs on the held-out task: their "
+        "training loss is not finite at the end."
+    )
 
 
 def _compared(folder: RunFolder, name: str, basis: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,7 +272,7 @@ _ROW_DECIDING += ("trials", "kappa", "timed")
 
 
 def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> bool:
-    """Writes down fields changed on resuming.
+    """Writes down fields changed on resuming, and drops the summary of the run as it was.
 
     **Arguments:**
 
@@ -273,7 +286,8 @@ def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> bool:
 
     **Raises:**
 
-    - `ConfigError`: if meta-training has begun and a field cannot change any more.
+    - `ConfigError`: if meta-training has begun and a field cannot change any more, or more rounds
+      are made than are asked for.
     """
     fields = fields_of(config)
     before = _completed(config, record["fields"])
@@ -284,8 +298,14 @@ def revise(folder: RunFolder, record: Mapping[str, Any], config: Any) -> bool:
             f"{option(fixed[0])}: cannot change once meta-training has begun; "
             "start another run with --out."
         )
+    if "rounds" in fields:
+        check_rounds(folder.rounds, fields["rounds"])
     if changed:
         write_json(folder / "config.json", {**record, "fields": fields})
+    if changed - set(getattr(config, "placement", ())):
+        # They would be read as those of the run as it now is.
+        for name in ("summary.json", "result.json", "result.md"):
+            (folder / name).unlink(missing_ok=True)
     return bool(changed)
 
 

@@ -151,7 +151,8 @@ def _run_chunk(
     def accuracy(logits: Array, data: tuple[Array, Array, Array]) -> Array:
         _, labels, weights = data
         there = weights > 0
-        hits = jnp.sum((jnp.argmax(logits, -1) == labels) & there)
+        told = (jnp.argmax(logits, -1) == labels) & ~jnp.any(jnp.isnan(logits), -1)
+        hits = jnp.sum(told & there)
         # Equal numbers of hits are equal accuracies, which a sum of weights would not make them.
         return hits.astype(jnp.float32) / jnp.sum(there).astype(jnp.float32)
 

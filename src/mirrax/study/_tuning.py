@@ -255,7 +255,7 @@ def _bound_note(
     near = [
         f"{name.replace('_', ' ')} {values[name]:.3g}"
         for name, found in within.items()
-        if name != "weight_decay" and not _EDGE <= found["share"] <= 1 - _EDGE
+        if found["share"] > 1 - _EDGE or (name != "weight_decay" and found["share"] < _EDGE)
     ]
     if not near:
         return None
