@@ -11,6 +11,8 @@ import optax
 import pytest
 
 from mirrax.certificate import certify_run, losses_at, measure_run, regret_certificate
+from mirrax.certificate._certificate import _status
+from mirrax.certificate._records import Assumption
 from mirrax.geometry import (
     AbstractMirrorMap,
     Diagonal,
@@ -27,6 +29,7 @@ from mirrax.inner import (
     Prior,
     Problem,
     Repeat,
+    Trajectory,
     unroll,
     with_reference,
 )
@@ -328,3 +331,53 @@ class Unknown(AbstractInner):
 def test_misuse_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def claimed(start, steps, comparator, gradient, rate=0.125):
+    """The certificate of a run `x_t = start + t · step` in single precision, of a linear loss."""
+    count = 6
+    points = (start + np.arange(count + 1.0)[:, None] * steps).astype(np.float32)
+    gradients = jnp.tile(jnp.asarray(gradient, jnp.float32), (count, 1))
+    losses = jnp.asarray(points[:-1]) @ gradients[0]
+    trajectory = Trajectory(jnp.asarray(points), gradients, losses)
+    u = jnp.asarray(comparator, jnp.float32)
+    return regret_certificate(
+        Euclidean(), trajectory, jnp.full(count, u @ gradients[0]), u, np.float32(rate)
+    )
+
+
+@pytest.mark.parametrize("offset", [0.0, 20.0, 1e4])
+def test_steps_are_judged_by_how_far_they_lead_not_by_where_they_are(offset):
+    """What is far from the origin moves by a small part of its length, whatever it does."""
+    start, gradient = np.full(2, offset), np.array([1.0, -1.0])
+    goal = start - gradient
+    with jax.numpy_dtype_promotion("standard"):
+        true = claimed(start, -0.125 * gradient, goal, gradient)
+        still = claimed(start, 0 * gradient, goal, gradient)
+        upwards = claimed(start, 0.125 * gradient, goal, gradient)
+    assert true.status == "holds on this run" and not failed(true)
+    for wrong in (still, upwards):
+        assert wrong.status == "not claimed" and failed(wrong) == ["mirror step"]
+        # Nothing is claimed of a bound that the run itself exceeds.
+        assert all(bound.status == "not claimed" for bound in wrong.bounds)
+
+
+@pytest.mark.parametrize("rule", [MirrorDescent, PreconditionedDescent])
+@pytest.mark.parametrize("steps", [20, 300])
+def test_a_run_that_ends_at_the_origin_makes_the_steps_it_makes(rule, steps):
+    """There a rounding of its first points is a large part of its last."""
+    prior = Prior(Diagonal(jnp.array([0.1, -0.2])), jnp.array([1.0, 0.7]))
+
+    def bowl_at_zero(x, shared, data):
+        del shared, data
+        return jnp.sum(jnp.array([1.0, 0.8]) * x**2) / 2
+
+    problem = Problem(bowl_at_zero, Repeat(None), jnp.zeros(2))
+    assert certify(rule(0.3), prior, problem, steps, convex=True).status == "guaranteed"
+
+
+def test_a_bound_that_is_exceeded_is_not_claimed():
+    """Even where nothing else was seen to fail."""
+    needed = [Assumption("convex losses", True, "declared", "")]
+    assert _status(needed, satisfied=True) == "guaranteed"
+    assert _status(needed, satisfied=False) == "not claimed"

@@ -83,7 +83,7 @@ def _assumptions(
             "mirror step",
             mirrored,
             "construction" if rule and mirrored else "measured",
-            f"{by_rule}x_t and ∇ψ*(z_1 − ηΣg) differ by at most {residual:.1e} of ‖x_t‖"
+            f"{by_rule}x_t and ∇ψ*(z_1 − ηΣg) differ by at most {residual:.1e} of the way from x_1"
             + ("" if mirrored else ": these are not mirror steps with one constant rate"),
         ),
         Assumption(
@@ -143,23 +143,21 @@ def _certificate(
     }
     regret, linearised = float(measured.regret), float(measured.linearised_regret)
     slack = 64 * float(jnp.finfo(measured.regret.dtype).eps) * steps**0.5
-    bounds = tuple(
-        Bound(
-            name,
-            value,
-            regret / value if value else math.nan,
-            linearised <= value + slack * (abs(value) + abs(linearised)),
-            always + extra[name],
-            _status([a for a in assumptions if a.name in always + extra[name]]),
-        )
-        for name, value in values.items()
-    )
+
+    def bound(name: str, value: float) -> Bound:
+        needed = always + extra[name]
+        satisfied = linearised <= value + slack * (abs(value) + abs(linearised))
+        status = _status([a for a in assumptions if a.name in needed], satisfied)
+        return Bound(name, value, regret / value if value else math.nan, satisfied, needed, status)
+
+    bounds = tuple(bound(name, value) for name, value in values.items())
     end = float(measured.end_divergence) / rate
     return RegretCertificate(steps, rate, regret, linearised, end, bounds, assumptions)
 
 
-def _status(needed: list[Assumption]) -> Status:
-    if not all(assumption.holds for assumption in needed):
+def _status(needed: list[Assumption], satisfied: bool) -> Status:
+    # A run that exceeds a bound contradicts it, whatever could be seen of its assumptions.
+    if not satisfied or not all(assumption.holds for assumption in needed):
         return "not claimed"
     measured = any(assumption.how == "measured" for assumption in needed)
     return "holds on this run" if measured else "guaranteed"
@@ -249,7 +247,7 @@ def certify_run(
     lipschitz: float | None = None,
     source: str | None = None,
 ) -> RegretCertificate:
-    """Runs one task and certifies the run, with memory for two steps.
+    """Runs one task and certifies the run, keeping three of its points.
 
     **Arguments:**
 

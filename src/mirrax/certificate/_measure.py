@@ -1,4 +1,4 @@
-r"""What the regret theorem needs to know of a run, gathered with memory for two steps.
+r"""What the regret theorem needs to know of a run, gathered as it goes.
 
 The proof keeps the dual `z_{t+1} = z_t − η g_t` and pairs it with the points of the run. With
 `D_z(u‖x) = ψ(u) − ψ(x) − ⟨z, u − x⟩`, every run whatsoever satisfies the identity
@@ -37,6 +37,10 @@ Comparator = Literal["solution", "last"]
 """The comparator of a run: `problem.solution`, or the run's own last point."""
 
 
+_ROUNDINGS = 16.0
+"""How many roundings of a point, or ways to the dual and back, a step may be off by."""
+
+
 class RegretMeasurements(eqx.Module):
     """Sums over one run of `T` steps against one comparator `u`.
 
@@ -53,7 +57,8 @@ class RegretMeasurements(eqx.Module):
     - `strong_convexity`: the modulus `λ` of the potential.
     - `not_convex`: at how many steps `ℓ_t(u) < ℓ_t(x_t) + ⟨g_t, u − x_t⟩`, beyond rounding.
     - `worst_gap`: the smallest `ℓ_t(u) − ℓ_t(x_t) − ⟨g_t, u − x_t⟩`.
-    - `mirror_residual`: the largest `‖x_t − ∇ψ*(z_t)‖/‖x_t‖`, zero for mirror steps.
+    - `mirror_residual`: the largest `‖x_t − ∇ψ*(z_t)‖` beyond rounding, as a share of how far `x_t`
+      or `∇ψ*(z_t)` is from `x_1` (at the start, of `‖x_1‖`); zero for mirror steps.
     - `outside`: `‖u − ∇ψ*(∇ψ(u))‖/‖u‖`, zero for a comparator within the potential's domain.
     - `finite`: whether everything stayed finite.
     """
@@ -76,10 +81,24 @@ class RegretMeasurements(eqx.Module):
 
 
 class _Running(eqx.Module):
-    """Where the proof stands: the dual `z_t`, the point `x_{t−1}`, and the sums so far."""
+    """Where the proof stands.
+
+    **Arguments:**
+
+    - `dual`: `z_t`.
+    - `previous`, `first`: `x_{t−1}` and `x_1`.
+    - `first_gap`: `‖x_1 − ∇ψ*(z_1)‖`: what the way to the dual and back loses.
+    - `reach`: `max_t ‖x_t‖`.
+    - `count`: the number of steps so far.
+    - `sums`: the sums so far.
+    """
 
     dual: Dual
     previous: Primal
+    first: Primal
+    first_gap: Scalar
+    reach: Scalar
+    count: Int[Array, ""]
     sums: RegretMeasurements
 
 
@@ -99,6 +118,18 @@ def _off_mirror(geometry: AbstractGeometry, primal: Primal, dual: Dual) -> Scala
     gap = vector.sub(primal, geometry.to_primal(dual))
     tiny = jnp.finfo(jnp.result_type(*jax.tree.leaves(primal))).tiny
     return jnp.sqrt(dot(gap, gap) / jnp.maximum(dot(primal, primal), tiny))
+
+
+def _residual(geometry: AbstractGeometry, run: _Running, x: Primal) -> Scalar:
+    """`‖x_t − ∇ψ*(z_t)‖` beyond rounding, as a share of how far either is from `x_1`."""
+    image = geometry.to_primal(run.dual)
+    away = [vector.norm(vector.sub(point, run.first)) for point in (x, image)]
+    gap, moved = vector.norm(vector.sub(x, image)), jnp.maximum(*away)
+    info = jnp.finfo(gap.dtype)
+    points = jnp.sqrt(1 + run.count.astype(gap.dtype))
+    rounding = _ROUNDINGS * (run.first_gap + info.eps * points * run.reach)
+    # The comparison is false where there is no number.
+    return jnp.where(gap <= rounding, jnp.zeros_like(gap), gap / jnp.maximum(moved, info.tiny))
 
 
 def _local_norm(geometry: AbstractGeometry, gradient: Dual, primal: Primal, dtype) -> Scalar:
@@ -124,11 +155,12 @@ def _begin(geometry: AbstractGeometry, rate: Array, u: Primal, x: Primal, z: Dua
         strong_convexity=geometry.strong_convexity().astype(dtype),
         not_convex=jnp.zeros((), int),
         worst_gap=jnp.full((), jnp.inf, dtype),
-        mirror_residual=zero,
+        mirror_residual=_off_mirror(geometry, x, z),
         outside=_off_mirror(geometry, u, geometry.to_dual(u)),
         finite=jnp.array(True),
     )
-    return _Running(z, x, sums)
+    gap = vector.norm(vector.sub(x, geometry.to_primal(z))).astype(dtype)
+    return _Running(z, x, x, gap, vector.norm(x).astype(dtype), jnp.zeros((), int), sums)
 
 
 def _observe(
@@ -144,6 +176,7 @@ def _observe(
     rounding = 64 * jnp.finfo(dtype).eps * (jnp.abs(loss) + jnp.abs(loss_at_u) + size)
     norm = geometry.dual_norm_squared(g)
     step_divergence = paired_divergence(geometry, run.previous, x, run.dual)
+    residual = _residual(geometry, run, x).astype(dtype)
     after = RegretMeasurements(
         rate=sums.rate,
         regret=sums.regret + loss - loss_at_u,
@@ -157,19 +190,22 @@ def _observe(
         strong_convexity=sums.strong_convexity,
         not_convex=sums.not_convex + (gap < -rounding).astype(sums.not_convex.dtype),
         worst_gap=jnp.minimum(sums.worst_gap, gap),
-        mirror_residual=jnp.maximum(sums.mirror_residual, _off_mirror(geometry, x, run.dual)),
+        mirror_residual=jnp.maximum(sums.mirror_residual, residual),
         outside=sums.outside,
         finite=sums.finite & jnp.isfinite(gap) & jnp.isfinite(norm),
     )
     moved = jax.tree.map(lambda z, gi: z - sums.rate.astype(gi.dtype) * gi, run.dual, g)
-    return _Running(moved, x, after)
+    reach = jnp.maximum(run.reach, vector.norm(x).astype(dtype))
+    return _Running(moved, x, run.first, run.first_gap, reach, run.count + 1, after)
 
 
 def _end(geometry: AbstractGeometry, u: Primal, run: _Running, last: Primal) -> RegretMeasurements:
     sums = run.sums
     step_divergence = paired_divergence(geometry, run.previous, last, run.dual)
     end_divergence = paired_divergence(geometry, u, last, run.dual)
-    residual = jnp.maximum(sums.mirror_residual, _off_mirror(geometry, last, run.dual))
+    residual = jnp.maximum(
+        sums.mirror_residual, _residual(geometry, run, last).astype(sums.regret.dtype)
+    )
     finite = sums.finite & jnp.isfinite(end_divergence) & jnp.isfinite(residual)
     return eqx.tree_at(
         lambda s: (s.step_divergences, s.end_divergence, s.mirror_residual, s.finite),
@@ -212,7 +248,7 @@ def measure_run(
     key: PRNGKeyArray,
     comparator: Comparator = "solution",
 ) -> RegretMeasurements:
-    """Runs one task and measures what the regret theorem is about, with memory for two steps.
+    """Runs one task and measures what the regret theorem is about, keeping three of its points.
 
     It can be compiled and vectorised over tasks. Each step costs one more evaluation of the loss
     and one more inverse mirror map; `comparator="last"` runs the task twice.
