@@ -407,6 +407,30 @@ def test_classes_that_cannot_be_registered():
             register(type(taken, (Tilted,), {}))
 
 
+class Longer(Diagonal):
+    """What a class of this library is taken for would be its base."""
+
+    def to_primal(self, dual):
+        return jax.tree.map(lambda leaf: 100 * leaf, super().to_primal(dual))
+
+
+class Begun(Tilted):
+    start: jax.Array
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: inner, lambda inner: Scaled(inner, jnp.zeros(()))])
+def test_what_is_derived_from_a_final_class_is_not_taken_for_it(wrap):
+    with pytest.raises(ValueError, match="register: Longer is derived from Diagonal, which is fin"):
+        register(Longer)
+    with pytest.raises(ValueError, match="Longer is derived from Diagonal, whose steps it would"):
+        to_optax(wrap(Longer({"w": jnp.zeros(2)})), 0.1)
+
+
+def test_a_field_that_files_have_a_name_for_is_refused():
+    with pytest.raises(ValueError, match="register: Begun has a field 'start'"):
+        register(Begun)
+
+
 def test_types_that_no_file_holds_are_refused(path):
     with pytest.raises(ValueError, match="save.geometry: 'log_diagonal/w' is of type bfloat16"):
         save(path, Diagonal({"w": jnp.zeros(2, jnp.bfloat16)}), rate=0.1)

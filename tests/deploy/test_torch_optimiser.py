@@ -175,6 +175,14 @@ def test_a_tied_parameter_is_listed_once(tmp_path):
         MirrorDescent(tied.named_parameters(), tmp_path / "g", axes={"a/weight": (1, 0)})
 
 
+def test_equal_names_in_two_groups_are_refused_at_once(tmp_path):
+    path = tmp_path / "plain.safetensors"
+    save(path, Euclidean(), rate=0.1)
+    groups = [{"params": nn.Linear(2, 2).named_parameters()} for _ in range(2)]
+    with pytest.raises(ValueError, match="two parameters are named 'bias'; pass names that tell"):
+        MirrorDescent(groups, path)
+
+
 def test_a_sparse_gradient_is_refused_before_anything_moves(tmp_path):
     save(tmp_path / "g", Euclidean(), rate=0.1)
     model = nn.Sequential(nn.Embedding(4, 2, sparse=True), nn.Linear(2, 1))

@@ -54,7 +54,8 @@ def averaged(
     `averaged_params`. On `½Lx²` gradient steps converge at all rates below `2/((1 − β)L)`, which is
     `1/(1 − β)` times the threshold without averaging. The mean of the first steps is near the last
     point and helps little: errors first grow as `t^{β/(1 − β)}` beyond the old threshold, unless
-    the rate is warmed up over a few steps.
+    the rate is warmed up over a few steps. Points and mean are the state's: parameters that are set
+    from outside, such as reloaded weights, need a new `init`.
 
     **Arguments:**
 

@@ -39,6 +39,7 @@ from ..geometry import (
 from ..geometry._autoregressive import Decoder, Equals
 from ..geometry._modes import ModeLinear
 from ._layout import join
+from ._record import START
 
 Stored: TypeAlias = AbstractMirrorMap | AbstractPreconditioner | AbstractRandomPreconditioner
 """What a file holds: a map of points, or a linear map of gradients, or the law of one."""
@@ -84,8 +85,9 @@ def register(kind: type[Geometry]) -> type[Geometry]:
     """Lets files hold geometries of a class of your own; a decorator.
 
     A file names its classes and holds no code, so whatever reads it has to register them too,
-    before it does. Fields that are static hold what JSON holds. PyTorch's optimisers know the
-    classes of this library alone.
+    before it does. Fields that are static hold what JSON holds. In `to_optax` its methods are given
+    parameters as one flat dictionary, `{"dense_0/weight": …}`, and return such. PyTorch's
+    optimisers know the classes of this library alone.
 
     **Arguments:**
 
@@ -97,7 +99,8 @@ def register(kind: type[Geometry]) -> type[Geometry]:
 
     **Raises:**
 
-    - `ValueError`: if it is no such class, or another is known by its name.
+    - `ValueError`: if it is no such class, is derived from one of this library's that is no
+      abstract one, has a field `start`, or another is known by its name.
 
     >>> import mirrax
     >>> @mirrax.deploy.register
@@ -112,6 +115,16 @@ def register(kind: type[Geometry]) -> type[Geometry]:
         raise ValueError(
             f"register: expected a class of mirror maps or preconditioners, got {name}."
         )
+    if base := derived_from(kind):
+        raise ValueError(
+            f"register: {name} is derived from {base}, which is final; derive it from "
+            "AbstractGeometry, AbstractMirrorMap or AbstractPreconditioner."
+        )
+    if any(field.name == START for field in dataclasses.fields(kind)):
+        raise ValueError(
+            f"register: {name} has a field {START!r}, the name that files have for the start of "
+            "tasks; give it another."
+        )
     known = _known().get(name, kind)
     if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
         raise ValueError(
@@ -120,6 +133,12 @@ def register(kind: type[Geometry]) -> type[Geometry]:
         )
     _OWN[name] = kind
     return kind
+
+
+def derived_from(kind: type) -> str | None:
+    """The class of this library, none of the abstract ones, that a class is derived from."""
+    bases = [name for name, known in REGISTRY.items() if known in kind.__mro__[1:]]
+    return bases[0] if bases else None
 
 
 def _known() -> dict[str, type[eqx.Module]]:

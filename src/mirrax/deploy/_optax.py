@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import jax
 import optax
 from jaxtyping import Array, Int, PyTree
 
@@ -22,6 +23,7 @@ from ._align import Table, align
 from ._artifact import Artifact, load
 from ._checks import check_decay, check_learning_rate, check_momentum
 from ._decay import Decay
+from ._encoding import derived_from
 from ._fit import expected_shapes, flattened, whole_table
 from ._match import report
 from ._momentum import momentum_trace
@@ -138,6 +140,12 @@ def _opened(source: Source) -> tuple[AbstractMirrorMap, Artifact | None]:
             "to_optax.source: expected a file name, an Artifact or a geometry, got "
             f"{type(found).__name__}."
         )
+    for part in jax.tree.leaves(found, is_leaf=lambda node: derived_from(type(node)) is not None):
+        if base := derived_from(type(part)):
+            raise ValueError(
+                f"to_optax.source: {type(part).__name__} is derived from {base}, whose steps it "
+                "would be given; derive it from AbstractGeometry or AbstractMirrorMap."
+            )
     return found, (source if isinstance(source, Artifact) else None)
 
 

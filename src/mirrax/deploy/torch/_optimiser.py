@@ -272,6 +272,12 @@ class MirrorDescent(torch.optim.Optimizer):
                     "model.named_parameters(), or names={'name in the geometry': parameter} for "
                     "all of them."
                 )
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"MirrorDescent.params: two parameters are named {twice[0]!r}; pass names that "
+                "tell groups apart, such as those of the whole model."
+            )
         for name, param in zip(names, params, strict=True):
             if not param.is_floating_point():
                 raise ValueError(
