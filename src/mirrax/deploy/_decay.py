@@ -29,6 +29,7 @@ from ..geometry import (
 )
 from ._fit import by_name
 from ._layout import join
+from ._state import to_dual
 
 
 class Decay(NamedTuple):
@@ -131,7 +132,8 @@ def decayed(geometry: Any, dual: PyTree, primal: PyTree, kept: Array, mask: PyTr
     if isinstance(geometry, NegativeEntropy):
         added = 0 if geometry.domain == "simplex" else jnp.log(kept)
         return jax.tree.map(lambda one, z: z + added if one else z, mask, dual)
-    return geometry.to_dual(jax.tree.map(lambda one, x: kept * x if one else x, mask, primal))
+    shorter = jax.tree.map(lambda one, x: kept * x if one else x, mask, primal)
+    return to_dual(geometry, shorter)
 
 
 def check_mask(geometry: Any, mask: PyTree[bool], block: str = "") -> None:

@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.core import Tracer
+from jax.sharding import AxisType
 from jaxtyping import Array, PyTree
+
+from ..geometry import AbstractMirrorMap
 
 
 def following(count: Array) -> Array:
@@ -82,6 +85,40 @@ def map_given(function: Callable[..., Any], gradients: PyTree, *others: PyTree) 
         return None if gradient is None else function(gradient, *entries)
 
     return jax.tree.map(found, gradients, *others, is_leaf=lambda leaf: leaf is None)
+
+
+def to_primal(geometry: AbstractMirrorMap, dual: PyTree) -> PyTree:
+    """`∇ψ*(z)`, which lies on the devices as `z` does.
+
+    **Arguments:**
+
+    - `geometry`: `ψ`.
+    - `dual`: `z`.
+    """
+    return _mapped(type(geometry).to_primal, geometry, dual)
+
+
+def to_dual(geometry: AbstractMirrorMap, primal: PyTree) -> PyTree:
+    """`∇ψ(x)`, which lies on the devices as `x` does.
+
+    **Arguments:**
+
+    - `geometry`: `ψ`.
+    - `primal`: `x`.
+    """
+    return _mapped(type(geometry).to_dual, geometry, primal)
+
+
+def _mapped(function: Callable[..., PyTree], geometry: Any, point: PyTree) -> PyTree:
+    """Where types say how arrays lie (explicit meshes), the compiler decides within the map.
+
+    Not every operation of a geometry, such as a triangular solve, says how its result does.
+    """
+    layouts = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, point)
+    meshes = [layout.mesh for layout in jax.tree.leaves(layouts)]
+    if any(AxisType.Explicit in mesh.axis_types for mesh in meshes):
+        function = jax.sharding.auto_axes(function, out_sharding=layouts)
+    return function(geometry, point)
 
 
 def placed_like(tree: PyTree, params: PyTree) -> PyTree:

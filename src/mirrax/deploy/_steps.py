@@ -21,7 +21,16 @@ from ._align import Alignment, Table, align
 from ._checks import check_given, check_gradients
 from ._decay import Decay, check_mask, decayed, kept_share
 from ._fit import fold, unfold
-from ._state import cast, following, map_given, owned, placed_like, working_dtype
+from ._state import (
+    cast,
+    following,
+    map_given,
+    owned,
+    placed_like,
+    to_dual,
+    to_primal,
+    working_dtype,
+)
 
 
 class RatesState(NamedTuple):
@@ -190,7 +199,7 @@ def _linear(
         check_gradients(updates, params)
         own, here = jax.tree.unflatten(structure, state.geometry), align(table, params)
         dtype = working_dtype(state.geometry)
-        found = own.to_primal(fold(geometry, here.arrays(cast(updates, dtype))))
+        found = to_primal(own, fold(geometry, here.arrays(cast(updates, dtype))))
         rate = _rate_at(learning_rate, state.count, dtype)
         directions = here.tree(unfold(geometry, found), params)
         moves = _moves(directions, updates, params, rate, decay)
@@ -219,7 +228,7 @@ def _mirror(
         if decay is not None:
             masked(decay, here, params)
         own = owned(geometry, dtype)
-        dual = own.to_dual(folded(here, owned(params, dtype)))
+        dual = to_dual(own, folded(here, owned(params, dtype)))
         primal = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
         return MirrorState(
             jnp.zeros((), jnp.int32),
@@ -249,7 +258,7 @@ def _mirror(
             dual = decayed(own, dual, point, share, masked(decay, here, params))
         slopes = folded(here, cast(updates, dtype))
         dual = jax.tree.map(lambda z, g: z - rate * g, dual, slopes)
-        there = here.tree(unfold(geometry, own.to_primal(dual)), params)
+        there = here.tree(unfold(geometry, to_primal(own, dual)), params)
         moves = jax.tree.map(
             lambda new, old, gradient: (new - old).astype(gradient.dtype), there, start, updates
         )
@@ -282,4 +291,4 @@ def _current_dual(geometry: Any, dual: Any, here: Any, moved: Any) -> Any:
             for name, block in geometry.blocks.items()
         }
     anywhere = jnp.any(jnp.stack(jax.tree.leaves(moved)))
-    return lax.cond(anywhere, lambda x: geometry.to_dual(x), lambda _: dual, here)
+    return lax.cond(anywhere, lambda x: to_dual(geometry, x), lambda _: dual, here)
