@@ -8,7 +8,7 @@ import optax
 import pytest
 from deployed import GEOMETRIES, KINDS, assert_close, assert_same_bits, make_loss, make_params, run
 
-from mirrax.deploy import to_optax
+from mirrax.deploy import averaged, to_optax
 from mirrax.geometry import Diagonal, Euclidean, NegativeEntropy
 
 
@@ -193,7 +193,27 @@ def test_lookahead_moves_the_parameters_back():
         if step % 4 == 3:
             slow = jax.tree.map(lambda s, f: s + 0.5 * (f - s), slow, fast)
             fast = slow
-    assert float(loss(slow)) < float(loss(params))
+            # As an optimiser that begins there.
+            grads, anew = jax.grad(loss)(fast), optimiser.init(fast)
+            found = optimiser.update(grads, state, fast)[0]
+            assert_close(found, optimiser.update(grads, anew, fast)[0], 1e-12)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("wrap", [lambda optimiser: optimiser, averaged])
+def test_what_of_a_state_is_like_parameters(name, wrap):
+    """As those ask who lay a state on devices, leaf by leaf, as its parameters lie."""
+    params = make_params()
+    optimiser = wrap(to_optax(GEOMETRIES[name], 0.1, momentum=0.9))
+    state = optimiser.init(params)
+    seen = optax.tree_map_params(optimiser, lambda leaf: -jnp.ones(()), state)
+    assert jax.tree.structure(seen) == jax.tree.structure(state)
+    told = [leaf for leaf in jax.tree.leaves(seen) if leaf.shape == () and leaf == -1]
+    trees = optax.tree_map_params(
+        optimiser, lambda leaf: 1, state, transform_non_params=lambda leaf: 0
+    )
+    assert len(told) == sum(jax.tree.leaves(trees)) >= len(jax.tree.leaves(params))
+    assert len(told) % len(jax.tree.leaves(params)) == 0
 
 
 def test_sharded_parameters_keep_their_sharding():

@@ -109,9 +109,23 @@ def test_schedules(tmp_path, name):
 
 
 def test_a_cycle_of_rate_and_momentum(tmp_path):
-    model, optimiser = made(tmp_path, momentum=0.9)
+    path, model = tmp_path / "plain.safetensors", Small()
+    save(path, Euclidean(), rate=0.1)
+    optimiser = MirrorDescent(model.named_parameters(), path, momentum=0.9)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=10)
-    assert train(model, optimiser, 10, cycle) and optimiser.param_groups[0]["momentum"] != 0.9
+    train(model, optimiser, 9, cycle)
+    rate, momentum = (optimiser.param_groups[0][name] for name in ("lr", "momentum"))
+    assert momentum != 0.9
+    # The step is made with what the schedule wrote.
+    traces = {p: optimiser.state[p]["momentum"].clone() for p in model.parameters()}
+    before = {p: p.detach().clone() for p in model.parameters()}
+    optimiser.zero_grad()
+    model().backward()
+    optimiser.step()
+    for param, old in before.items():
+        trace = momentum * traces[param] + param.grad
+        assert torch.equal(optimiser.state[param]["momentum"], trace)
+        assert torch.equal(param.detach(), old - rate * trace)
 
 
 def test_groups_have_their_own_options(tmp_path):

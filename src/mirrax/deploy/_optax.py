@@ -27,6 +27,7 @@ from ._encoding import derived_from
 from ._fit import expected_shapes, flattened, whole_table
 from ._match import report
 from ._momentum import momentum_trace
+from ._state import stands_for_params
 from ._steps import step_for
 
 Source: TypeAlias = str | os.PathLike[str] | Artifact | AbstractMirrorMap
@@ -156,7 +157,7 @@ def _announced(
 
     def init(params: PyTree) -> Any:
         state = step.init(params)
-        rows = align(table, params).rows
+        rows = [] if stands_for_params(params) else align(table, params).rows
         if any(row.is_inferred for row in rows):
             print(report(rows))
         return state

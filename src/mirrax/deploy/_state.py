@@ -87,6 +87,19 @@ def map_given(function: Callable[..., Any], gradients: PyTree, *others: PyTree) 
     return jax.tree.map(found, gradients, *others, is_leaf=lambda leaf: leaf is None)
 
 
+def stands_for_params(params: PyTree) -> bool:
+    """Whether this is a node in place of parameters, as `optax.tree_map_params` gives to `init`.
+
+    What `init` returns then tells it which parts of a state are like parameters.
+
+    **Arguments:**
+
+    - `params`: what `init` was given.
+    """
+    empty = not jax.tree.leaves(params)
+    return empty and not isinstance(params, dict | list | tuple | None)
+
+
 def to_primal(geometry: AbstractMirrorMap, dual: PyTree) -> PyTree:
     """`∇ψ*(z)`, which lies on the devices as `z` does.
 

@@ -27,6 +27,7 @@ from ._state import (
     map_given,
     owned,
     placed_like,
+    stands_for_params,
     to_dual,
     to_primal,
     working_dtype,
@@ -158,6 +159,8 @@ def _by_rates(
     """`x⁺ = (1 − η λ) x − η M⁻¹ d`."""
 
     def init(params: PyTree) -> RatesState:
+        if stands_for_params(params):
+            return RatesState(jnp.zeros((), jnp.int32), params)
         _check(params, decay)
         here, dtype = align(table, params), working_dtype(params)
         rates = _rates(owned(geometry, dtype), fold(geometry, here.arrays(cast(params, dtype))))
@@ -183,8 +186,9 @@ def _linear(
     structure = jax.tree.structure(geometry)
 
     def init(params: PyTree) -> LinearState:
-        _check(params, decay)
-        align(table, params)
+        if not stands_for_params(params):
+            _check(params, decay)
+            align(table, params)
         dtype = working_dtype(params)
         leaves = jax.tree.leaves(owned(geometry, dtype))
         return LinearState(jnp.zeros((), jnp.int32), tuple(leaves))
@@ -223,6 +227,9 @@ def _mirror(
         return mask
 
     def init(params: PyTree) -> MirrorState:
+        if stands_for_params(params):
+            own = owned(geometry, working_dtype(params))
+            return MirrorState(jnp.zeros((), jnp.int32), (*jax.tree.leaves(own),), params, params)
         _check(params, decay)
         here, dtype = align(table, params), working_dtype(params)
         if decay is not None:
