@@ -233,3 +233,9 @@ def test_printed_figures_agree_with_what_the_paper_prints_in_bold():
     assert {key: best(table, key) for key in bold} == {k: [v] for k, v in bold.items()}
     mlp = report.side_by_side({}, report.S000_TABLE1_MLP)
     assert all(best(mlp, key) == ["MetaMD"] for key in report.S000_TABLE1_MLP["columns"])
+
+
+def test_a_spread_over_problems_is_not_called_one_over_seeds():
+    row = {"optimiser": "SGD", "steps": {"mean": 20.0, "se": 5.8, "values": [10, 20, 30]}}
+    table = report.comparison_table({"seeds": 1, "problems": 1280, "comparison": [row]})
+    assert table.notes[0] == ("± is one standard error of the mean over 1,280 held-out problems.")

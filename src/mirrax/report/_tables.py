@@ -250,8 +250,10 @@ def _comparison_title(summary: Mapping[str, Any]) -> str:
 
 
 def _notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    seeds = summary.get("seeds")
+    seeds, problems = summary.get("seeds"), summary.get("problems")
     over = f" over {seeds} seed{'s' if seeds != 1 else ''}" if isinstance(seeds, int) else ""
+    if isinstance(problems, int):
+        over = f" over {problems:,} held-out problems"
     if over and summary.get("cells"):
         over += f" on each of {len(summary['cells'])} tasks"
     first = f"± is one standard error of the mean{over}."

@@ -162,7 +162,8 @@ def _tried(
         if method.name in known:
             found[method.name] = by_grid(method, known[method.name][:, held.training], config)
     chosen = [found[method.name] for method in methods]
-    done["notes"] += [one.note for one in chosen if one.note and one.note not in done["notes"]]
+    notes = [f"Tuned for {config.held_out}: {one.note}" for one in chosen if one.note]
+    done["notes"] += [note for note in notes if note not in done["notes"]]
     cells = _cells(held, methods, chosen, path, seed, progress)
     if config.timed and not done["timing"]:  # what a step costs does not depend on the task
         place = held.place.select([held.held_out])

@@ -237,6 +237,7 @@ def _train(
         "recipe": "quadratics",
         "held_out": f"{config.held_out} quadratics",
         "seeds": 1,
+        "problems": config.held_out,
         "comparison": rows,
         "ratios": _ratios(rows),
         "notes": [
