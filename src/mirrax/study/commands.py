@@ -195,15 +195,11 @@ def _to_use(path: Path, summary: dict[str, Any]) -> list[str]:
     artifact = deploy.load(path)
     if not isinstance(artifact.geometry, AbstractMirrorMap):
         return []
-    (tuned,) = [
-        row["hyperparameters"]
-        for row in summary.get("comparison", ())
-        if row["optimiser"] == LEARNED and row.get("hyperparameters")
-    ] or [None]
-    settings = ""
-    if tuned:
+    rows = [row for row in summary.get("comparison", ()) if row["optimiser"] == LEARNED]
+    tuned, settings = rows[0].get("hyperparameters", {}) if rows else {}, ""
+    if {"rate_scale", "momentum"} <= tuned.keys():
         rate, momentum = rate_at(tuned, float(artifact.rate)), tuned["momentum"]
-        settings = f", {rate:.3g}, momentum={momentum:.3g}, nesterov=True"
+        settings = f", {rate:.6g}, momentum={momentum:.6g}, nesterov=True"
     begin = f'params = mirrax.deploy.learned_start("{path}", params)  # for each new task'
     return [
         *([begin] if artifact.start else []),
