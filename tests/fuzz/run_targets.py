@@ -323,7 +323,7 @@ def _read_journal(path: Path) -> None:
 
 
 def _name_seeds() -> tuple[bytes, ...]:
-    return b"maml", b"mirrax.methods:maml", b"json:dumps"
+    return b"maml", b"mirrax.methods:maml", b"mirrax.methods._mirror:block_iaf"
 
 
 def _read_name(path: Path) -> None:
