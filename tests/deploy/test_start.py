@@ -24,7 +24,7 @@ from mirrax.geometry import ConvexPotential, Euclidean, Transformed
 from mirrax.inner import MirrorDescent as Inner
 from mirrax.inner import Prior, Problem, Repeat, unroll
 from mirrax.models import cross_entropy
-from mirrax.study.commands import _to_use
+from mirrax.study._use import lines_to_use
 from repeats import slow
 
 
@@ -267,15 +267,15 @@ def test_the_lines_that_a_run_prints(path):
     """They are run as they are, on a loop of somebody's own."""
     params = make_params()
     save(path, Euclidean(), rate=0.5, start=params)
-    lines = _to_use(path, {})
+    lines = lines_to_use(path, {})
     assert lines[0].endswith("# for each new task")
     given = {"mirrax": mirrax, "optax": optax, "gradients": jax.tree.map(jnp.ones_like, params)}
     here = given | {"params": jax.tree.map(jnp.zeros_like, params)}
     exec("\n".join(lines), here)  # noqa: S102
     assert_same_bits(here["params"], jax.tree.map(lambda x: x - 0.5, params))
     save(path, Euclidean(), rate=0.5, params_like=params)
-    assert _to_use(path, {}) == lines[1:]
+    assert lines_to_use(path, {}) == lines[1:]
     # A comparison's row is met by its rate and momentum: 0.5 · 1.4 · (1 − 0.8).
     row = {"optimiser": "MetaMD", "hyperparameters": {"rate_scale": 1.4, "momentum": 0.8}}
-    (line, *_) = _to_use(path, {"comparison": [{"optimiser": "SGD"}, row]})
+    (line, *_) = lines_to_use(path, {"comparison": [{"optimiser": "SGD"}, row]})
     assert line.endswith('geometry.safetensors", 0.14, momentum=0.8, nesterov=True)')

@@ -10,6 +10,7 @@ from .. import report
 from .._errors import ConfigError, nearest
 from ._listing import print_data, print_fields, print_list
 from ._progress import say, show
+from ._use import lines_to_use
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -160,7 +161,7 @@ def _train(options: Options, rest: Sequence[str], command: str) -> dict[str, Any
             folder.withdraw()  # so that the command as mended is not told that it exists
         raise
     result = _tell(console, path, summary, tables, recorder.read())
-    lines = _to_use(path / "geometry.safetensors", summary)
+    lines = lines_to_use(path / "geometry.safetensors", summary)
     if lines:
         console.print("Use the geometry in your own loop:\n")
         console.print("\n".join(f"  {line}" for line in lines), style="bold", soft_wrap=True)
@@ -179,35 +180,6 @@ def _tell(
     show(console, tables)
     say(console, f"Results are in {path}.")
     return result
-
-
-def _to_use(path: Path, summary: dict[str, Any]) -> list[str]:
-    """The lines that use a geometry a run has left; none where `to_optax` takes none such.
-
-    Where a comparison tuned its rate and momentum, they are those of its row.
-    """
-    from .. import deploy
-    from ..geometry import AbstractMirrorMap
-    from ._compare import LEARNED, rate_at
-
-    if not path.exists():
-        return []
-    artifact = deploy.load(path)
-    if not isinstance(artifact.geometry, AbstractMirrorMap):
-        return []
-    rows = [row for row in summary.get("comparison", ()) if row["optimiser"] == LEARNED]
-    tuned, settings = rows[0].get("hyperparameters", {}) if rows else {}, ""
-    if {"rate_scale", "momentum"} <= tuned.keys():
-        rate, momentum = rate_at(tuned, float(artifact.rate)), tuned["momentum"]
-        settings = f", {rate:.6g}, momentum={momentum:.6g}, nesterov=True"
-    begin = f'params = mirrax.deploy.learned_start("{path}", params)  # for each new task'
-    return [
-        *([begin] if artifact.start else []),
-        f'optimiser = mirrax.deploy.to_optax("{path}"{settings})',
-        "state = optimiser.init(params)",
-        "updates, state = optimiser.update(gradients, state, params)",
-        "params = optax.apply_updates(params, updates)",
-    ]
 
 
 def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
