@@ -138,11 +138,14 @@ def test_a_changed_tree_is_no_clean_commit(page):
 
 
 def test_gains_are_paired(page):
-    def rows(*values):
-        return {"test_accuracy": {"values": list(values)}}
+    def rows(*values, **of):
+        return {"test_accuracy": {"values": list(values), **of}}
 
     found = page.gain(rows(0.5, 0.7, 0.9), rows(0.4, 0.5, 0.6))
-    assert found == pytest.approx({"mean": 0.2, "se": 0.1 / 3**0.5})
+    assert (found["mean"], found["se"]) == pytest.approx((0.2, 0.1 / 3**0.5))
+    assert found["values"] == pytest.approx([0.1, 0.2, 0.3])
+    of_two = page.gain(rows(0.5, 0.7, 0.9, 0.9, tasks=2), rows(0.4, 0.5, 0.6, 0.8))
+    assert (of_two["mean"], of_two["se"]) == pytest.approx((0.175, 0.025))
     assert page.points(found) == "20.00 ± 5.77" and not page.alike(found)
 
 

@@ -12,7 +12,6 @@ import functools
 import json
 import re
 import shlex
-import statistics
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +25,7 @@ from mirrax._files import write_atomically
 from mirrax.report._format import ABSENT, duration, number, plus_minus
 from mirrax.report._labels import method_label
 from mirrax.report._made_by import wall_seconds
+from mirrax.study._compare import spread
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "results"
@@ -84,12 +84,11 @@ def row(result: Mapping[str, Any], name: str) -> dict[str, Any]:
     raise Untrue(f"there is no row of {name!r}")
 
 
-def gain(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, float]:
+def gain(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """How far a row's test accuracy is above another's, run by run, with its standard error."""
-    pairs = zip(one["test_accuracy"]["values"], other["test_accuracy"]["values"], strict=True)
-    differences = [a - b for a, b in pairs]
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    return {"mean": statistics.fmean(differences), "se": error}
+    ours, theirs = one["test_accuracy"], other["test_accuracy"]
+    pairs = zip(ours["values"], theirs["values"], strict=True)
+    return spread([a - b for a, b in pairs], ours.get("tasks", 1))
 
 
 def alike(difference: Mapping[str, float]) -> bool:

@@ -370,7 +370,10 @@ def test_spread_and_steps_to():
     row = spread(values)
     assert row["values"] == values and np.isclose(row["mean"], 7 / 3)
     assert np.isclose(row["se"], np.std(values, ddof=1) / np.sqrt(3))
-    assert spread([2.0]) == {"mean": 2.0, "se": 0.0, "values": [2.0]}
+    assert spread([2.0]) == {"mean": 2.0, "se": None, "values": [2.0]}
+    of_tasks = spread([1.0, 3.0, 2.0, 4.0, 6.0, 8.0], tasks=3)  # of which the means are 2, 3 and 7
+    assert of_tasks["mean"] == 4 and np.isclose(of_tasks["se"], np.sqrt(7 / 3)), of_tasks
+    assert of_tasks["tasks"] == 3 and spread([1.0, None], tasks=2)["tasks"] == 2
     assert spread([1.0, None, np.nan]) == {"mean": None, "se": None, "values": [1.0, None, None]}
     curve = np.array([2.0, 0.3, 0.4, 0.1])
     assert steps_to(curve, [0, 4, 8, 12], 0.3) == 4

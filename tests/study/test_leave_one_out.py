@@ -94,11 +94,15 @@ def test_the_table_has_every_variant_averaged_and_not(made):
     assert list(result["against_best_baseline"]) == OURS
     for standing in result["against_best_baseline"].values():
         assert standing["accuracy"]["rival"] == standing["final_loss"]["rival"] == "SGD"
+        assert standing["accuracy"]["tasks"] == 3
     for mean in result["comparison"]:
         cells = [cells[mean["optimiser"]] for cells in result["cells"].values()]
         for column in ("test_accuracy", "final_loss"):
             values = [value for cell in cells for value in cell[column]["values"]]
-            assert len(values) == 6 and mean[column] == spread(values)
+            assert len(values) == 6 and mean[column] == spread(values, 3)
+            by_task = np.mean(np.reshape(values, (3, 2)), axis=1)
+            error = np.std(by_task, ddof=1) / 3**0.5
+            assert (mean[column]["se"], mean[column]["tasks"]) == (pytest.approx(error), 3)
     assert json.loads((path / "summary.json").read_text()) == result
 
 
@@ -199,7 +203,8 @@ def test_cells_made_before_steps_were_timed_have_seconds_too(made, tmp_path, mon
 
 
 def row(accuracy, loss, steps):
-    fill = lambda values: spread(values)  # noqa: E731
+    """Means over two tasks, of one seed each."""
+    fill = lambda values: spread(values, 2)  # noqa: E731
     return {
         "test_accuracy": fill(accuracy),
         "final_loss": fill(loss),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ._format import ABSENT, clean, decimals, estimate, finite, number
+from ._format import ABSENT, clean, count, decimals, estimate, finite, number, plural
 from ._labels import method_label
 from ._marks import mark_best
 from ._paper import S004_TABLE1
@@ -196,15 +196,15 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
     'Protocol: 5-way 1-shot; 1,000 test tasks; 1 seed.'
     """
     found: Mapping[str, Any] = summary.get("protocol") or {}
-    test, train = found.get("test_queries"), _count(found.get("train_queries"))
-    queries = _plural(test, "query image", " a class")
-    if queries and train and train != _count(test):
+    test, train = found.get("test_queries"), count(found.get("train_queries"))
+    queries = plural(test, "query image", " a class")
+    if queries and train and train != count(test):
         queries += f" ({train} in meta-training)"
-    steps, rate = _count(found.get("inner_steps")), _rate(found)
+    steps, rate = count(found.get("inner_steps")), _rate(found)
     inner = f"K = {steps} inner steps" if steps else ""
     if rate:
         inner = f"{inner} at {rate}" if inner else f"inner {rate}"
-    way, shot = _count(found.get("way")), _count(found.get("shot"))
+    way, shot = count(found.get("way")), count(found.get("shot"))
     statistics = found.get("statistics")
     parts = [
         f"{way}-way {shot}-shot" if way and shot else "",
@@ -213,11 +213,11 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
         "quarter turns of meta-training's classes are classes" if found.get("rotations") else "",
         "MAML and WarpGrad to first order" if found.get("first_order") else "",
         _ON_FAILURE.get(str(found.get("on_failure")), ""),
-        _plural(found.get("test_tasks"), "test task"),
+        plural(found.get("test_tasks"), "test task"),
         inner,
-        _plural(summary.get("meta_steps"), "meta-step") + _outer(found),
+        plural(summary.get("meta_steps"), "meta-step") + _outer(found),
         _validations(found),
-        _plural(summary.get("seeds"), "seed"),
+        plural(summary.get("seeds"), "seed"),
     ]
     line = "; ".join(filter(None, parts))
     name = clean(found["name"]) + " protocol" if found.get("name") else "protocol"
@@ -227,7 +227,7 @@ def protocol_line(summary: Mapping[str, Any]) -> str:
 def _outer(protocol: Mapping[str, Any]) -> str:
     """The outer optimiser."""
     name, rate, decay = (protocol.get(key) for key in ("optimiser", "outer_rate", "decay"))
-    tasks, clip = _plural(protocol.get("tasks"), "task"), finite(protocol.get("clip"))
+    tasks, clip = plural(protocol.get("tasks"), "task"), finite(protocol.get("clip"))
     each = f" of {tasks} each" if tasks else ""
     if not name or finite(rate) is None:
         return each
@@ -239,8 +239,8 @@ def _outer(protocol: Mapping[str, Any]) -> str:
 
 def _validations(protocol: Mapping[str, Any]) -> str:
     """How the prior that is tested was chosen among those of a run."""
-    tasks = _plural(protocol.get("validation_tasks"), "validation task")
-    every = _plural(protocol.get("validate_every"), "step")
+    tasks = plural(protocol.get("validation_tasks"), "validation task")
+    every = plural(protocol.get("validate_every"), "step")
     return f"the prior best on {tasks}, judged every {every}" if tasks and every else ""
 
 
@@ -251,7 +251,7 @@ def _rate(protocol: Mapping[str, Any]) -> str:
     if not isinstance(rate, Sequence):
         return "" if finite(rate) is None else f"rate {finite(rate):g}{of}"
     tried = ", ".join(number(finite(one)) for one in rate)
-    after = _plural(protocol.get("pilot_steps"), "meta-step")
+    after = plural(protocol.get("pilot_steps"), "meta-step")
     return f"the rate best on validation after {after}, of {tried}{of}"
 
 
@@ -264,16 +264,6 @@ def _setting(summary: Mapping[str, Any]) -> str:
     """Data set and model."""
     name = clean(summary.get("family") or summary.get("recipe") or "").removeprefix("few-shot-")
     return ", ".join(filter(None, (_DATA.get(name, name), clean(summary.get("model") or ""))))
-
-
-def _count(value: object) -> str:
-    found = finite(value)
-    return "" if found is None else f"{found:,.0f}"
-
-
-def _plural(value: object, noun: str, rest: str = "") -> str:
-    count = _count(value)
-    return f"{count} {noun}{'' if count == '1' else 's'}{rest}" if count else ""
 
 
 def _accuracies(rows: Sequence[Mapping[str, Any]]) -> list[Cell]:

@@ -159,6 +159,32 @@ def plus_minus(mean: float | None, error: float | None, places: int | None) -> s
     return f"{number(mean, places)} ± {number(error, places)}"
 
 
+def count(value: object) -> str:
+    """A number that something has, empty where there is none.
+
+    >>> count(1280), count(None)
+    ('1,280', '')
+    """
+    found = finite(value)
+    return "" if found is None else f"{found:,.0f}"
+
+
+def plural(value: object, noun: str, rest: str = "") -> str:
+    """How many of something there are, empty where it is not known.
+
+    **Arguments:**
+
+    - `value`: how many.
+    - `noun`: of what one is.
+    - `rest`: what follows.
+
+    >>> plural(1, "seed"), plural(1000, "test task"), plural(None, "seed")
+    ('1 seed', '1,000 test tasks', '')
+    """
+    found = count(value)
+    return f"{found} {noun}{'' if found == '1' else 's'}{rest}" if found else ""
+
+
 def words(key: str) -> str:
     """A field name as words.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._axes import heading
-from ._format import clean, estimate, fields
+from ._format import clean, estimate, fields, plural
 from ._marks import mark_best
 from ._series import band, last, span, to_array
 from ._style import new_figure, strokes
@@ -58,9 +58,9 @@ def online_network_table(summary: Mapping[str, Any]) -> Table:
         [Cell(fields(row.get("hyperparameters") or {})) for row in rows],
     )
     notes = (
-        f"{summary.get('model')}, {summary.get('steps')} steps, {summary.get('seeds')} seeds; each "
-        f"method tuned over {summary.get('configurations')} configurations by "
-        f"{summary.get('tuned_on')}.",
+        f"{summary.get('model')}, {summary.get('steps')} steps, "
+        f"{plural(summary.get('seeds'), 'seed')}; each method tuned over "
+        f"{summary.get('configurations')} configurations by {summary.get('tuned_on')}.",
         "Steps to 95% of the final training accuracy, a method's own and that of SGD. ± is the "
         "half-width of a 95% interval over seeds, of losses and the last column a standard error.",
         *(clean(note) for note in summary.get("notes") or ()),

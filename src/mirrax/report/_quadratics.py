@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ._format import clean
+from ._format import clean, plural
 from ._paper import S000_FIGURE1
 from ._table import Cell, Column, Table
 from ._tables import side_by_side
@@ -66,6 +66,6 @@ def _notes(result: Mapping[str, Any]) -> tuple[str, ...]:
     capped = f", at most {result['limit']:,}" if "limit" in result else ""
     return (
         f"Steps until the gradient norm is{below}{capped}: mean (median) over {tasks} and "
-        f"{result['seeds']} seeds{tuned}.",
+        f"{plural(result['seeds'], 'seed')}{tuned}.",
         "Means of C: the spec's law of tasks, whose correlated directions no diagonal can undo.",
     )

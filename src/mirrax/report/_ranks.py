@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from ._format import clean, finite
+from ._format import clean, finite, plural
 from ._marks import mark_best
 from ._table import Cell, Column, Table
 from ._tables import target_label, targets_of
@@ -78,7 +78,11 @@ def rank_table(summary: Mapping[str, Any]) -> Table | None:
 
 def _what_cells(summary: Mapping[str, Any], cells: int) -> str:
     tasks, seeds = len(summary.get("cells") or ()), summary.get("seeds")
-    of = f" ({tasks} tasks held out, {seeds} seeds)" if tasks and isinstance(seeds, int) else ""
+    of = (
+        f" ({tasks} tasks held out, {plural(seeds, 'seed')})"
+        if tasks and isinstance(seeds, int)
+        else ""
+    )
     return f"Over {cells} cells{of}, in each of which all start alike and see the same batches."
 
 

@@ -1,7 +1,7 @@
 """Records as tables: the comparison of optimisers, ours beside a paper's, and the certificate.
 
 Accuracies are stored as fractions and shown in per cent; ± is always one standard error of the
-mean over seeds (and held-out tasks, where there are several).
+mean, over seeds or, where several tasks were held out, over tasks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from ._format import (
     fields,
     finite,
     number,
+    plural,
     plus_minus,
     words,
 )
@@ -250,14 +251,25 @@ def _comparison_title(summary: Mapping[str, Any]) -> str:
 
 
 def _notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    seeds, problems = summary.get("seeds"), summary.get("problems")
-    over = f" over {seeds} seed{'s' if seeds != 1 else ''}" if isinstance(seeds, int) else ""
-    if isinstance(problems, int):
-        over = f" over {problems:,} held-out problems"
-    if over and summary.get("cells"):
-        over += f" on each of {len(summary['cells'])} tasks"
-    first = f"± is one standard error of the mean{over}."
+    first = f"± is one standard error of the mean{_over(summary)}."
     return (first, *(clean(note) for note in summary.get("notes") or ()))
+
+
+def _over(summary: Mapping[str, Any]) -> str:
+    """What means and their errors are over."""
+    seeds, tasks = summary.get("seeds"), len(summary.get("cells") or ())
+    if isinstance(summary.get("problems"), int):
+        return f" over {plural(summary['problems'], 'held-out problem')}"
+    if not isinstance(seeds, int):
+        return ""
+    runs = plural(seeds, "seed")
+    if not tasks:
+        return f" over {runs}"
+    # Version 0.1.0 took all runs for independent, of one task too.
+    by_task = (summary["comparison"][0].get("test_accuracy") or {}).get("tasks")
+    return (
+        f" over {tasks} tasks, {runs} each" if by_task else f" over {runs} on each of {tasks} tasks"
+    )
 
 
 def _metric_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:

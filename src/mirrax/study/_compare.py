@@ -175,18 +175,31 @@ def score(trials: Trials, criterion: Criterion) -> np.ndarray:
     return values.mean(axis=2)
 
 
-def spread(values: Sequence[float | None] | np.ndarray) -> dict[str, Any]:
+def spread(values: Sequence[float | None] | np.ndarray, tasks: int = 1) -> dict[str, Any]:
     """Mean, standard error and values; the mean is `None` where a value is missing.
+
+    Runs of one task resemble each other. Of several tasks the error is therefore that of the mean
+    of their means, `s/√tasks` with their standard deviation `s`: how far the mean of as many other
+    tasks may be. One value has no error (`None`).
+
+    **Arguments:**
+
+    - `values`: one a run, those of a task beside each other.
+    - `tasks`: how many tasks they are of, as many values of each.
 
     >>> spread([1.0, 3.0])
     {'mean': 2.0, 'se': 1.0, 'values': [1.0, 3.0]}
+    >>> spread([1.0, 1.0, 3.0, 3.0], tasks=2)["se"]
+    1.0
     """
-    known = [float(v) for v in values if v is not None and np.isfinite(v)]
-    if len(known) < len(values):
-        shown = [None if v is None or not np.isfinite(v) else float(v) for v in values]
-        return {"mean": None, "se": None, "values": shown}
-    error = float(np.std(known, ddof=1) / np.sqrt(len(known))) if len(known) > 1 else 0.0
-    return {"mean": float(np.mean(known)), "se": error, "values": known}
+    of = {"tasks": tasks} if tasks > 1 else {}
+    known = np.array([np.nan if v is None else float(v) for v in values])
+    if not np.isfinite(known).all():
+        shown = [float(v) if np.isfinite(v) else None for v in known]
+        return {"mean": None, "se": None, "values": shown, **of}
+    means = known.reshape(tasks, -1).mean(axis=1) if tasks > 1 else known
+    error = float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None
+    return {"mean": float(known.mean()), "se": error, "values": known.tolist(), **of}
 
 
 def steps_to(curve: np.ndarray, steps: Sequence[int], target: float) -> int | None:

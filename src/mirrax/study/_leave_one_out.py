@@ -235,11 +235,11 @@ def _summary(
 
 
 def _mean_row(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over tasks and seeds; the standard error is over all runs."""
+    """Means over tasks and seeds, with standard errors over tasks."""
     targets = [key for key in ("steps_to", "seconds_to") if key in rows[0]]
 
     def pooled(pick: Any) -> dict[str, Any]:
-        return spread([value for row in rows for value in pick(row)["values"]])
+        return spread([value for row in rows for value in pick(row)["values"]], len(rows))
 
     return {
         "optimiser": name,
@@ -268,7 +268,7 @@ def against_best(
 
     **Returns:**
 
-    The difference of test accuracies with the paired standard error over runs, the ratios of
+    The difference of test accuracies with its paired standard error over tasks, the ratios of
     final losses and of steps to each target (`None` where a method did not always get there, or
     the best baseline is at zero, to which nothing has a ratio).
     """
@@ -285,7 +285,8 @@ def against_best(
     pairs = zip(
         ours["test_accuracy"]["values"], others[rival]["test_accuracy"]["values"], strict=True
     )
-    gain = spread([a - b for a, b in pairs])
+    tasks = ours["test_accuracy"]["tasks"]
+    gain = spread([a - b for a, b in pairs], tasks)
 
     def against(pick: Any) -> dict[str, Any] | None:
         best, value = lowest(pick), pick(ours)["mean"]
@@ -294,7 +295,7 @@ def against_best(
         return {"rival": best[0], "ratio": value / best[1]}
 
     return {
-        "accuracy": {"rival": rival, "gain": gain["mean"], "paired_se": gain["se"]},
+        "accuracy": {"rival": rival, "gain": gain["mean"], "paired_se": gain["se"], "tasks": tasks},
         "final_loss": against(lambda row: row["final_loss"]),
         "steps_to": {
             target: against(lambda row, t=target: row["steps_to"][t]) for target in ours["steps_to"]
