@@ -17,7 +17,7 @@ import pytest
 from mirrax import cli, deploy
 from mirrax._errors import ConfigError
 from mirrax.geometry import Diagonal
-from mirrax.study import _folder, _train
+from mirrax.study import _folder, _images, _train
 from mirrax.study._config import fields_of, option
 from mirrax.study._folder import RunFolder
 from mirrax.study._recipes import RECIPES, find_recipe
@@ -310,7 +310,7 @@ def test_no_reproduction_touches_another_run(name, finished, capsys):
 
 def test_an_existing_run_is_refused_before_anything_is_loaded(finished, capsys, monkeypatch):
     path, _ = finished
-    monkeypatch.setattr("mirrax.study._images.prepare", None)
+    monkeypatch.setattr(_images, "load_family", None)
     before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
     assert "exists already; pass --resume" in fails([*SMALL, "--out", path], capsys)
     assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
@@ -377,6 +377,28 @@ def test_compare_asks_for_every_baseline_and_shares_one_way_of_tuning(
     (config,) = asked
     assert config.baselines == tuple(BASELINES)
     assert (config.tuner, config.trials, config.storage) == ("bayes", 7, str(finished[0] / "t"))
+    shutil.rmtree(finished[0] / "compared-bayes")
+
+
+def test_compare_leaves_what_it_found_and_what_made_it(finished, tmp_path, as_in_life, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    shutil.rmtree(copy / "compared-grid", ignore_errors=True)
+    before = (copy / "record.json").read_bytes()
+    run = json.loads(before)["made_by"]
+    commands = []
+    for names in (["SGD"], ["SGD"], ["SGD", "RMSprop"]):  # the first is known from the run
+        words = ["compare", str(copy), "--baselines", *names, "--json"]
+        assert cli.main(words) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert json.loads((copy / "compared-grid" / "result.json").read_text()) == result
+        assert names[-1] in (copy / "compared-grid" / "result.md").read_text()
+        record, commands = result["record"], [*commands, " ".join(["mirrax", *words])]
+        assert (record["name"], record["command"]) == ("compare rotated-digits", commands[0])
+        parts = record["made_by"]
+        assert parts[: len(run)] == run
+        assert [part["command"] for part in parts[len(run) :]] == list(dict.fromkeys(commands))
+    assert (copy / "record.json").read_bytes() == before
 
 
 def test_ctrl_c_in_compare_says_how_to_go_on(finished, as_in_life, capsys, monkeypatch):

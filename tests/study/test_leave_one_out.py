@@ -14,11 +14,11 @@ from toys import MODEL, TASKS
 from mirrax._errors import ConfigError
 from mirrax.deploy import load
 from mirrax.report import standing_table
-from mirrax.study import _compare, _images, _leave_one_out
-from mirrax.study._baselines import BASELINES
+from mirrax.study import _compare, _images, _leave_one_out, _tuning
+from mirrax.study._baselines import BASELINES, find_baseline
 from mirrax.study._compare import control_methods, spread
 from mirrax.study._images import ImageStudy
-from mirrax.study._leave_one_out import _curves, against_best, leave_one_out
+from mirrax.study._leave_one_out import against_best, leave_one_out
 from mirrax.study._trials import Trials
 
 VARIANTS = {"MetaMD": {}, "MetaMD, Kronecker": {"geometry": "kronecker", "decay": 0.0}}
@@ -94,7 +94,6 @@ def test_the_table_has_every_variant_averaged_and_not(made):
     assert list(result["against_best_baseline"]) == OURS
     for standing in result["against_best_baseline"].values():
         assert standing["accuracy"]["rival"] == standing["final_loss"]["rival"] == "SGD"
-        assert standing["accuracy"]["tasks"] == 3
     for mean in result["comparison"]:
         cells = [cells[mean["optimiser"]] for cells in result["cells"].values()]
         for column in ("test_accuracy", "final_loss"):
@@ -170,36 +169,36 @@ def test_a_finished_table_is_left_alone(made):
     assert json.loads((path / "summary.json").read_text()) == old
 
 
-def test_cells_made_before_steps_were_timed_have_seconds_too(made, tmp_path, monkeypatch):
-    """Such a folder has the seconds spent, and its configuration lacks newer fields."""
+@pytest.mark.parametrize("change", ["version", "grid"])
+def test_a_table_begun_on_other_terms_is_made_anew(made, tmp_path, monkeypatch, change):
+    """Scores of another grid were read with this one, and cells of two versions stood together."""
     path, result, _ = made
     old = tmp_path / "old"
     shutil.copytree(path, old)
-    (old / "summary.json").unlink()
+    for name in ("summary.json", "curves.json"):
+        (old / name).unlink()
     cells = json.loads((old / "cells.json").read_text())
-    del cells["cells"]["2"], cells["timing"]
-    (old / "cells.json").write_text(json.dumps({**cells, "seconds": 5.0}))
-    for file in old.rglob("config.json"):
-        config = json.loads(file.read_text())
-        for name in ("timed", "tuner", "trials", "kappa", "storage"):
-            del config["fields"][name]
-        file.write_text(json.dumps(config))
+    del cells["cells"]["2"]
     shutil.rmtree(old / "2" / "metamd")
     (old / "2" / "metamd" / "checkpoints").mkdir(parents=True)  # as a kill may leave it
-
-    def measured(methods, chosen, place):
-        return {method.name: 0.25 for method in methods}
-
-    monkeypatch.setattr(_leave_one_out, "seconds_a_step", measured)
-    config = dataclasses.replace(STUDY, timed=True, in_turn=True)
+    (old / "cells.json").write_text(json.dumps(cells))
+    if change == "version":
+        monkeypatch.setattr(_tuning, "__version__", "0.0.1")
+    else:
+        fewer = dataclasses.replace(find_baseline("SGD"), grid=find_baseline("SGD").grid[::-2])
+        monkeypatch.setattr(_compare, "find_baseline", {"SGD": fewer}.get)
     told = {"recipe": "toys", "seed": 0, "budget": "smoke", "data": None, "resume": True}
     told |= {"progress": QUIET, "command": "mirrax reproduce toys --resume", "variants": VARIANTS}
-    again = leave_one_out(config, old, **told)
-    for row, before in zip(again["comparison"], result["comparison"], strict=True):
-        assert row["steps_to"] == before["steps_to"] and row["seconds_a_step"] == 0.25
-        for target, reached in row["seconds_to"].items():
-            steps = row["steps_to"][target]["values"]
-            assert reached["values"] == [None if n is None else n / 4 for n in steps]
+    judged = []
+    evaluate = _leave_one_out.evaluate
+    monkeypatch.setattr(
+        _leave_one_out, "evaluate", lambda *given, **kw: judged.append(1) or evaluate(*given, **kw)
+    )
+    again = leave_one_out(dataclasses.replace(STUDY, in_turn=True), old, **told)
+    assert len(judged) == 3
+    tried = {cells["SGD"]["tuning"]["trials"] for cells in again["cells"].values()}
+    assert tried == ({len(fewer.grid)} if change == "grid" else {15})
+    assert (again == result) == (change == "version")
 
 
 def row(accuracy, loss, steps):
@@ -301,9 +300,3 @@ def test_curves_that_were_lost_or_damaged_are_written_again(made):
         figure.unlink()
         assert make(True)["cells"] == result["cells"]
         assert file.read_bytes() == kept and figure.read_bytes() == drawn_before
-
-
-def test_cells_of_older_folders_have_curves_without_a_range():
-    cells = {"0": {"SGD": {"curve": [2.0, 1.0]}, "Adam": {"curve": {"mean": [1.0], "low": [0.5]}}}}
-    found = _curves(ImageStudy(steps=4, stride=4), cells)["tasks"]["0"]
-    assert found == {"SGD": {"mean": [2.0, 1.0]}, "Adam": {"mean": [1.0], "low": [0.5]}}

@@ -229,6 +229,33 @@ def test_a_comparison_is_not_made_twice(tmp_path, monkeypatch):
     )
     rows, _, _ = _train.compare_images(fewer, geometry, folder, 0, QUIET)
     assert [row["optimiser"] for row in rows] == ["MetaMD", "Euclidean", "SGD"]
+    assert not any("terms" in row for row in rows)
+
+
+def test_a_row_of_another_grid_or_version_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(_compare, "run_trials", drawn)
+    setting = prepare(dataclasses.replace(STUDY, tuner="grid"), None)
+    folder = RunFolder.create(tmp_path / "run", {})
+    geometry = _train.meta_train(setting, folder, 0, QUIET).geometry
+    first, _, _ = _train.compare_images(setting, geometry, folder, 0, QUIET)
+    tuned, asked = _train.tuned, []
+
+    def watched(setting, methods, *rest):
+        asked.append([method.name for method in methods])
+        return tuned(setting, methods, *rest)
+
+    monkeypatch.setattr(_train, "tuned", watched)
+    shorter = dataclasses.replace(found := _compare.find_baseline("SGD"), grid=found.grid[:2])
+    known = {"SGD": shorter}
+    find = _compare.find_baseline
+    monkeypatch.setattr(_compare, "find_baseline", lambda name: known.get(name) or find(name))
+    rows, _, _ = _train.compare_images(setting, geometry, folder, 0, QUIET)
+    assert asked == [["SGD"]]
+    trials = {row["optimiser"]: row["tuning"]["trials"] for row in rows}
+    assert trials.pop("SGD") == 2 and set(trials.values()) == {15}
+    monkeypatch.setattr(_tuning, "__version__", "0.0.1")
+    _train.compare_images(setting, geometry, folder, 0, QUIET)
+    assert asked[1] == [row["optimiser"] for row in first]
 
 
 def test_seconds_follow_from_steps(tmp_path, monkeypatch):

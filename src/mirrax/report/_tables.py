@@ -263,13 +263,7 @@ def _over(summary: Mapping[str, Any]) -> str:
     if not isinstance(seeds, int):
         return ""
     runs = plural(seeds, "seed")
-    if not tasks:
-        return f" over {runs}"
-    # Version 0.1.0 took all runs for independent, of one task too.
-    by_task = (summary["comparison"][0].get("test_accuracy") or {}).get("tasks")
-    return (
-        f" over {tasks} tasks, {runs} each" if by_task else f" over {runs} on each of {tasks} tasks"
-    )
+    return f" over {tasks} tasks, {runs} each" if tasks else f" over {runs}"
 
 
 def _metric_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -25,7 +25,7 @@ from ._step_cost import seconds_a_step
 from ._streams import EVALUATE, stream
 from ._train import data_notes, meta_train, open_folder, record_of, rivals
 from ._trials import curve_steps
-from ._tuning import Tuned, by_grid, grid_scores, tuned
+from ._tuning import Tuned, by_grid, grid_scores, terms, tuned
 
 Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
 
@@ -71,16 +71,18 @@ def leave_one_out(
         command=command,
     )
     kept = Kept.within(path)
-    done: dict[str, Any] = {"scores": {}, "cells": {}, "notes": [], "timing": {}}
+    others = rivals(setting)
+    done: dict[str, Any] = {"terms": terms(others), "scores": {}, "cells": {}}
+    done |= {"notes": [], "timing": {}}
     known = folder.read_json("cells.json") or {}
-    done |= {name: known[name] for name in done if name in known}
     names = [task.name.rsplit("/", 1)[-1] for task in setting.tasks]
     finished = folder.read_json("summary.json")
-    if finished and all(name in done["cells"] for name in names):
-        write_json(folder / "curves.json", _curves(config, done["cells"]))
+    if finished and all(name in known.get("cells", {}) for name in names):
+        write_json(folder / "curves.json", _curves(config, known["cells"]))
         draw(folder)
         return finished
-    others = rivals(setting)
+    if known.get("terms") == done["terms"]:
+        done = known
     left = [method for method in others if method.name not in done["scores"]]
     if left and config.tuner == "grid":
         title = "tuning baselines"
@@ -125,15 +127,9 @@ def _curves(config: ImageStudy, cells: Mapping[str, Any]) -> dict[str, Any]:
         "metric": "training loss",
         "steps": curve_steps(config.steps, config.stride),
         "tasks": {
-            task: {name: _banded(cell["curve"]) for name, cell in row.items()}
-            for task, row in cells.items()
+            task: {name: cell["curve"] for name, cell in row.items()} for task, row in cells.items()
         },
     }
-
-
-def _banded(curve: Any) -> dict[str, Any]:
-    """A curve with its band; a table begun by version 0.1.0 has means alone."""
-    return curve if isinstance(curve, dict) else {"mean": curve}
 
 
 def _tried(
@@ -208,9 +204,7 @@ def _summary(
 ) -> dict[str, Any]:
     config, cells, timing = setting.config, done["cells"], done["timing"]
     methods = list(next(iter(cells.values())))
-    untimed = ["Steps were not timed: every task was compared by a version that did not."]
-    untimed *= config.timed and not timing
-    if timing:  # of cells that were made before anything was timed, too
+    if timing:
         cells = {
             task: {name: timed(cell, timing[name]) for name, cell in row.items()}
             for task, row in cells.items()
@@ -230,7 +224,7 @@ def _summary(
             for task, row in cells.items()
         },
         "against_best_baseline": {name: against_best(means, name, ours) for name in ours},
-        "notes": [*done["notes"], *untimed, *data_notes(setting)],
+        "notes": [*done["notes"], *data_notes(setting)],
     }
 
 
@@ -285,8 +279,7 @@ def against_best(
     pairs = zip(
         ours["test_accuracy"]["values"], others[rival]["test_accuracy"]["values"], strict=True
     )
-    tasks = ours["test_accuracy"]["tasks"]
-    gain = spread([a - b for a, b in pairs], tasks)
+    gain = spread([a - b for a, b in pairs], ours["test_accuracy"]["tasks"])
 
     def against(pick: Any) -> dict[str, Any] | None:
         best, value = lowest(pick), pick(ours)["mean"]
@@ -295,7 +288,7 @@ def against_best(
         return {"rival": best[0], "ratio": value / best[1]}
 
     return {
-        "accuracy": {"rival": rival, "gain": gain["mean"], "paired_se": gain["se"], "tasks": tasks},
+        "accuracy": {"rival": rival, "gain": gain["mean"], "paired_se": gain["se"]},
         "final_loss": against(lambda row: row["final_loss"]),
         "steps_to": {
             target: against(lambda row, t=target: row["steps_to"][t]) for target in ours["steps_to"]

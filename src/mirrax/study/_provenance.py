@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from .._errors import ConfigError, MirraxError
-from .._files import sweep, write_json
+from .._files import explain, sweep, write_json
 from .._machine import commit, machine, now
 from ._config import fields_of, made_otherwise, option
 from ._folder import RunFolder
@@ -113,6 +113,43 @@ class Recorder:
     def read(self) -> dict[str, Any] | None:
         """The record, or `None` of a run that has none."""
         return self._folder.read_json(FILE)
+
+
+@contextmanager
+def beside(folder: RunFolder, name: str) -> Iterator[Path]:
+    """A folder in that of a run, for what is found of it later; gone again where nothing was.
+
+    **Arguments:**
+
+    - `folder`: the run's.
+    - `name`: of the folder in it.
+
+    **Raises:**
+
+    - `MirraxError`: if it cannot be made.
+    """
+    path = folder / name
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise MirraxError(f"cannot write {path}: {explain(error)}") from error
+    try:
+        yield path
+    finally:
+        with suppress(OSError):  # it is not empty
+            path.rmdir()
+
+
+def with_that_of(run: RunFolder, path: Path) -> dict[str, Any]:
+    """The record of what was found of a run later: the sessions of the run had a part in it.
+
+    **Arguments:**
+
+    - `run`: the run.
+    - `path`: the folder of what was found later.
+    """
+    first, own = (folder.read_json(FILE) or {"made_by": []} for folder in (run, RunFolder(path)))
+    return {**own, "made_by": [*first["made_by"], *own["made_by"]]}
 
 
 def check_same(path: Path, name: str) -> None:

@@ -26,7 +26,7 @@ from ._progress import Progress
 from ._step_cost import seconds_a_step
 from ._streams import CERTIFY, EVALUATE, META, stream
 from ._trials import curve_steps
-from ._tuning import tuned
+from ._tuning import terms, tuned
 
 
 def meta_train(setting: ImageSetting, folder: RunFolder, seed: int, progress: Progress) -> Learned:
@@ -82,7 +82,8 @@ def compare_images(
     """Tunes every method on the meta-training tasks and tries it on the held-out one.
 
     Methods already in the comparison of an interrupted run are not run again, unless it was made
-    with another geometry or other settings; there is one file a tuner.
+    with another geometry, other settings, another grid or another version; there is one file a
+    tuner.
 
     **Arguments:**
 
@@ -102,7 +103,8 @@ def compare_images(
     basis = {"geometry": hashlib.sha256(geometry_file).hexdigest()}
     basis |= plain({name: getattr(config, name) for name in _ROW_DECIDING})
     done = _compared(folder, name, basis)
-    left = [method for method in methods if method.name not in done["rows"]]
+    own = {method.name: terms([method]) for method in methods}
+    left = [m for m in methods if done["rows"].get(m.name, {}).get("terms") != own[m.name]]
     if left:
         found = tuned(setting, left, folder.path, seed, progress)
         chosen = [one.values for one in found]
@@ -124,13 +126,13 @@ def compare_images(
         done = _compared(folder, name, basis)  # another command may have added to it meanwhile
         for method, one in zip(left, found, strict=True):
             row, done["curves"][method.name] = evaluated[method.name]
-            row = {**row, "tuning": one.record, "note": one.note}
+            row |= {"tuning": one.record, "note": one.note, "terms": own[method.name]}
             timing = seconds.get(method.name)
             done["rows"][method.name] = row if timing is None else timed(row, timing)
         write_json(folder / name, done)
     Kept.within(folder.path).clear()
     names = [method.name for method in methods]
-    rows = [dict(done["rows"][name]) for name in names]
+    rows = [{k: v for k, v in done["rows"][name].items() if k != "terms"} for name in names]
     notes = [note for row in rows if (note := row.pop("note"))]
     notes += filter(None, map(_lost_note, rows))
     return rows, {name: done["curves"][name] for name in names}, notes

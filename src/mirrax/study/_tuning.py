@@ -142,6 +142,23 @@ def by_grid(method: Method, scores: np.ndarray, config: ImageStudy) -> Tuned:
     return Tuned(values, _record(config, means, within), note)
 
 
+def terms(methods: Sequence[Method]) -> str:
+    """A digest of what methods are tuned over, and of the version that compares them.
+
+    What was found on other terms is not taken for the same comparison. The geometries are not in
+    it: they follow from a run's fields, or are known by their files.
+
+    **Arguments:**
+
+    - `methods`: in order.
+    """
+    told = [
+        [m.name, m.grid, {name: dataclasses.asdict(found) for name, found in m.space.items()}]
+        for m in methods
+    ]
+    return hashlib.sha256(json.dumps(plain([__version__, told])).encode()).hexdigest()
+
+
 def _record(
     config: ImageStudy, scores: np.ndarray, within: dict[str, dict[str, float]]
 ) -> dict[str, Any]:

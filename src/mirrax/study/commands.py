@@ -184,7 +184,7 @@ def _tell(
 
 def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
     """Compares a run's geometry with other baselines, or tuned in another way."""
-    del rest, command
+    del rest
     import dataclasses
 
     from .. import deploy
@@ -193,6 +193,7 @@ def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str
     from ._folder import RunFolder
     from ._images import ImageStudy, check_tuner, prepare
     from ._progress import Progress
+    from ._provenance import beside, recorded, with_that_of
     from ._recipes import find_recipe
     from ._train import compare_images
 
@@ -217,20 +218,24 @@ def run_compare(options: Options, rest: Sequence[str], command: str) -> dict[str
     artifact = deploy.load(folder / "geometry.safetensors")
     deploy.check_fits(artifact, setting.template)
     assert isinstance(artifact.geometry, AbstractMirrorMap)  # image studies learn nothing else
-    console = _console(options)
-    rows, _, notes = compare_images(
-        setting, artifact.geometry, folder, record["seed"], Progress(console)
-    )
-    result = {
-        "recipe": record["recipe"],
-        "held_out": setting.tasks[setting.held_out].name,
-        "seeds": config.seeds,
-        "comparison": rows,
-        "notes": notes,
-    }
-    if not options.json:
-        show(console, report.summary_tables(result))
-    return result
+    console, seed = _console(options), record["seed"]
+    told: dict[str, Any] = {"name": f"compare {record['recipe']}", "command": command}
+    told |= {"seed": seed, "budget": record.get("budget")}
+    with beside(folder, f"compared-{config.tuner}") as path:
+        with recorded(path, config, **told) as recorder:
+            progress = Progress(console, recorder.keep)
+            rows, _, notes = compare_images(setting, artifact.geometry, folder, seed, progress)
+            if recorder.read() is None:  # nothing had to be run
+                recorder.keep(least=0.0)
+        result = {
+            "recipe": record["recipe"],
+            "held_out": setting.tasks[setting.held_out].name,
+            "seeds": config.seeds,
+            "comparison": rows,
+            "notes": notes,
+        }
+        tables = report.summary_tables(result)
+        return _tell(console, path, result, tables, with_that_of(folder, path))
 
 
 def run_inspect(options: Options, rest: Sequence[str], command: str) -> dict[str, Any]:
