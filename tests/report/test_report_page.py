@@ -10,6 +10,7 @@ import pytest
 from mirrax import report
 from mirrax._errors import MirraxError
 from mirrax.report import Run
+from mirrax.report._page import page as make_page
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}"
@@ -273,3 +274,18 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(MirraxError) as caught:
         report.html([], tmp_path / "nowhere" / "x.html")
     assert "\n" not in str(caught.value)
+
+
+def test_the_page_says_what_every_session_was(run_folder):
+    parts = [
+        {"started": f"2026-0{i}-01T00:00:00Z", "command": f"mirrax train x --{i}", "seconds": 60.0}
+        | {"cores": 2, "versions": {"mirrax": f"0.{i}"}, "commit": None, "sessions": 1}
+        for i in (1, 2)
+    ]
+    record = {"command": parts[0]["command"], "seed": 3, "budget": "smoke", "made_by": parts}
+    (run_folder / "record.json").write_text(json.dumps(record))
+    text = make_page([Run.read(run_folder)])
+    assert "<dt>Version</dt><dd>0.1, 0.2</dd>" in text and "What made it</summary>" in text
+    for part in parts:
+        assert part["command"] in text and part["started"] in text
+    assert "Wall time, part 2" in text and "2 min 0 s" in text

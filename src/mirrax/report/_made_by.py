@@ -67,6 +67,20 @@ def wall_seconds(record: Mapping[str, Any] | None) -> float | None:
     return sum(spent) if known and len(spent) == len(known) else None
 
 
+def versions_line(record: Mapping[str, Any] | None) -> str | None:
+    """Every version of mirrax that had a part, on one line, `None` where none is known.
+
+    **Arguments:**
+
+    - `record`: the content of `record.json`.
+
+    >>> versions_line({"made_by": [{"versions": {"mirrax": v}} for v in ("0.1", "0.2", "0.1")]})
+    '0.1, 0.2'
+    """
+    found = ((part.get("versions") or {}).get("mirrax") for part in parts(record))
+    return ", ".join(dict.fromkeys(map(str, filter(None, found)))) or None
+
+
 def hardware_line(record: Mapping[str, Any] | None) -> str | None:
     """Every machine that had a part, on one line, `None` where none is known.
 

@@ -16,6 +16,7 @@ from mirrax._files import write_atomically
 
 from ._format import clean, duration, fields, file_size, finite
 from ._inspect import inspect_table
+from ._made_by import record_table, versions_line
 from ._overview import overview_table
 from ._records import Run
 from ._run_figures import RunFigure, figures_of
@@ -189,6 +190,7 @@ def _section(index: int, run: Run, figures: Sequence[RunFigure], room: int) -> d
         "panels": panels,
         "notes": [*run.notes, *faults, *left_out],
         "fields": _fields(run),
+        "made_by": record_table(run.record) if run.record else None,
         "files": _files(run.folder),
     }
 
@@ -216,7 +218,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Meta-steps", summary.get("meta_steps")),
         ("Meta-training", duration(meta) if meta is not None else None),
         ("Time in all", duration(spent) if spent is not None else None),
-        ("Version", config.get("version")),
+        ("Version", versions_line(run.record) or config.get("version")),
         ("Hardware", hardware),
     ]
     return [(name, clean(value, 160)) for name, value in facts if value not in (None, "")]

@@ -45,6 +45,7 @@ class Run:
         after a resume is kept once, as it was run last.
     - `summary`, `curves`, `geometry`, `trajectories`: the content of the files of these names, or
         `None`; the summary with wall time and hardware, which are in `record.json`.
+    - `record`: the content of `record.json`: what made it, session by session.
     - `notes`: what a reader should know: files not there yet, a last line that was cut short.
 
     >>> Run(Path("runs/a"), {"recipe": "rotated-digits"}).recipe
@@ -58,6 +59,7 @@ class Run:
     curves: dict[str, Any] | None = None
     geometry: dict[str, Any] | None = None
     trajectories: dict[str, Any] | None = None
+    record: dict[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())
 
     @classmethod
@@ -116,7 +118,8 @@ class Run:
                 "Each held-out task has a folder of its own inside this one; report on "
                 f"{_named(folder, summary['cells'])} to see what was learned there."
             )
-        return cls(folder, config, rounds, summary, curves, geometry, trajectories, tuple(notes))
+        found = (summary, curves, geometry, trajectories, record)
+        return cls(folder, config, rounds, *found, tuple(notes))
 
     @property
     def recipe(self) -> str:
