@@ -263,16 +263,25 @@ def test_seconds_follow_from_steps(tmp_path, monkeypatch):
     costs = {"MetaMD": 0.5, "Euclidean": 0.25, "SGD": 0.125, "Adam": 1.0}
     monkeypatch.setattr(_train, "seconds_a_step", lambda *_: costs)
     monkeypatch.setattr(_leave_one_out, "seconds_a_step", lambda *_: costs)
+    moments = iter("ab")
+    monkeypatch.setattr(_train, "now", lambda: next(moments))
     config = dataclasses.replace(STUDY, tuner="grid", timed=True, targets=(1.5,))
     setting = prepare(config, None)
     folder = RunFolder.create(tmp_path / "run", {})
     geometry = _train.meta_train(setting, folder, 0, QUIET).geometry
-    rows, _, _ = _train.compare_images(setting, geometry, folder, 0, QUIET)
+    rows, _, first = _train.compare_images(setting, geometry, folder, 0, QUIET)
     for row in rows:
         cost = costs[row["optimiser"]]
         assert row["seconds_a_step"] == cost
         steps = row["steps_to"]["1.5"]["values"]
         assert row["seconds_to"]["1.5"]["values"] == [cost * step for step in steps]
+    costs["RMSprop"] = 2.0
+    more = dataclasses.replace(config, baselines=(*config.baselines, "RMSprop"))
+    rows, _, notes = _train.compare_images(
+        dataclasses.replace(setting, config=more), geometry, folder, 0, QUIET
+    )
+    assert not any("timed at" in note for note in first) and "timed_at" not in rows[0]
+    assert any(note.startswith("Steps were timed at 2 times") for note in notes)
 
 
 def test_without_optuna_one_line_says_what_to_install(monkeypatch):

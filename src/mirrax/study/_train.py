@@ -10,6 +10,7 @@ from .. import deploy
 from .._errors import ConfigError
 from .._files import write_json
 from .._json import plain
+from .._machine import now
 from ..geometry import AbstractMirrorMap
 from ._baselines import Method
 from ._certify import certify_images
@@ -122,20 +123,37 @@ def compare_images(
                 kept=Kept.within(folder.path),
                 advance=phase.share,
             )
-        seconds = seconds_a_step(left, chosen, place) if config.timed else {}
+        moment, seconds = now(), seconds_a_step(left, chosen, place) if config.timed else {}
         done = _compared(folder, name, basis)  # another command may have added to it meanwhile
         for method, one in zip(left, found, strict=True):
             row, done["curves"][method.name] = evaluated[method.name]
             row |= {"tuning": one.record, "note": one.note, "terms": own[method.name]}
-            timing = seconds.get(method.name)
-            done["rows"][method.name] = row if timing is None else timed(row, timing)
+            if method.name in seconds:
+                row = {**timed(row, seconds[method.name]), "timed_at": moment}
+            done["rows"][method.name] = row
         write_json(folder / name, done)
     Kept.within(folder.path).clear()
     names = [method.name for method in methods]
-    rows = [{k: v for k, v in done["rows"][name].items() if k != "terms"} for name in names]
-    notes = [note for row in rows if (note := row.pop("note"))]
-    notes += filter(None, map(_lost_note, rows))
+    found = [done["rows"][name] for name in names]
+    rows = [{key: row[key] for key in row if key not in _KEPT} for row in found]
+    notes = [row["note"] for row in found if row["note"]]
+    notes += [*filter(None, map(_lost_note, rows)), *_timing_note(found)]
     return rows, {name: done["curves"][name] for name in names}, notes
+
+
+_KEPT = ("note", "terms", "timed_at")
+"""What a row is kept with and no table shows."""
+
+
+def _timing_note(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Says so if steps were not all timed in turn."""
+    times = len({row["timed_at"] for row in rows if "timed_at" in row})
+    if times < 2:
+        return []
+    return [
+        f"Steps were timed at {times} times, some methods at each: between them the machine may "
+        "have become slower or faster."
+    ]
 
 
 def _lost_note(row: Mapping[str, Any]) -> str | None:
