@@ -12,6 +12,7 @@ from rich.console import Console
 from mirrax import report
 from mirrax._errors import MirraxError
 from mirrax.report import S004_TABLE1, Run, Table
+from mirrax.report._labels import method_label
 
 
 def cells(table: Table, key: str) -> dict[str, Any]:
@@ -156,6 +157,22 @@ def test_rates_that_methods_chose_have_a_column(summary):
     assert [cells(table, "rate")[name].text for name in ("MAML", "ANIL")] == ["0.05", "0.1"]
     expected = "K = 5 inner steps at the rate best on validation after 200 meta-steps, of 0.05, 0.1"
     assert expected in table.notes[0]
+
+
+def test_rates_at_the_end_of_those_tried_are_named(summary):
+    rows = summary["methods"]
+    rates = [(0.2, 0.05, 0.1)[i % 3] for i in range(len(rows))]
+    summary["methods"] = [{**row, "rate": rate} for row, rate in zip(rows, rates, strict=True)]
+    summary["protocol"]["rate"] = [0.1, 0.05, 0.2]
+    (note,) = (n for n in report.few_shot_table(summary).notes if n.startswith("Rates at the end"))
+    low, high = (
+        ", ".join(method_label(row["method"]) for row in summary["methods"] if row["rate"] == end)
+        for end in (0.05, 0.2)
+    )
+    assert note.endswith(f"better ones: 0.05 of {low}; 0.2 of {high}.")
+    for alone in (0.05, [0.05]):
+        summary["protocol"]["rate"] = alone
+        assert not any(n.startswith("Rates at") for n in report.few_shot_table(summary).notes)
 
 
 def test_the_dagger_stands_in_each_form(summary):

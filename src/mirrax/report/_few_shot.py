@@ -95,6 +95,7 @@ def few_shot_table(summary: Mapping[str, Any]) -> Table:
         protocol_line(summary),
         _reading(accuracies, rows),
         _meanings([c.key for c in columns]),
+        _edges(summary, rows),
     ]
     if finite(summary.get("seeds")) == 1:
         notes.append(
@@ -334,3 +335,17 @@ def _meanings(keys: Sequence[str]) -> str:
             "training loss: the same on meta-training tasks, at the last meta-step."
         )
     return ""
+
+
+def _edges(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whose inner rate is the lowest or the highest of those tried."""
+    tried = (summary.get("protocol") or {}).get("rate")
+    rates = [finite(rate) for rate in tried] if isinstance(tried, list) else []
+    known = sorted(rate for rate in rates if rate is not None)
+    found = []
+    for end in (known[0], known[-1]) if len(known) > 1 else ():
+        names = [method_label(row.get("method")) for row in rows if finite(row.get("rate")) == end]
+        if names:
+            found.append(f"{number(end)} of {', '.join(names)}")
+    beyond = "Rates at the end of those tried, beyond which there may be better ones"
+    return f"{beyond}: {'; '.join(found)}." if found else ""
