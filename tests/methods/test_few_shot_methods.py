@@ -50,6 +50,7 @@ def adapted(name, steps):
 CONTAIN_MAML = (
     *("meta_sgd", "warp_maml", "warpgrad", "meta_curvature", "ecml"),
     *("block_iaf", "block_iaf_official", "convex_potential", "kronecker_metric"),
+    "warped_potential",
 )
 
 
@@ -94,6 +95,9 @@ STILL = {
     "mt_net/shared": "",
     "warp_maml/start": "",  # the bias is behind a warp of its own
     "warp_maml/shared": "",
+    "warped_potential/geometry": r"geometry/(encoders/.*|directions|offsets)",
+    "warped_potential/start": "",
+    "warped_potential/shared": "",
     "warpgrad/start": "",  # Leap's direction, not a derivative
     "warpgrad/shared": "",
     "anil/start": "",  # the head
@@ -104,6 +108,7 @@ STILL = {
 SINGLE = functools.partial(blocks_then_head, "single", (8, 8, 1), (3,), 3)
 
 VARIANTS = ("anil", "t_net", "warp_maml", "block_iaf_official", "kronecker_metric")
+VARIANTS += ("warped_potential",)
 """Methods all parts of which another method has too."""
 
 DEAR = ("block_iaf", "convex_potential")

@@ -17,6 +17,7 @@ from ._mirror import block_iaf as block_iaf
 from ._mirror import block_iaf_official as block_iaf_official
 from ._mirror import convex_potential as convex_potential
 from ._mirror import kronecker_metric as kronecker_metric
+from ._mirror import warped_potential as warped_potential
 from ._t_net import mt_net as mt_net
 from ._t_net import t_net as t_net
 from ._warp import warp_maml as warp_maml

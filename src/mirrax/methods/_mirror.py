@@ -16,7 +16,8 @@ from jaxtyping import PRNGKeyArray
 from ..geometry import BlockIAF, ConvexPotential, Euclidean, Transformed
 from ..inner import DualDescent, MirrorDescent, Prior, mirror_step
 from ..meta import FewShot
-from ._few_shot import Protocol, few_shot, initial, scaled
+from ..models import Model, Warp
+from ._few_shot import Protocol, few_shot, initial, is_warp, scaled
 
 
 @few_shot
@@ -63,17 +64,35 @@ def convex_potential(protocol: Protocol, *, key: PRNGKeyArray) -> tuple[FewShot,
 
     - `protocol`, `key`: as for `maml`.
     """
-    model = protocol.network()
-    start, _ = initial(model, key)
+    return _with_potential(protocol, protocol.network(), key)
+
+
+@few_shot
+def warped_potential(
+    protocol: Protocol, *, warp: Warp = "spatial", key: PRNGKeyArray
+) -> tuple[FewShot, Prior]:
+    """`convex_potential` of a network between whose layers lie warps, learned as in `warp_maml`.
+
+    **Arguments:**
+
+    - `protocol`, `key`: as for `maml`.
+    - `warp`: as for `warp_maml`.
+    """
+    return _with_potential(protocol, protocol.network(warp=warp), key)
+
+
+def _with_potential(protocol: Protocol, model: Model, key: PRNGKeyArray) -> tuple[FewShot, Prior]:
+    """A learned potential of what a task adapts; warp layers are learned and shared."""
+    start, shared = initial(model, key, lambda name: not is_warp(name))
     map_key = jax.random.fold_in(key, 1)  # as above
     potential = ConvexPotential.like(start, model.roles, key=map_key)
     learner = protocol.learner(
         model,
         MirrorDescent(protocol.rate),
-        wrt=("geometry", "start"),
+        wrt=("geometry", "start", "shared") if shared else ("geometry", "start"),
         optimiser=scaled(protocol.optimiser, "geometry.geometry", 0.1),
     )
-    return learner, Prior(Transformed.like(potential, start, model.roles), start)
+    return learner, Prior(Transformed.like(potential, start, model.roles), start, shared)
 
 
 @few_shot

@@ -74,7 +74,7 @@ def certify_few_shot(
         but = f" (not finished: {', '.join(unfinished)})" if unfinished else ""
         raise ConfigError(
             f"{folder.path}: no finished method of this run has learned a mirror map{but}; "
-            "block_iaf, convex_potential, kronecker_metric and meta_sgd do."
+            "block_iaf, convex_potential, warped_potential, kronecker_metric and meta_sgd do."
         )
     counterexample = dataclasses.asdict(theorem1_counterexample())
     return {"kind": "maps", "tasks": _TASKS, "maps": maps, "counterexample": counterexample}

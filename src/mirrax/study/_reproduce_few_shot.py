@@ -19,6 +19,7 @@ TABLE1 = ("maml", "anil", "meta_sgd", "t_net", "mt_net", "warp_maml", "warpgrad"
     "block_iaf",
     "block_iaf_official",
     "kronecker_metric",
+    "warped_potential",
 )  # and the convex potential, which is the recipe's own method
 FIGURE1 = ("maml", "meta_sgd", "meta_curvature", "block_iaf", "kronecker_metric")
 _SMOKE = {"meta_steps": 4, "stride": 2, "validate_every": 2}
