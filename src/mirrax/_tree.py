@@ -179,6 +179,19 @@ def total(function: Callable[..., Array], *trees: PyTree) -> Scalar:
     return functools.reduce(jnp.add, leaves) if leaves else jnp.zeros(())
 
 
+def sums_type(tree: PyTree) -> Any:
+    """The type of what is summed over the steps of a run: the leaves' widest, float32 at least.
+
+    A loss may be of another type than the parameters, and bfloat16 is none to sum in.
+
+    >>> sums_type({"a": jnp.ones(1, jnp.bfloat16)}).__name__
+    'float32'
+    """
+    types = [np.float32, *(jnp.result_type(leaf).type for leaf in jax.tree.leaves(tree))]
+    floating = [kind for kind in types if jnp.issubdtype(kind, jnp.floating)]
+    return max(floating, key=lambda kind: jnp.finfo(kind).bits)
+
+
 def dot(first: PyTree, second: PyTree) -> Scalar:
     """The pairing of a dual with a primal point, `⟨z, x⟩ = Σ z_i x_i`.
 

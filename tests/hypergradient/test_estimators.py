@@ -341,7 +341,7 @@ def test_a_prior_with_nothing_to_learn_is_refused():
 
 
 def test_truncated_needs_its_own_state():
-    state = EstimatorState(RunSummary.empty(jnp.float64))
+    state = EstimatorState(RunSummary.empty(jnp.zeros(1)))
     with pytest.raises(ValueError, match=r"Truncated\.estimate: .*Truncated\.init"):
         Truncated(4, 2).estimate(
             CASE.objective, CASE.inner, CASE.prior, CASE.problem, state, key=KEY

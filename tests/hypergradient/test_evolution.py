@@ -368,7 +368,7 @@ def test_a_prior_with_nothing_to_perturb_is_refused():
 
 
 def test_windows_need_their_own_state():
-    state = EstimatorState(RunSummary.empty(jnp.float64))
+    state = EstimatorState(RunSummary.empty(jnp.zeros(1)))
     with pytest.raises(ValueError, match=r"Evolution\.estimate: .*Evolution\.init"):
         Evolution(4, 2, 0.1, 2, wrt=WRT).estimate(Costs(), INNER, PRIOR, PROBLEM, state, key=KEY)
 

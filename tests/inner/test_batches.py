@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mirrax.geometry import Euclidean
+from mirrax.hypergradient import Truncated
 from mirrax.inner import (
     Minibatch,
     MirrorDescent,
@@ -15,9 +16,11 @@ from mirrax.inner import (
     Repeat,
     RunSummary,
     Stream,
+    evaluate,
     fold,
     unroll,
 )
+from mirrax.objective import RegretBound
 
 KEY = jax.random.key(7)
 
@@ -68,11 +71,12 @@ def test_padded_data_sets_of_different_sizes_vectorise():
 @pytest.mark.parametrize(
     ("data", "size", "count", "message"),
     [
-        (jnp.zeros(3), 0, None, "size=0"),
-        (jnp.zeros(3), -1, None, "size=-1"),
+        (jnp.zeros(3), 0, None, "Minibatch.size: expected at least 1, got 0"),
+        (jnp.zeros(3), -1, None, "Minibatch.size: .*got -1"),
         ((jnp.zeros(3), jnp.zeros(4)), 2, None, r"lengths \[3, 4\]"),
         (jnp.zeros((0, 2)), 2, None, r"lengths \[0\]"),
         ((jnp.zeros(3), jnp.zeros(())), 2, None, r"lengths \[0, 3\]"),
+        (jnp.zeros(3), 2.5, None, "Minibatch.size: expected a whole number, got 2.5"),
         (jnp.zeros(3), 2, 0, "Minibatch.count.*got 0"),
         (jnp.zeros(3), 2, 4, "Minibatch.count.*3 rows.*got 4"),
         (jnp.zeros(3), 2, np.int64(4), "Minibatch.count.*3 rows.*got 4"),
@@ -119,16 +123,34 @@ def test_stream_gives_slice_t_at_step_t():
     np.testing.assert_allclose(trajectory.primal, [0.0, 2.0, 0.0, 4.0])
 
 
-def test_a_run_longer_than_its_stream_fails_at_the_step_that_has_no_data():
+def test_a_run_longer_than_its_stream_is_refused_and_one_that_goes_on_ends_in_nan():
+    prior = Prior(Euclidean(), jnp.zeros(()))
+    problem = Problem(shifted, Stream(jnp.array([4.0, -2.0])))
+    rule = MirrorDescent(0.5)
+    message = "Stream.data: a run of 3 steps needs as many slices, got 2"
+    for run in (
+        lambda: unroll(rule, prior, problem, 3, key=KEY),
+        lambda: evaluate(RegretBound(0.5), rule, prior, problem, 2, key=KEY, first=1),
+        lambda: Truncated(3, 1, wrt=("start",)).over_a_run(
+            RegretBound(0.5), rule, prior, problem, key=KEY
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run()
+
     @jax.jit
     def summary():
-        prior = Prior(Euclidean(), jnp.zeros(()))
-        problem = Problem(shifted, Stream(jnp.array([4.0, -2.0])))
-
         def observe(seen, step, count):
             return seen.observe(step.loss, count, 5)
 
-        empty = RunSummary.empty(jnp.float64)
-        return fold(MirrorDescent(0.5), prior, problem, 5, observe, empty, key=KEY)[1]
+        seen = RunSummary.empty(jnp.zeros(1))
+        begin = rule.init(prior)
+        return fold(rule, prior, problem, 5, observe, seen, key=KEY, state=begin)[1]
 
     assert int(summary().finite_steps) == 2
+
+
+def test_rows_of_numpy_arrays_are_drawn():
+    data = np.arange(10.0).reshape(5, 2)
+    draw = lambda data: Minibatch(data, 3).draw(jnp.array(0), key=KEY)  # noqa: E731
+    np.testing.assert_array_equal(jax.jit(lambda: draw(data))(), draw(jnp.asarray(data)))

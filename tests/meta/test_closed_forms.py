@@ -9,7 +9,7 @@ import pytest
 
 from mirrax.geometry import Factors, Kronecker, log_cholesky
 from mirrax.inner import PreconditionedDescent, Prior, Problem, Repeat
-from mirrax.meta import Alternating, Runs, _closed_forms
+from mirrax.meta import Alternating, ManyShot, Runs, _closed_forms
 from mirrax.meta._closed_forms import KRONECKER, LARGEST_CHANGE, Move
 from mirrax.objective import FactorMoments, Moments, Side, factor_path_moments, tight_side
 
@@ -215,3 +215,25 @@ def test_the_bound_is_the_one_that_is_minimised():
     entries += RATE * moments["bias"].gradient / square
     expected = (matrix + jnp.sum(entries)) / 2
     np.testing.assert_allclose(KRONECKER.bound(geometry, moments, RATE), expected, rtol=1e-13)
+
+
+def test_a_matrix_that_no_task_uses_keeps_its_rate():
+    """Its moments are zero: what has no minimiser stopped the round, or grew with every one."""
+    params = {"idle": jnp.ones((2, 2)), "used": jnp.ones((3, 2))}
+    data = jax.random.normal(KEY, (1, 6, 3))
+    tasks = Problem(lambda x, shared, b: jnp.mean((b @ x["used"] - 1) ** 2), Repeat(data))
+    learner = ManyShot(
+        PreconditionedDescent(RATE),
+        Alternating(RATE, 5, comparator="last"),
+        lambda key: {"idle": params["idle"], "used": jax.random.normal(key, (3, 2))},
+    )
+    state, _ = learner.round(learner.init(Kronecker.like(params), key=KEY), tasks)
+    assert int(state.round) == 1
+    np.testing.assert_allclose(state.geometry.rates["idle"], 1.0, rtol=ROUNDING)
+
+
+def test_axes_of_a_pool_may_be_counted_from_the_end():
+    geometry, moments = case()
+    pooled = lambda *axes: KRONECKER.pooled(moments, ((0,), axes), geometry)  # noqa: E731
+    for one, other in (((1,), (-1,)), ((0,), (-2,)), ((0, 1), (-1, 0))):
+        jax.tree.map(np.testing.assert_array_equal, pooled(*one), pooled(*other))

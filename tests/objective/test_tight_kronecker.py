@@ -168,3 +168,14 @@ def test_moments_need_factors():
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         tight_kronecker(jnp.ones((2, 2, 2)), jnp.ones((2, 1, 2, 2)), **options)
+
+
+def test_a_matrix_without_gradient_keeps_the_rate():
+    """Its displacement may be zero, or rounding, of which the solution would be none at all."""
+    nothing = jnp.zeros((2, 2))
+    for moved in (nothing, 1e-30 * jnp.eye(2)):
+        np.testing.assert_array_equal(
+            tight_side(Side(moved, nothing), 0.1, damping=0.1), jnp.eye(2)
+        )
+    lost = tight_side(Side(jnp.eye(2), jnp.full((2, 2), jnp.nan)), 0.1, damping=0.1)
+    assert jnp.isnan(lost).any()

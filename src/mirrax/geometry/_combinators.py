@@ -26,6 +26,12 @@ def _is_geometry(node: Any) -> bool:
     return isinstance(node, AbstractGeometry)
 
 
+def _as_floating(number: Any) -> Any:
+    """A number as an array that has a derivative."""
+    whole = jnp.issubdtype(jnp.result_type(number), jnp.integer)
+    return jnp.asarray(number, float) if whole else jnp.asarray(number)
+
+
 class Scaled(AbstractGeometry):
     r"""The potential `s·ψ(x)` with a learned positive scale `s`.
 
@@ -45,7 +51,7 @@ class Scaled(AbstractGeometry):
     """
 
     geometry: AbstractGeometry
-    log_scale: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    log_scale: Float[Array, ""] = eqx.field(converter=_as_floating)
 
     def __check_init__(self):
         if not _is_geometry(self.geometry):

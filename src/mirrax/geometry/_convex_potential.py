@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._tree import Dual, Primal, Scalar, dot, total
+from .._tree import Dual, Primal, Scalar, dot, sums_type, total
 from .._views import Axes, as_axes, view_shape
 from ._base import AbstractGeometry
 from ._constraints import AbstractConstrained
 from ._draws import Draw, drawn
 from ._dual_system import balance
 from ._modes import axes_of, by_name, check_names, mode_product, rebuilt, unview, view
+from ._softplus import softplus_gap
 
 Named = dict[str, Array]
 Units = Float[Array, " units"]
@@ -209,7 +210,10 @@ class ConvexPotential(AbstractGeometry, AbstractConstrained):
         scaled = {name: rows[name] / rates[name] for name in x}
         gram = jax.vmap(self._ridges, out_axes=1)(scaled)
         offset = self._arguments({name: x[name] / rates[name] for name in x})
-        spread = self._spread(balance(self.weights, (gram + gram.T) / 2, offset))
+        wide = sums_type(gram)  # in which small systems can be solved
+        system = (self.weights, (gram + gram.T) / 2, offset)
+        solution = balance(*(part.astype(wide) for part in system))
+        spread = self._spread(solution.astype(gram.dtype))
         return rebuilt({name: (x[name] - spread[name]) / rates[name] for name in x}, primal)
 
     def potential(self, primal: Primal) -> Scalar:
@@ -220,13 +224,13 @@ class ConvexPotential(AbstractGeometry, AbstractConstrained):
     def divergence(self, primal: Primal, reference: Primal) -> Scalar:
         """`D_ψ*(∇ψ(y)‖∇ψ(x))`, the quadratic and each unit apart.
 
-        All terms are non-negative, so nothing large cancels where the points are close.
+        All terms are non-negative, so nothing large cancels where the points are close; nor does
+        it within them, see `softplus_gap`.
         """
         here, there = self._named(self.to_dual(primal)), self._named(self.to_dual(reference))
         away = {name: there[name] - here[name] for name in here}
         start, step = self._arguments(here), self._ridges(away)
-        gap = jax.nn.softplus(start + step) - jax.nn.softplus(start)
-        return self._quadratic(away) + self.weights @ (gap - jax.nn.sigmoid(start) * step)
+        return self._quadratic(away) + self.weights @ softplus_gap(start, step)
 
     def inverse_hessian(self, primal: Primal, gradient: Dual) -> Primal:
         """`c ⊙ g + Eᵀ Uᵀ (a σ' ⊙ U E g)`, the Jacobian of `∇ψ*` at `∇ψ(x)`."""
@@ -253,7 +257,8 @@ class ConvexPotential(AbstractGeometry, AbstractConstrained):
         eps = jnp.finfo(self.directions.dtype).eps
         # The smallest number added keeps the root differentiable at zero, and errs upwards.
         root = jnp.sqrt(self.weights / 4 + eps**2)
-        curved = jnp.linalg.eigvalsh(root[:, None] * self._direction_products() * root)[-1]
+        product = root[:, None] * self._direction_products() * root
+        curved = jnp.linalg.eigvalsh(product.astype(sums_type(product)))[-1].astype(product.dtype)
         rounding = 1 + 4 * eps * sum(self.directions.shape)
         return jnp.min(lowest), (jnp.max(highest) + curved) * rounding
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._tree import Dual, Primal, Scalar, total
+from .._tree import Dual, Primal, Scalar, check_floating, total
 from ._base import AbstractGeometry
 
 
@@ -42,8 +42,10 @@ class Diagonal(AbstractGeometry):
 
         **Raises:**
 
-        - `ValueError`: if `diagonal` is not a positive finite number.
+        - `ValueError`: if `diagonal` is not a positive finite number, or a parameter is no
+          floating-point number.
         """
+        check_floating("Diagonal.like", params, "equinox.partition")
         if not 0 < diagonal < float("inf"):
             raise ValueError(
                 f"Diagonal.diagonal: expected a positive finite number, got {diagonal!r}."

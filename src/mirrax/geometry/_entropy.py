@@ -1,7 +1,8 @@
 r"""Negative entropy, `ψ(x) = Σ x log x`: mirror descent is exponentiated gradient.
 
 The dual keeps log-weights, so `to_primal` is a softmax and nothing underflows. On the simplex the
-dual is determined up to a constant only, and `to_dual` returns the representative `log x`.
+dual is determined up to a constant only, and `to_dual` returns the representative `log x`. A weight
+of zero has none that is finite; it stays zero, as `log 0` would have it stay, without derivative.
 Source: Kivinen and Warmuth 1997; S000 §3.
 """
 
@@ -53,8 +54,8 @@ class NegativeEntropy(AbstractGeometry):
         return self.domain == "simplex"
 
     def to_dual(self, primal: Primal) -> Dual:
-        """`log x`."""
-        return jax.tree.map(jnp.log, primal)
+        """`log x`; where a weight is zero a number so low that it stays zero."""
+        return jax.tree.map(_log, primal)
 
     def to_primal(self, dual: Dual) -> Primal:
         """The softmax along the last axis, or `exp z` on the orthant."""
@@ -102,3 +103,9 @@ class NegativeEntropy(AbstractGeometry):
             return x * (g - jnp.min(g, axis=-1, keepdims=True)) ** 2
 
         return total(slices, gradient, primal)
+
+
+def _log(x: Array) -> Array:
+    """`log x`, finite at zero: infinite duals have no differences, and `0·∞` for derivatives."""
+    lowest = -(float(jnp.finfo(x.dtype).max) ** 0.5)  # no sum of gradients brings it back
+    return jnp.where(x == 0, lowest, jnp.log(jnp.where(x == 0, 1, x)))

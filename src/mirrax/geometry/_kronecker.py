@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.lax import linalg
 from jaxtyping import Array, Float, PyTree
 
-from .._tree import Dual, Primal, Scalar, total
+from .._tree import Dual, Primal, Scalar, check_floating, sums_type, total
 from ._base import AbstractGeometry
 
 Square: TypeAlias = Float[Array, "*batch size size"]
@@ -132,8 +132,10 @@ class Kronecker(AbstractGeometry):
 
         **Raises:**
 
-        - `ValueError`: if `diagonal` is not a positive finite number.
+        - `ValueError`: if `diagonal` is not a positive finite number, or a parameter is no
+          floating-point number.
         """
+        check_floating("Kronecker.like", params, "equinox.partition")
         if not 0 < diagonal < float("inf"):
             raise ValueError(
                 f"Kronecker.diagonal: expected a positive finite number, got {diagonal!r}."
@@ -217,8 +219,7 @@ class Kronecker(AbstractGeometry):
             if not is_factors(node):
                 return jnp.exp(-2 * jnp.ravel(node))
             rows, columns = (
-                jnp.linalg.svd(cholesky_of(raw), compute_uv=False) ** -2.0
-                for raw in (node.rows, node.columns)
+                singular_values(cholesky_of(raw)) ** -2.0 for raw in (node.rows, node.columns)
             )
             return jnp.outer(rows, columns).ravel()
 
@@ -245,7 +246,7 @@ class Kronecker(AbstractGeometry):
                 return jnp.exp(2 * jnp.min(node)), jnp.exp(2 * jnp.max(node))
             lowers = (cholesky_of(node.rows), cholesky_of(node.columns))
             # Of `L` itself: the condition of `L Lᵀ` is the square of its own.
-            rows, columns = (jnp.linalg.svd(lower, compute_uv=False) ** 2 for lower in lowers)
+            rows, columns = (singular_values(lower) ** 2 for lower in lowers)
             return rows[-1] * columns[-1], rows[0] * columns[0]
 
         found = [ends(node) for node in jax.tree.leaves(self.factors, is_leaf=is_factors)]
@@ -289,6 +290,12 @@ def _inverse_diagonal(lower: Square) -> Float[Array, " size"]:
 
 def _stack(matrices: list[Array]) -> Array:
     return matrices[0] if len(matrices) == 1 else jnp.stack(matrices)
+
+
+def singular_values(matrix: Matrix) -> Float[Array, " size"]:
+    """Singular values, found in single precision at least: bfloat16 has no decompositions."""
+    wide = matrix.astype(sums_type(matrix))
+    return jnp.linalg.svd(wide, compute_uv=False).astype(matrix.dtype)
 
 
 def _half_times(rows: Square, columns: Square, weights: Matrix) -> Matrix:

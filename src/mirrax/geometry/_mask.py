@@ -61,12 +61,12 @@ class RandomMask(AbstractRandomPreconditioner):
 
         **Raises:**
 
-        - `ValueError`: if the arrays of a layer have different numbers of units.
+        - `ValueError`: if the arrays of a layer have different numbers of units, or none.
         """
         logits = {}
         for name, layer in params.items():
-            units = {array.shape[-1] for array in jax.tree.leaves(layer)}
-            if len(units) != 1:
+            units = {(0, *jnp.shape(array))[-1] for array in jax.tree.leaves(layer)}
+            if len(units) != 1 or 0 in units:
                 raise ValueError(
                     f"RandomMask.like: the arrays of layer {name!r} must end with one axis of "
                     f"units, got lengths {sorted(units)}."

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._tree import Dual, Primal, Scalar, total
+from .._tree import Dual, Primal, Scalar, sums_type, total
 from ._base import AbstractGeometry
 from ._mixing import MAX_COMPONENTS, mixing_weights, objective
 
@@ -148,7 +148,9 @@ class MaxOfDiagonals(AbstractGeometry):
     def _solve(self, dual: Dual) -> tuple[Array, Array, Array, Callable[[Array], PyTree]]:
         flat, unravel = ravel_pytree(dual)
         rows = jax.vmap(lambda c: ravel_pytree(c)[0])(self.curvatures)
-        return mixing_weights(rows, flat), rows, flat, unravel
+        wide = sums_type(flat)  # in which small systems can be solved
+        weights = mixing_weights(rows.astype(wide), flat.astype(wide))
+        return weights.astype(flat.dtype), rows, flat, unravel
 
     def to_dual(self, primal: Primal) -> Dual:
         """`m_{j*}² x`, one element of the subdifferential."""

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PyTree
 from .._tree import Dual, Primal, Scalar
 from .._views import Axes, as_axes, view_shape
 from ._base import AbstractGeometry
-from ._kronecker import cholesky_of
+from ._kronecker import cholesky_of, singular_values
 from ._modes import axes_of, by_name, check_names, mode_product, unviewed, viewed
 
 
@@ -158,7 +158,7 @@ class Transformed(AbstractGeometry):
         """The smallest and the largest eigenvalue of `KᵀK`."""
         lowest, highest = [], []
         for factors in self.factors.values():
-            values = [jnp.linalg.svd(factor, compute_uv=False) ** 2 for factor in factors]
+            values = [singular_values(factor) ** 2 for factor in factors]
             lowest.append(jnp.asarray(math.prod(v[-1] for v in values), float))
             highest.append(jnp.asarray(math.prod(v[0] for v in values), float))
         return jnp.min(jnp.stack(lowest)), jnp.max(jnp.stack(highest))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._checks import check_count
 from .._tree import Primal, Scalar
 from ..inner import AbstractInner, AbstractObjective, InnerState, Prior, Problem, RunSummary
 from ._report import ImplicitReport
@@ -52,8 +53,7 @@ class AbstractHypergradient(eqx.Module):
 
     def __check_init__(self):
         name = type(self).__name__
-        if self.steps < 1:
-            raise ValueError(f"{name}.steps: expected at least 1, got {self.steps!r}.")
+        check_count(name, "steps", self.steps)
         if not self.wrt or any(part not in get_args(Part) for part in self.wrt):
             raise ValueError(
                 f"{name}.wrt: expected names among {get_args(Part)}, got {self.wrt!r}."
@@ -77,8 +77,7 @@ class AbstractHypergradient(eqx.Module):
         An empty state.
         """
         del inner
-        dtype = jnp.result_type(*jax.tree.leaves(prior.start))
-        return EstimatorState(RunSummary.empty(dtype))
+        return EstimatorState(RunSummary.empty(prior.start))
 
     @abc.abstractmethod
     def estimate(

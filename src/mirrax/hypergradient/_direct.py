@@ -59,7 +59,8 @@ class Direct(AbstractHypergradient):
         learned, complete = split(prior, self.wrt)
         held = drawn(prior, key)
         begin = inner.init(held)
-        dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
+        blank = RunSummary.empty(begin.primal)
+        dtype = blank.first_loss.dtype
 
         def stage_cost(part: Prior, step):
             return objective.stage(drawn(complete(part), key), problem, step)
@@ -68,9 +69,9 @@ class Direct(AbstractHypergradient):
             value, grad, summary = gathered
             cost, slope = jax.value_and_grad(stage_cost)(learned, step)
             summary = summary.observe(step.loss, count, self.steps)
-            return value + cost, vector.add(grad, slope), summary
+            return value + cost.astype(dtype), vector.add(grad, slope), summary
 
-        empty = (jnp.zeros((), dtype), vector.zeros_like(learned), RunSummary.empty(dtype))
+        empty = (jnp.zeros((), dtype), vector.zeros_like(learned), blank)
         end, (value, grad, summary) = fold(
             inner, held, problem, self.steps, observe, empty, key=key, state=begin
         )
@@ -80,4 +81,4 @@ class Direct(AbstractHypergradient):
             return objective.terminal(whole, problem, begin.primal, end.primal)
 
         cost, slope = jax.value_and_grad(terminal_cost)(learned)
-        return value + cost, vector.add(grad, slope), EstimatorState(summary)
+        return value + cost.astype(dtype), vector.add(grad, slope), EstimatorState(summary)

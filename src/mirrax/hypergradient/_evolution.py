@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from .._checks import check_count
 from .._tree import Primal, Scalar
 from ..inner import (
     AbstractInner,
@@ -95,15 +96,14 @@ class Evolution(AbstractHypergradient):
 
     def __check_init__(self):
         for name in ("pairs", "at_once"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"Evolution.{name}: expected at least 1, got {getattr(self, name)!r}."
-                )
+            check_count("Evolution", name, getattr(self, name))
         if not 0 < self.spread < math.inf:
             raise ValueError(
                 f"Evolution.spread: expected a positive finite number, got {self.spread!r}."
             )
         length = self.window
+        if length is not None:
+            check_count("Evolution", "window", length)
         if length is not None and (not 1 <= length <= self.steps or self.steps % length):
             raise ValueError(
                 f"Evolution.window: expected a divisor of steps ({self.steps!r}) or None, got "
@@ -120,7 +120,7 @@ class Evolution(AbstractHypergradient):
         flat, restore = ravel_pytree(split(prior, self.wrt)[0])
         error = restore(jnp.full_like(flat, jnp.nan))
         end = finished(inner, prior, self.steps)
-        summary = RunSummary.empty(jnp.result_type(*jax.tree.leaves(end.primal)))
+        summary = RunSummary.empty(end.primal)
         if self.window is None:
             return EstimatorState(summary, error=error)
         particles = jax.tree.map(

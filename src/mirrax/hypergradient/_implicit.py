@@ -23,6 +23,7 @@ import optax.tree as vector
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
+from .._checks import check_count
 from .._spectrum import extreme_eigenvalues
 from .._tree import Dual, Primal, Scalar, all_finite, choose, dot
 from ..geometry import AbstractGeometry
@@ -110,8 +111,7 @@ class Implicit(AbstractHypergradient):
                 f"Implicit.solver: expected one of {get_args(Solver)}, got {self.solver!r}."
             )
         for name in ("linear_steps", "spectrum_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Implicit.{name}: expected at least 1, got {self._of(name)}.")
+            check_count("Implicit", name, getattr(self, name))
         for name in ("tolerance", "linear_tolerance"):
             value = getattr(self, name)
             if value is None and name == "linear_tolerance":
@@ -132,9 +132,8 @@ class Implicit(AbstractHypergradient):
     def init(self, inner: AbstractInner, prior: Prior) -> EstimatorState:
         """The inner rule at the start, and a zero adjoint."""
         begin = _stationary(inner).init(prior)
-        dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
         report = ImplicitReport.empty(begin.primal)
-        return EstimatorState(RunSummary.empty(dtype), begin, implicit=report)
+        return EstimatorState(RunSummary.empty(begin.primal), begin, implicit=report)
 
     def estimate(
         self,

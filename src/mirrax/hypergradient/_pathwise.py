@@ -156,5 +156,5 @@ def _summary(losses: Float[Array, " steps"]) -> RunSummary:
         loss, count = step
         return summary.observe(loss, count, steps), None
 
-    begin = RunSummary.empty(losses.dtype)
+    begin = RunSummary.empty(losses)
     return jax.lax.scan(observe, begin, (losses, jnp.arange(steps)))[0]

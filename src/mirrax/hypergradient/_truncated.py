@@ -10,9 +10,9 @@ Source: Wu et al. 2018 on the bias; Metz et al. 2022; Bolte, Pauwels and Vaiter 
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from .._checks import check_count
 from .._tree import Scalar
 from ..inner import AbstractInner, AbstractObjective, Prior, Problem, RunSummary
 from ._base import AbstractHypergradient, EstimatorState, Part, split
@@ -45,6 +45,7 @@ class Truncated(AbstractHypergradient):
     mixed: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
+        check_count("Truncated", "window", self.window)
         if not 1 <= self.window <= self.steps or self.steps % self.window:
             raise ValueError(
                 "Truncated.window: expected a divisor of steps "
@@ -59,8 +60,7 @@ class Truncated(AbstractHypergradient):
     def init(self, inner: AbstractInner, prior: Prior) -> EstimatorState:
         """A finished run, so that the first call begins a new one."""
         end = finished(inner, prior, self.steps)
-        dtype = jnp.result_type(*jax.tree.leaves(end.primal))
-        return EstimatorState(RunSummary.empty(dtype), end, end.primal)
+        return EstimatorState(RunSummary.empty(end.primal), end, end.primal)
 
     def estimate(
         self,

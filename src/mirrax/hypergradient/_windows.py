@@ -62,17 +62,18 @@ def run_window(
     What the window costs, and the state after it.
     """
     assert state.inner is not None and state.first is not None
+    problem.batches.check_steps(steps)
     prior = drawn(prior, key)
     fresh, anew = inner.init(prior), state.inner.count >= steps
     # What is not chosen is differentiated too: a run that ended in NaN must not be held.
     going = choose(anew, lax.stop_gradient(fresh), state.inner)
     begin = choose(anew, fresh, inner.hold(prior, going))
     first = choose(anew, fresh.primal, state.first)
-    summary = choose(anew, RunSummary.empty(state.summary.first_loss.dtype), state.summary)
+    summary = choose(anew, RunSummary.empty(fresh.primal), state.summary)
 
     def observe(gathered, step, count):
         value, seen = gathered
-        value = value + objective.stage(prior, problem, step)
+        value = value + jnp.asarray(objective.stage(prior, problem, step), value.dtype)
         return value, seen.observe(lax.stop_gradient(step.loss), count, steps)
 
     nothing = (jnp.zeros_like(summary.first_loss), summary)
@@ -80,4 +81,5 @@ def run_window(
         inner, prior, problem, length, observe, nothing, key=key, state=begin
     )
     due = objective.terminal(prior, problem, first, end.primal)
-    return value + jnp.where(end.count >= steps, due, 0), EstimatorState(summary, end, first)
+    due = jnp.where(end.count >= steps, due, 0)
+    return value + jnp.asarray(due, value.dtype), EstimatorState(summary, end, first)

@@ -14,6 +14,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from .._checks import check_count
+
 
 class AbstractBatches(eqx.Module):
     """A rule that gives the batch of every step."""
@@ -48,6 +50,19 @@ class AbstractBatches(eqx.Module):
             "every step needs the same data."
         )
 
+    def check_steps(self, steps: int) -> None:
+        """Refuses a run from its beginning that is too long; here none is.
+
+        **Arguments:**
+
+        - `steps`: of the run.
+
+        **Raises:**
+
+        - `ValueError`: if there are not as many batches.
+        """
+        del steps
+
 
 class Repeat(AbstractBatches):
     """The same data at every step: full-batch learning.
@@ -77,8 +92,8 @@ class Repeat(AbstractBatches):
 class Stream(AbstractBatches):
     """Slice `t` of the leading axis at step `t`: online learning.
 
-    Past the end there is no data: numbers are NaN there (the smallest integer, for integers), so
-    that a run longer than its stream fails visibly instead of repeating the last slice.
+    A run from its beginning must not be longer. Where one that goes on gets past the end, there is
+    no data: numbers are NaN there, integers with a sign the smallest, those without the largest.
 
     **Arguments:**
 
@@ -95,6 +110,14 @@ class Stream(AbstractBatches):
         """Slice `step` of every leaf."""
         del key
         return jax.tree.map(lambda leaf: jnp.asarray(leaf).at[step].get(mode="fill"), self.data)
+
+    def check_steps(self, steps: int) -> None:
+        """Refuses a run of more steps than there are slices."""
+        slices = min((len(leaf) for leaf in jax.tree.leaves(self.data)), default=steps)
+        if slices < steps:
+            raise ValueError(
+                f"Stream.data: a run of {steps} steps needs as many slices, got {slices}."
+            )
 
 
 class Minibatch(AbstractBatches):
@@ -126,10 +149,10 @@ class Minibatch(AbstractBatches):
         axis = jnp.ndim(0 if count is None else count)  # behind those of stacked tasks
         shapes = [jnp.shape(leaf)[axis:] for leaf in jax.tree.leaves(data)]
         rows = {shape[0] if shape else 0 for shape in shapes}
-        if len(rows) != 1 or 0 in rows or size < 1:
+        check_count("Minibatch", "size", size)
+        if len(rows) != 1 or 0 in rows:
             raise ValueError(
-                "Minibatch: expected size >= 1 and leaves of one length, got "
-                f"size={size!r}, lengths {sorted(rows)}."
+                f"Minibatch.data: expected leaves of one length, got lengths {sorted(rows)}."
             )
         (available,) = rows
         self.data = data
@@ -142,7 +165,7 @@ class Minibatch(AbstractBatches):
         # One draw, and a modulus whose bias is below rows/2³²: generators are slow to compile.
         bits = jax.random.bits(key, (self.size,), jnp.uint32)
         rows = bits % self.count.astype(jnp.uint32)
-        return jax.tree.map(lambda leaf: leaf[rows], self.data)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], self.data)
 
 
 def _checked(count: Any, available: int) -> Int[Array, "..."]:

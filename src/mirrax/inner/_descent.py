@@ -38,8 +38,9 @@ def as_rate(rate: Any, owner: str, field: str = "rate") -> Any:
     if callable(rate) or isinstance(rate, Tracer):
         return rate
     value = np.asarray(rate)
-    real = np.issubdtype(value.dtype, np.number) and not np.iscomplexobj(value)
-    if value.ndim or not real or not 0 < value < np.inf:
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    # What is kept is checked: in single precision the smallest rates are zero.
+    if value.ndim or not real or not 0 < value.astype(jnp.result_type(float)) < np.inf:
         raise ValueError(
             f"{owner}.{field}: expected a positive finite number or a schedule, got {rate!r}."
         )

@@ -21,7 +21,7 @@ import optax.tree as vector
 from jax import lax
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from .._tree import Dual, Primal, Scalar, dot
+from .._tree import Dual, Primal, Scalar, dot, sums_type
 from ..geometry import AbstractGeometry, NegativeEntropy
 from ._descent import (
     InnerState,
@@ -116,7 +116,7 @@ class BregmanProximal(AbstractStationaryInner):
     def init(self, prior: Prior) -> InnerState:
         """At the start and its dual."""
         anchor = _geometry(prior).to_dual(prior.start)
-        nothing = jnp.zeros((), jnp.result_type(*jax.tree.leaves(anchor)))
+        nothing = jnp.zeros((), sums_type(anchor))
         memory = ProximalMemory(anchor, nothing, nothing, nothing, nothing)
         return InnerState(prior.start, anchor, jnp.zeros((), int), memory)
 
@@ -169,14 +169,17 @@ class BregmanProximal(AbstractStationaryInner):
         """The first of growing numbers `c` whose step is accepted; the new mean and its weight."""
         prior, state, record, force = here
         geometry, data = _geometry(prior), problem.batches.fixed("BregmanProximal")
-        near = self._weight.astype(record.loss.dtype)
+        kind = state.memory.value.dtype  # the loss and the parameters may be of others
+        near = self._weight.astype(kind)
 
         def objective(loss: Scalar, primal: Primal) -> Scalar:
-            return loss + near * geometry.divergence(primal, prior.start)
+            near_by = geometry.divergence(primal, prior.start)
+            return loss.astype(kind) + near * near_by.astype(kind)
 
         now = objective(record.loss, state.primal)
         # Near the solution all falls are lost in rounding, and every step is accepted.
-        slack = 64 * jnp.finfo(now.dtype).eps * (2 * jnp.abs(record.loss) + jnp.abs(now))
+        size = 2 * jnp.abs(record.loss).astype(kind) + jnp.abs(now)
+        slack = 64 * jnp.finfo(now.dtype).eps * size
         # Under another prior or task the objective is another one: its late values do not count.
         same = jnp.abs(now - state.memory.value) <= slack
         old = jnp.where(same, _KEEP * state.memory.weight, 0)
@@ -189,14 +192,14 @@ class BregmanProximal(AbstractStationaryInner):
             primal = geometry.to_primal(dual)
             loss, gradient = jax.value_and_grad(problem.loss)(primal, prior.shared, data)
             moved = vector.sub(primal, state.primal)
-            spread = dot(vector.sub(dual, state.dual), moved)
-            bent = dot(vector.sub(gradient, record.gradient), moved)
+            spread = dot(vector.sub(dual, state.dual), moved).astype(kind)
+            bent = dot(vector.sub(gradient, record.gradient), moved).astype(kind)
             # At the solution steps are rounding and say nothing; what was measured last stays.
-            seen = spread > still * vector.norm(primal) * vector.norm(dual)
+            seen = spread > still * (vector.norm(primal) * vector.norm(dual)).astype(kind)
             quotient = jnp.maximum(bent / jnp.where(seen, spread, 1), 0)
             measured = jnp.where(seen, quotient, curvature)
             value = objective(loss, primal)
-            accepted = value <= highest + _ENOUGH * dot(force, moved)
+            accepted = value <= highest + _ENOUGH * dot(force, moved).astype(kind)
             # What a rejected step measured, it measured far away: it would stall the next one.
             following = jnp.where(accepted, measured, 4 * curvature + near)
             return _Trial(curvature, following, value, ~accepted, count)

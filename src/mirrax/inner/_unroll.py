@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._tree import Primal, Scalar
+from .._tree import Primal, Scalar, sums_type
 from ._descent import AbstractInner, InnerState, Step
 from ._problem import Prior, Problem
 from ._randomness import drawn
@@ -102,13 +102,14 @@ class RunSummary(eqx.Module):
     finite_steps: Int[Array, ""]
 
     @staticmethod
-    def empty(dtype: Any) -> "RunSummary":
-        """A summary of no steps."""
+    def empty(params: PyTree) -> "RunSummary":
+        """A summary of no steps of a run over such parameters."""
+        dtype = sums_type(params)
         return RunSummary(jnp.zeros((), dtype), jnp.zeros((), dtype), jnp.zeros((), int))
 
     def observe(self, loss: Scalar, count: Array, steps: int) -> "RunSummary":
         """The summary after one more step, number `count` of `steps`."""
-        tail = max(1, steps // 10)
+        tail, loss = max(1, steps // 10), loss.astype(self.first_loss.dtype)
         share = jnp.where(count >= steps - tail, loss / tail, jnp.zeros_like(loss))
         unbroken = jnp.isfinite(loss) & (self.finite_steps == count)
         return RunSummary(
@@ -168,6 +169,8 @@ def fold(
         primal = jax.tree.map(lambda a, b: jnp.where(first, a, b), begin.primal, image)
         return eqx.tree_at(lambda s: s.primal, kept, primal, is_leaf=lambda x: x is None)
 
+    if state is None:
+        problem.batches.check_steps(steps)
     begin = inner.init(prior) if state is None else state
     whole = inner.image(prior, begin) is None
     end, accumulated = repeat(body, (stripped(begin), start), steps, checkpoint=checkpoint)
@@ -229,6 +232,7 @@ def walk(
         there, record = inner.step(prior, problem, state, key=jax.random.fold_in(key, state.count))
         return there, (seen(state), record.gradient, record.loss)
 
+    problem.batches.check_steps(steps)
     prior = drawn(prior, key)
     last, (states, *records) = lax.scan(body, inner.init(prior), None, length=steps)
     states = jax.tree.map(lambda run, end: jnp.concatenate([run, end[None]]), states, seen(last))
@@ -262,21 +266,25 @@ def evaluate(
 
     The value, and a summary of the run.
     """
+    if isinstance(first, int):
+        problem.batches.check_steps(first + steps)
     prior = drawn(prior, key)
     begin = inner.init(prior)
     begin = eqx.tree_at(lambda state: state.count, begin, begin.count + first)
-    dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
+    blank = RunSummary.empty(begin.primal)
+    dtype = blank.first_loss.dtype
 
     def observe(total: tuple[Scalar, RunSummary], step: Step, count: Array):
         value, summary = total
-        value = value + objective.stage(prior, problem, step)
+        value = value + jnp.asarray(objective.stage(prior, problem, step), dtype)
         return value, summary.observe(lax.stop_gradient(step.loss), count - first, steps)
 
-    empty = (jnp.zeros((), dtype), RunSummary.empty(dtype))
+    empty = (jnp.zeros((), dtype), blank)
     end, (value, summary) = fold(
         inner, prior, problem, steps, observe, empty, key=key, state=begin, checkpoint=checkpoint
     )
-    return value + objective.terminal(prior, problem, begin.primal, end.primal), summary
+    due = objective.terminal(prior, problem, begin.primal, end.primal)
+    return value + jnp.asarray(due, dtype), summary
 
 
 def with_reference(

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from .._checks import check_count
 from .._tree import Primal
 from ..geometry import AbstractGeometry
 from ..inner import AbstractInner, Prior, Problem
@@ -60,8 +61,7 @@ class Alternating(AbstractOuter):
     def __check_init__(self):
         if not self.rate > 0:
             raise ValueError(f"Alternating.rate: expected a positive number, got {self.rate!r}.")
-        if self.steps < 1:
-            raise ValueError(f"Alternating.steps: expected at least 1, got {self.steps!r}.")
+        check_count("Alternating", "steps", self.steps)
         if not 0 <= self.decay < 1:
             raise ValueError(f"Alternating.decay: expected a weight in [0, 1), got {self.decay!r}.")
         if not 0 <= self.damping < math.inf:

@@ -280,6 +280,7 @@ def _pooled_node(node: Any, found: Any, axes: tuple[int, ...]) -> Any:
     if isinstance(found, Moments):
         return Moments(_mean_over(found.displacement, axes), _mean_over(found.gradient, axes))
     *high, wide = node.shape
+    axes = tuple(axis % len(node.shape) for axis in axes)
 
     def pool(side: Side, sizes: tuple[int, ...], axes: tuple[int, ...]) -> Side:
         return Side(*(_exchanged(matrix, sizes, axes) for matrix in side))

@@ -18,7 +18,8 @@ import optax.tree as vector
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from .._tree import Primal, Scalar, choose, strong
+from .._checks import check_count
+from .._tree import Primal, Scalar, choose, strong, sums_type
 from ..geometry import project
 from ..hypergradient import AbstractHypergradient, split
 from ..inner import AbstractInner, AbstractObjective, Prior, RunSummary, Step, drawn, fold
@@ -124,8 +125,7 @@ class FewShot(eqx.Module):
     on_failure: OnFailure = eqx.field(static=True, default="stop")
 
     def __check_init__(self):
-        if self.tasks < 1:
-            raise ValueError(f"FewShot.tasks: expected at least 1, got {self.tasks!r}.")
+        check_count("FewShot", "tasks", self.tasks)
         check_devices("FewShot", self.grid, self.tasks)
         check_on_failure("FewShot", self.on_failure)
 
@@ -286,17 +286,17 @@ class FewShot(eqx.Module):
         problem = episode_problem(episodes.draw(key=draw_key), self.model, self.statistics)
         prior = drawn(prior, run_key)
         begin = self.inner.init(prior)
-        dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
+        dtype = sums_type(begin.primal)
         # One loop for all steps, so that one is compiled; the point after `steps` is kept aside.
         length = self.steps + (0 if further is None else further + 1)
         blank = (jnp.zeros(length, dtype), jnp.zeros(length, dtype), begin.primal)
 
         def note(seen: tuple[Array, Array, Primal], step: Step, count: Array):
             losses, norms, kept = seen
-            norms = norms.at[count].set(vector.norm(step.gradient))
+            norms = norms.at[count].set(vector.norm(step.gradient).astype(dtype))
             if further is not None:
                 kept = choose(count == self.steps, step.primal, kept)
-            return losses.at[count].set(step.loss), norms, kept
+            return losses.at[count].set(step.loss.astype(dtype)), norms, kept
 
         last, (losses, norms, kept) = fold(
             self.inner, prior, problem, length, note, blank, key=run_key, state=begin

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from .._checks import check_count
 from .._tree import Primal, Scalar, all_finite, choose, strong
 from ..geometry import AbstractGeometry, MaxOfDiagonals
 from ..hypergradient import ImplicitReport
@@ -97,8 +98,7 @@ class ManyShot(eqx.Module):
     batch_devices: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
-        if self.visits < 1:
-            raise ValueError(f"ManyShot.visits: expected at least 1, got {self.visits!r}.")
+        check_count("ManyShot", "visits", self.visits)
         check_devices("ManyShot", self.grid, in_turn=self.in_turn)
 
     @property
@@ -145,7 +145,9 @@ class ManyShot(eqx.Module):
 
         The next state, and what the round showed.
         """
-        count = len(jax.tree.leaves(problems)[0])
+        if not (stacked := jax.tree.leaves(problems)):
+            raise ValueError("ManyShot.round: problems hold no arrays, so no axis of tasks.")
+        count = len(stacked[0])
         check_devices("ManyShot", self.grid, count)
         start_key, run_key = jax.random.split(jax.random.fold_in(state.key, state.round))
         shape = (count, self.visits)

@@ -125,10 +125,23 @@ class _Spread(AbstractBatches):
     layout: NamedSharding = eqx.field(static=True)
 
     def draw(self, step: Int[Array, ""], *, key: PRNGKeyArray) -> PyTree[Any]:
-        return jax.lax.with_sharding_constraint(self.whole.draw(step, key=key), self.layout)
+        return self._spread(self.whole.draw(step, key=key))
 
     def fixed(self, owner: str) -> PyTree[Any]:
-        return jax.lax.with_sharding_constraint(self.whole.fixed(owner), self.layout)
+        return self._spread(self.whole.fixed(owner))
+
+    def check_steps(self, steps: int) -> None:
+        self.whole.check_steps(steps)
+
+    def _spread(self, batch: PyTree[Any]) -> PyTree[Any]:
+        """The same batch; what has no rows, such as a weight of the task, is whole everywhere."""
+
+        def spread(leaf: Any) -> Any:
+            if not jnp.ndim(leaf):
+                return leaf
+            return jax.lax.with_sharding_constraint(leaf, self.layout)
+
+        return jax.tree.map(spread, batch)
 
 
 def with_spread_batches(problem: Problem, grid: Grid) -> Problem:

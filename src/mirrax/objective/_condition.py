@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._checks import check_count
 from .._tree import Primal, Scalar, join, select
 from ..inner import AbstractObjective, Prior, Problem, Step
 
@@ -79,8 +80,7 @@ class ConditionPenalty(AbstractObjective):
     among: Callable[[str], bool] = eqx.field(static=True, default=lambda name: True)
 
     def __check_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"ConditionPenalty.steps: expected at least 1, got {self.steps!r}.")
+        check_count("ConditionPenalty", "steps", self.steps)
 
     def stage(self, prior: Prior, problem: Problem, step: Step) -> Scalar:
         """`Var_i log₁₀ λ_i(J Jᵀ) / T` at the point left."""

@@ -99,7 +99,6 @@ def gathered(
     check_comparator(owner, comparator)
     inner, prior, problem = run
     begin = inner.init(prior)
-    dtype = jnp.result_type(*jax.tree.leaves(begin.primal))
 
     def observe(seen, step, count):
         sums, summary = seen
@@ -114,7 +113,7 @@ def gathered(
         problem,
         steps,
         observe,
-        (blank, RunSummary.empty(dtype)),
+        (blank, RunSummary.empty(begin.primal)),
         key=key,
         state=begin,
     )

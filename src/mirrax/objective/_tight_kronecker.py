@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.lax import linalg
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._checks import check_count
 from ..geometry import Factors, Kronecker, as_matrix, cholesky_of, is_factors, log_cholesky
 from ..inner import AbstractInner, Prior, Problem, RunSummary
 from ._regret import Comparator
@@ -164,7 +165,8 @@ def tight_side(side: Side, rate: float | Array, *, damping: float = 0.0) -> Squa
     r"""The factor that minimises the tight bound, the other one fixed.
 
     Damping adds a share `s` of the mean `tr(G)/n` in every direction, as a run at the rate `η`
-    would have left it: `G + s I`, `D + η² s I`. Directions that showed little keep the rate `η`.
+    would have left it: `G + s I`, `D + η² s I`. Directions that showed little keep the rate `η`; so
+    does a matrix that never had a gradient.
 
     **Arguments:**
 
@@ -177,8 +179,11 @@ def tight_side(side: Side, rate: float | Array, *, damping: float = 0.0) -> Squa
     `A`, or `B`.
     """
     size = len(side.gradient)
-    share = damping * jnp.trace(side.gradient) / size * jnp.eye(size, dtype=side.gradient.dtype)
-    return riccati(side.displacement + rate * (rate * share), side.gradient + share, rate)
+    eye = jnp.eye(size, dtype=side.gradient.dtype)
+    share = damping * jnp.trace(side.gradient) / size * eye
+    still = jnp.trace(side.gradient) == 0
+    moved = jnp.where(still, eye, side.displacement + rate * (rate * share))
+    return jnp.where(still, eye, riccati(moved, side.gradient + share, rate))
 
 
 def tight_kronecker(
@@ -219,8 +224,7 @@ def tight_kronecker(
     """
     if not 0 < rate < float("inf"):
         raise ValueError(f"tight_kronecker.rate: expected a positive number, got {rate!r}.")
-    if sweeps < 1:
-        raise ValueError(f"tight_kronecker.sweeps: expected at least 1, got {sweeps!r}.")
+    check_count("tight_kronecker", "sweeps", sweeps)
     if not 0 <= damping < float("inf"):
         raise ValueError(f"tight_kronecker.damping: expected at least 0, got {damping!r}.")
 
