@@ -424,6 +424,17 @@ def test_debug_raises():
         cli.main(["train", "nothing", "--debug"])
 
 
+def test_a_variable_that_is_not_set_names_no_folder(monkeypatch, capsys):
+    """`--data ""` was the folder one stands in."""
+    asked = []
+    monkeypatch.setattr(
+        "mirrax.study.commands.run_list", lambda options, *_: asked.append(options.data) or {}
+    )
+    for words in (["--data", ""], ["--data", "here"]):
+        assert cli.main(["list", "--json", *words]) == 0
+    assert asked == [None, Path("here")]
+
+
 def test_numbers_that_json_lacks_are_null(capsys, monkeypatch):
     monkeypatch.setattr(
         "mirrax.study.commands.run_list", lambda *_: {"bound": float("inf"), "regret": float("nan")}

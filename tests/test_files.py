@@ -10,7 +10,7 @@ import pytest
 
 from mirrax import _errors
 from mirrax._errors import MirraxError, nearest
-from mirrax._files import write_atomically, write_json
+from mirrax._files import append_line, write_atomically, write_json
 from mirrax._json import parse_json, to_json
 
 
@@ -118,6 +118,79 @@ def test_no_such_folder_and_folder_in_the_way(tmp_path):
     with pytest.raises(MirraxError, match="its folder is a file"):
         write_atomically(tmp_path / "plain" / "file", b"data")
     assert sorted(os.listdir(tmp_path)) == ["plain", "taken"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are Unix's")
+def test_what_is_no_file_is_written_and_stays(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for path in (pipe, link):
+            write_atomically(path, b"geometry")
+            assert os.read(reader, 100) == b"geometry"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo() and link.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "file", tmp_path / "link"
+    target.write_bytes(b"before")
+    link.symlink_to(target)
+    for data in (b"after", b"again"):
+        write_atomically(link, data)
+        assert link.is_symlink() and target.read_bytes() == data
+        target.unlink()  # then the link leads nowhere, until the next
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_rights_are_those_of_the_file_that_is_replaced(tmp_path, mode):
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(mode)
+    write_atomically(path, b"new")
+    assert stat.S_IMODE(path.stat().st_mode) == mode and path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_root_leaves_a_file_to_its_owner(tmp_path):
+    path = tmp_path / "file"
+    path.touch(0o600)
+    os.chown(path, 1234, 1235)
+    write_atomically(path, b"new")
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("before", [None, b"", b"[]\n"])
+def test_a_line_that_fails_leaves_what_there_was(tmp_path, monkeypatch, before):
+    path = tmp_path / "metrics.jsonl"
+    if before is not None:
+        path.write_bytes(before)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", failing(errno.ENOSPC))
+        with pytest.raises(MirraxError, match="the disk is full"):
+            append_line(path, "{}")
+    assert (path.read_bytes() if path.exists() else None) == before
+    append_line(path, "{}")
+    assert path.read_bytes() == (before or b"") + b"{}\n"
+
+
+def test_json_of_paths_that_are_no_text(tmp_path):
+    """Bytes of a path that are no UTF-8 reach Python as halves of characters."""
+    odd = os.fsdecode(b"r\xff")
+    write_json(tmp_path / "a.json", {"out": odd, "at": tmp_path / odd, odd: [odd, "Δθ"]})
+    escaped = "r\\udcff"
+    assert parse_json((tmp_path / "a.json").read_bytes()) == {
+        "out": escaped,
+        "at": str(tmp_path / escaped),
+        escaped: [escaped, "Δθ"],
+    }
 
 
 def test_json(tmp_path):

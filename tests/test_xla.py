@@ -97,3 +97,17 @@ def test_compiled_programs_are_kept_in_the_cache_folder_unless_told_otherwise(mo
     monkeypatch.setenv(CACHE, "")  # nothing is kept
     _xla.keep_programs()
     assert os.environ[CACHE] == ""
+
+
+@pytest.mark.parametrize("kept", [None, "/elsewhere"])
+def test_a_user_without_a_home_keeps_what_the_environment_says(monkeypatch, kept):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv(CACHE, raising=False)
+    monkeypatch.setattr(_xla.Path, "home", homeless)
+    if kept:
+        monkeypatch.setenv(CACHE, kept)
+    _xla.keep_programs()
+    assert os.environ.get(CACHE) == kept

@@ -1,6 +1,7 @@
 """Files that are either complete or absent: write beside the target, flush to disk, rename.
 
 A rename within one folder is atomic, so a reader, a crash or a full disk never meets half a file.
+What is no file, such as `/dev/stdout` or a pipe, has nothing to be renamed and is written as it is.
 A process holds a lock on what it writes: a temporary file that nobody holds was left by a kill, and
 `sweep` removes it. A line of a growing file is one system call, taken back where it does not fit.
 """
@@ -10,6 +11,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,12 @@ def slug(name: str) -> str:
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a file so that it is afterwards either complete or as it was before.
 
+    A file that is replaced keeps its rights, and a link still leads to it.
+
     **Arguments:**
 
-    - `path`: the file to write or replace; its folder must exist.
+    - `path`: the file to write or replace; its folder must exist. A device or a pipe is written as
+      it is, which nothing takes back.
     - `data`: the whole content.
 
     **Raises:**
@@ -75,13 +80,17 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     ...     sorted(os.listdir(folder)), (Path(folder) / "note.txt").read_bytes()
     (['note.txt'], b'geometry')
     """
-    target = Path(path)
     try:
-        while not _write_and_rename(target, data):
+        before = _state(path)
+        if before is not None and stat.S_IFMT(before.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            _write_as_it_is(path, data)
+            return
+        target = Path(os.path.realpath(path))
+        while not _write_and_rename(target, data, before):
             pass
         _flush_folder(target.parent)
     except OSError as error:
-        raise MirraxError(f"cannot write {target}: {explain(error)}") from error
+        raise MirraxError(f"cannot write {os.fspath(path)}: {explain(error)}") from error
 
 
 def append_line(path: str | os.PathLike[str], line: str) -> None:
@@ -104,8 +113,7 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
     '{}\n[]\n'
     """
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags, 0o666)
+        descriptor, is_new = _open_to_append(path)
         try:
             before = os.fstat(descriptor).st_size
             if not before:  # it may be new
@@ -116,6 +124,8 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.ftruncate(descriptor, before)
+                    if is_new:
+                        os.unlink(path)
                 raise
         finally:
             os.close(descriptor)
@@ -170,7 +180,8 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     **Arguments:**
 
     - `path`: as in `write_atomically`.
-    - `obj`: nested dicts, lists, tuples, strings, numbers, booleans, `None`, paths, arrays.
+    - `obj`: nested dicts, lists, tuples, strings, numbers, booleans, `None`, paths, arrays. Text
+      that UTF-8 cannot hold, as the bytes of some paths, is written with backslash escapes.
 
     **Raises:**
 
@@ -189,7 +200,33 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     write_atomically(path, (to_json(obj, indent=2) + "\n").encode())
 
 
-def _write_and_rename(target: Path, data: bytes) -> bool:
+def _state(path: str | os.PathLike[str]) -> os.stat_result | None:
+    """What is at the end of a path's links; `None` where nothing is."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _write_as_it_is(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes what is no file: a rename would put a file in the place of the device."""
+    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOCTTY", 0))
+    try:
+        _write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def _open_to_append(path: str | os.PathLike[str]) -> tuple[int, bool]:
+    """Opens a file at its end; whether it was made for that."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    try:
+        return os.open(path, flags | os.O_EXCL, 0o666), True
+    except FileExistsError:
+        return os.open(path, flags, 0o666), False
+
+
+def _write_and_rename(target: Path, data: bytes, before: os.stat_result | None) -> bool:
     """Writes a file, unless it was swept away before it could be locked."""
     # A random name that must not exist yet: two processes writing one target never share it.
     temporary = target.with_name(f".{secrets.token_hex(8)}{_SUFFIX}")
@@ -200,6 +237,8 @@ def _write_and_rename(target: Path, data: bytes) -> bool:
             if not _locked(descriptor, temporary):
                 return False
             _write_all(descriptor, data)
+            if before is not None:
+                _keep_rights(descriptor, before)
             os.fsync(descriptor)
             if fcntl is not None:
                 os.replace(temporary, target)
@@ -225,6 +264,16 @@ def _locked(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+def _keep_rights(descriptor: int, before: os.stat_result) -> None:
+    """Gives a file the owner and the rights of the one whose place it takes."""
+    now = os.fstat(descriptor)
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        with contextlib.suppress(OSError):  # only root may give files away
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+    if now.st_mode != before.st_mode and hasattr(os, "fchmod"):  # Windows has it from Python 3.13
+        os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

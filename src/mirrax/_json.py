@@ -29,14 +29,16 @@ def plain(obj: Any) -> Any:
     >>> plain({"bounds": (1.0, float("inf"))})
     {'bounds': [1.0, None]}
     """
+    if isinstance(obj, str):
+        return _writable(obj)
     if isinstance(obj, dict):
-        return {str(key): plain(value) for key, value in obj.items()}
+        return {_writable(str(key)): plain(value) for key, value in obj.items()}
     if isinstance(obj, list | tuple):
         return [plain(value) for value in obj]
     if isinstance(obj, float):
         return float(obj) if math.isfinite(obj) else None
     if isinstance(obj, os.PathLike):
-        return os.fspath(obj)
+        return _writable(os.fsdecode(obj))
     if hasattr(obj, "tolist"):  # numpy and JAX, without importing either
         return plain(obj.tolist())
     return obj
@@ -81,6 +83,15 @@ def parse_json(data: bytes | str, *, finite: bool = True) -> Any:
     if "\\ud" in text.casefold():  # half a pair cannot be written again
         json.dumps(value, ensure_ascii=False).encode()
     return value
+
+
+def _writable(text: str) -> str:
+    r"""A text as UTF-8 can hold it: the bytes of a path that are none are escaped.
+
+    >>> _writable(os.fsdecode(b"run-\xff")), _writable("Δθ")
+    ('run-\\udcff', 'Δθ')
+    """
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _inner(node: Any) -> list[Any]:

@@ -3,7 +3,12 @@
 import re
 
 _HIDDEN = "***"
-_PLACES = (re.compile(r"(://[^\s:/@]*:)\S+(?=@)"), re.compile(r"([?&]password=)[^\s&'\"]+"))
+_FIELD = r"[?&][a-z_]*(?:password|passwd|pwd)="  # each driver has a word of its own
+_PLACES = (
+    re.compile(r"(://[^\s:/@]*:)\S+(?=@)"),
+    re.compile(rf"({_FIELD})[^\s&'\"]+", re.IGNORECASE),
+)
+_LOST = re.compile(rf":{re.escape(_HIDDEN)}@|{_FIELD}{re.escape(_HIDDEN)}", re.IGNORECASE)
 
 
 def masked(text: str) -> str:
@@ -15,6 +20,8 @@ def masked(text: str) -> str:
 
     >>> masked("--storage postgresql://ada:s@cret@host/trials --trials 5")
     '--storage postgresql://ada:***@host/trials --trials 5'
+    >>> masked("mysql://host/trials?user=ada&passwd=secret&ssl=1")
+    'mysql://host/trials?user=ada&passwd=***&ssl=1'
     >>> masked("sqlite:///runs/a@b.db")
     'sqlite:///runs/a@b.db'
     """
@@ -29,4 +36,4 @@ def is_masked(text: str) -> bool:
     >>> is_masked(masked("mysql://ada:secret@host")), is_masked("mysql://ada@host")
     (True, False)
     """
-    return f":{_HIDDEN}@" in text or f"password={_HIDDEN}" in text
+    return _LOST.search(text) is not None

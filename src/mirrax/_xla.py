@@ -10,6 +10,7 @@ from pathlib import Path
 from ._machine import cores
 
 _DEVICES = "--xla_force_host_platform_device_count"
+_KEPT = "JAX_COMPILATION_CACHE_DIR"
 _EMITTERS = "--xla_cpu_use_fusion_emitters"
 _KNOWN = (0, 7), (0, 11)  # an unknown flag ends the process, so only for versions that were tried
 
@@ -50,9 +51,14 @@ def _add_flag(name: str, value: str) -> None:
 def keep_programs() -> None:
     """Keeps compiled programs in the user's cache folder, so that a second run starts at once.
 
-    `JAX_COMPILATION_CACHE_DIR` names another folder; an empty one keeps nothing. To be called
-    before JAX is imported.
+    `JAX_COMPILATION_CACHE_DIR` names another folder; an empty one keeps nothing, and so does a user
+    without a home. To be called before JAX is imported.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "mirrax" / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    if _KEPT in os.environ:
+        return
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # as in a container whose user has no entry in passwd
+        return
+    os.environ[_KEPT] = str(cache / "mirrax" / "compiled")

@@ -45,6 +45,11 @@ def _seed(text: str) -> int:
     return value
 
 
+def _folder(text: str) -> Path | None:
+    """A folder; none where a variable of the shell that names it is not set."""
+    return Path(text) if text else None
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with one-line errors."""
 
@@ -63,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
     shared.add_argument("--json", action="store_true", help="print one JSON object, no tables")
     data = _Parser(add_help=False)
-    data.add_argument("--data", type=Path, metavar="DIR", help="data sets; or set MIRRAX_DATA")
+    data.add_argument("--data", type=_folder, metavar="DIR", help="data sets; or set MIRRAX_DATA")
     log = _Parser(add_help=False)
     kinds = ("tensorboard", "wandb", "both")
     log.add_argument("--log", choices=kinds, help="copy metrics to DIR/logs; W&B offline")

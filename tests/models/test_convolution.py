@@ -211,3 +211,10 @@ def test_shapes_and_types_that_do_not_fit_are_named():
         convolve(images.astype(np.float32), kernel)
     with pytest.raises(ValueError, match="its height must be from 1 to the padded images' 2"):
         convolve(images[:, :2], kernel)
+
+
+@pytest.mark.parametrize("method", ["patches", "lax"])
+@pytest.mark.parametrize("inputs", [1, 8])  # patches of all rows together, and row by row
+def test_no_images_stay_none(method, inputs):
+    images, kernel = jnp.zeros((0, 6, 5, inputs)), jnp.zeros((3, 3, inputs, 2))
+    assert convolve(images, kernel, method=method, stride=2).shape == (0, 2, 2, 2)

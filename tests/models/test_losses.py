@@ -53,6 +53,17 @@ def test_accuracy_counts_the_largest():
     assert accuracy(jnp.zeros((2, 4)), jnp.array([0, 1])) == 0.5
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint32, np.int64])
+def test_labels_of_few_bits_are_not_those_of_other_classes(kind):
+    logits = jnp.zeros((2, 300)).at[:, jnp.array([256, 7])].set(jnp.eye(2))
+    assert accuracy(logits, jnp.asarray([0, 7], kind)) == 0.5
+    assert accuracy(logits, jnp.asarray([-1, 7]).astype(kind)) == 0.5
+
+
+def test_labels_of_many_bits_are_not_those_of_other_classes():
+    assert accuracy(jnp.eye(4)[:2], jnp.asarray([2**32, 1])) == 0.5
+
+
 @pytest.mark.parametrize("score", [cross_entropy, accuracy])
 def test_shapes_and_types_that_do_not_fit_are_named(score):
     with pytest.raises(ValueError, match=rf"{score.__name__}: expected .*\(6, 4\) and \(5,\)"):

@@ -171,6 +171,22 @@ def test_lenet_takes_other_images(shape):
     assert jax.eval_shape(model.apply, model.shapes, jnp.zeros((2, *shape))).shape == (2, 10)
 
 
+@pytest.mark.parametrize("name", ["linear", "mlp-3", "lenet5"])
+@pytest.mark.parametrize("shape", [(12, 12, 1), (13, 15, 2)])
+def test_no_images_have_no_logits(name, shape):
+    """As a batch of what is left over may be."""
+    model = build(name, shape, 4)
+    images = jnp.zeros((0, *shape))
+    assert jax.eval_shape(model.apply, model.shapes, images).shape == (0, 4)
+
+
+@pytest.mark.parametrize("name", ["conv4-2", "resnet18-2"])
+def test_no_images_have_no_batch_statistics(name):
+    model = build(name, (16, 16, 1), 4)
+    with pytest.raises(ValueError, match=f"{name}.apply: batch statistics need images, and there"):
+        jax.eval_shape(model.apply, model.shapes, jnp.zeros((0, 16, 16, 1)))
+
+
 def test_lenet_refuses_small_images():
     with pytest.raises(ValueError, match="lenet5.input_shape: needs images of at least 12 by 12"):
         lenet5((8, 8, 1), 10)

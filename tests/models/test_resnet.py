@@ -10,6 +10,7 @@ import pytest
 
 from mirrax.geometry import Kronecker, ModeProducts
 from mirrax.models import build, cross_entropy, resnet18, resnet50
+from mirrax.models._normalise import image_moments, moments
 from mirrax.models._residual import residual
 from mirrax.models._resnet import RESNET18, RESNET50
 from repeats import slow
@@ -319,3 +320,26 @@ def test_blocks_name_every_leaf_in_the_order_of_computation():
 def test_impossible_requests_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("reference", [None, 1])
+def test_one_pixel_of_one_image_has_no_statistics(reference):
+    """Less its mean it is zero, so that every image would have the same logits, or huge ones."""
+    count = 1 if reference is None else 3
+
+    def shape(side, count):
+        model = resnet18((side, side, 1), 2, width=2)
+        apply = functools.partial(model.apply, reference=reference)
+        return jax.eval_shape(apply, model.shapes, jnp.zeros((count, side, side, 1))).shape
+
+    with pytest.raises(ValueError, match="one pixel of one image have no variance; pass more"):
+        shape(8, count)
+    assert shape(9, count) == (count, 2)
+    assert reference or shape(8, 2) == (2, 2)
+
+
+def test_moments_of_one_value_are_refused():
+    with pytest.raises(ValueError, match="have no variance"):
+        image_moments(jnp.ones((2, 1, 1, 3)), reference=1)
+    with pytest.raises(ValueError, match="have no variance"):
+        moments(jnp.ones((4, 1, 1, 1, 3)), (1, 1))

@@ -365,6 +365,15 @@ def test_the_best_configuration_is_the_best_mean_over_tasks():
     assert edge_note(online, {"learning_rate": 0.5, "meta_scale": 1.0}) is None
 
 
+def test_a_momentum_of_zero_is_plain_descent():
+    """A number that is written down, not traced, as where trajectories are drawn."""
+    params = jnp.ones(2)
+    method = learned_method(Diagonal.like(params), 0.5)
+    transformation = method.make({"rate_scale": 2.0, "momentum": 0.0}, method.context)
+    updates, _ = transformation.update(params, transformation.init(params), params)
+    np.testing.assert_allclose(updates, -params, rtol=1e-15)
+
+
 def test_spread_and_steps_to():
     values = [1.0, 2.0, 4.0]
     row = spread(values)

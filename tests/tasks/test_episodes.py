@@ -229,12 +229,24 @@ def test_rotations_of_oblong_images():
         (np.zeros((5, 4, 3, 3, 1), np.uint8), np.full(4, 4, np.int32), r"\(5,\) is needed"),
         (np.zeros((5, 4, 3, 3, 1), np.uint8), np.full(5, 4.0), "counts is float64"),
         (np.zeros((5, 4, 3, 3, 1), np.uint8), np.full(5, 9, np.int32), "room for 4 images"),
+        (np.zeros((5, 4, 3, 3, 1), np.uint8), np.full(5, 2**32 + 2), "room for 4 images"),
     ],
 )
 def test_arrays_that_do_not_belong_together(images, counts, message):
     with pytest.raises(DataError, match=message) as raised:
         Episodes(images, counts, way=2, shot=1, query=1, scale=1.0)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("precise", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64, np.uint64, list])
+def test_counts_are_whole_numbers_of_any_type(precise, kind):
+    """NumPy's own are of 64 bits, which only JAX's default precision took for 32."""
+    counts = [4] * 5 if kind is list else np.full(5, 4, kind)
+    with jax.enable_x64(precise):
+        images = np.zeros((5, 4, 3, 3, 1), np.uint8)
+        episodes = Episodes(images, counts, way=2, shot=1, query=1, scale=1.0)  # pyright: ignore[reportArgumentType]
+        assert episodes.counts.dtype == np.int32 and episodes.counts.tolist() == [4] * 5
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,17 @@
 """A folder of one's own images: classes shared out, sizes brought to one, nothing lost."""
 
+import os
+import struct
+import zlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from mirrax._errors import DataError
 from mirrax.tasks import image_folder
+from published import image_bytes, write_filed
 
 
 def filled(folder, counts=(3, 2, 4, 2, 5), size=(12, 10)):
@@ -52,6 +58,69 @@ def test_a_class_is_the_whole_path_of_its_folder(tmp_path):
     assert sorted(names) == [f"{s}/class-{number}" for s in scripts for number in range(2)]
 
 
+def class_names(family) -> list[str]:
+    parts = family.train, family.validation, family.test
+    return sorted(name for part in parts for name in part.class_names)
+
+
+def of_paths(*paths) -> dict[str, bytes]:
+    """The same small image at every path."""
+    return dict.fromkeys(paths, image_bytes(np.zeros((4, 4), np.uint8)))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["train/{}/a.png test/{}/a.png", "mine/Train/{}/a.png mine/valid/{}/a.png extra/{}/a.png"]
+    + ["{}/test/a.png {}/val/a.png", "train/Greek/{}/a.png validation/Greek/{}/a.png"],
+)
+def test_a_class_in_two_parts_is_refused(tmp_path, layout):
+    """Or one class would be two, one of them learned from and the other tested on."""
+    names = [path.format(name) for path in layout.split() for name in ("cat", "dog", "emu")]
+    with pytest.raises(DataError, match="are one class in two parts.*; give the folder of") as told:
+        image_folder(write_filed(tmp_path / "mine.zip", of_paths(*names)))
+    assert "cat" in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train/cat", "train/dog", "val/emu", "test/fox"],  # no class is in two
+        ["train/front", "bus/front", "car/front", "ship/front"],  # a vehicle
+        ["train", "test", "valid", "val"],  # classes themselves
+        ["Greek/a", "Latin/a", "Thai/a", "Thai/b"],
+    ],
+)
+def test_other_names_that_recur_are_classes(tmp_path, names):
+    paths = [f"{name}/a.png" for name in names]
+    assert class_names(image_folder(write_filed(tmp_path / "a", of_paths(*paths)))) == sorted(names)
+
+
+def test_entries_of_a_zip_may_begin_with_a_dot_and_a_slash(tmp_path):
+    names = ["./a/1.png", "b/1.png", "./c//1.png", "./d/1.png", "./.git/1.png", "__MACOSX/a/1.png"]
+    files = {"./": b"", "./a/": b"", **of_paths(*names)}
+    family = image_folder(write_filed(tmp_path / "mine.zip", files))
+    assert class_names(family) == ["a", "b", "c", "d"]
+    twice = of_paths("./a/1.png", "a/1.png")
+    with pytest.raises(DataError, match="two files 'a/1.png'"):
+        image_folder(write_filed(tmp_path / "twice.zip", twice))
+
+
+def test_images_of_other_names_are_not_lost(tmp_path):
+    folder = filled(tmp_path / "mine", counts=(1,) * 4)
+    (folder / "__g").mkdir()
+    for name in ("a.jpe", "b.JFIF"):
+        Image.new("L", (4, 4)).save(folder / "__g" / name, "JPEG")
+    family = image_folder(folder)
+    assert "__g" in class_names(family)
+    assert sum(part.counts.sum() for part in (family.train, family.validation, family.test)) == 6
+    for ending in ("heic", "HEIF", "avif", "ppm", "pgm", "jp2", "jxl"):
+        extra = folder / "class-0" / f"a.{ending}"
+        extra.touch()
+        with pytest.raises(DataError, match=f"class-0/a.{ending} is not read; make a PNG or JPEG"):
+            image_folder(folder)
+        extra.unlink()
+
+
 def of_one_image(folder, save, shape):
     """The pixels of an image that is alone in its class."""
     filled(folder, counts=(1,) * 5)
@@ -95,6 +164,55 @@ def test_a_photograph_is_turned_as_the_camera_says(tmp_path):
     image = Image.fromarray(stored)
     found = of_one_image(tmp_path, lambda to: image.save(to / "a.jpg", exif=exif), (8, 16, 1))
     assert found[:, 8:].min() > 250 and found[:, :8].max() < 5
+
+
+@pytest.mark.parametrize(
+    ("entries", "turned"),
+    [
+        ([(0x0112, 3, 6), (0x0100, 2, 0x616263)], True),  # a width in letters
+        ([(0x0112, 3, 6), (0x011A, 11, 0x7FC00000)], True),  # a resolution that is no number
+        ([(0x0112, 2, 0x616263)], False),
+        ([], False),
+    ],
+)
+def test_what_a_camera_says_may_be_damaged(tmp_path, entries, turned):
+    block = b"".join(struct.pack("<HHLL", tag, kind, 1, value) for tag, kind, value in entries)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + block + b"\0" * 4
+    stored = np.zeros((16, 8), np.uint8)
+    stored[:8] = 255
+    image = Image.fromarray(stored)
+    found = of_one_image(tmp_path, lambda to: image.save(to / "a.jpg", exif=exif), (16, 16, 1))
+    white = found[:, 8:] if turned else found[:8]
+    assert white.min() > 250 and found.sum() < 1.05 * white.sum()
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])  # Pillow warns of the one and refuses the other
+def test_more_pixels_than_bytes_can_hold_are_counted(tmp_path, side):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        whole = kind + data
+        return struct.pack(">L", len(data)) + whole + struct.pack(">L", zlib.crc32(whole))
+
+    folder = filled(tmp_path / "mine", counts=(1,) * 5)
+    header = chunk(b"IHDR", struct.pack(">LLBBBBB", side, side, 8, 0, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    (folder / "class-0" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + pixels)
+    with pytest.raises(DataError, match=rf"0.png states {side**2:,} pixels, more than its"):
+        image_folder(folder)
+
+
+def test_folders_that_are_closed_to_us_are_said(tmp_path, monkeypatch):
+    folder, scan = filled(tmp_path / "mine"), os.scandir
+
+    def closed(path):
+        if Path(path).name == "class-3":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(DataError, match="cannot read .*class-3: Permission denied; check the path"):
+        image_folder(folder)
+    with pytest.raises(DataError, match="cannot read .*: File name too long"):
+        image_folder(tmp_path / ("long" * 100))
 
 
 def test_links_are_followed_and_loops_are_said(tmp_path):

@@ -30,10 +30,11 @@ def convolve_batch_last(
         return jax.lax.conv_general_dilated(images, kernel, (1, 1), pads, dimension_numbers=_LAYOUT)
     rows, columns, _, out = kernel.shape
     padded = jnp.pad(images, ((0, 0), *[(padding, padding)] * 2, (0, 0)))
+    batch = padded.shape[3]
     height, width = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
     # The entries of a patch are ordered (row, column, channel), as the kernel's own rows are.
     patches = jnp.concatenate(
         [padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)]
     )
-    product = kernel.reshape(-1, out).T @ patches.reshape(len(patches), -1)
-    return product.reshape(out, height, width, -1)
+    product = kernel.reshape(-1, out).T @ patches.reshape(len(patches), height * width * batch)
+    return product.reshape(out, height, width, batch)

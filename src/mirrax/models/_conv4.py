@@ -124,7 +124,7 @@ def blocks_then_head(
         for i in range(len(widths)):
             warping = params[f"warp_{i}"]["weight"] if warp else None
             hidden = _block(params[f"conv_{i}"], warping, params[f"norm_{i}"], hidden, reference)
-        logits = dense(params["dense_0"], hidden.reshape(len(hidden), -1))
+        logits = dense(params["dense_0"], hidden.reshape(len(hidden), flat))
         return logits @ params["head_warp"]["weight"] if head_warp else logits
 
     norms = {f"norm_{i}": dict(_NORM_ROLES) for i in range(len(widths))}

@@ -107,12 +107,13 @@ def _by_patches(
     length = patches.shape[3]
     matrices = kernel.reshape(-1, length, out)
     # Products of two axes: with four, a gradient under vmap is laid out anew before its product.
+    pixels = len(images) * height * patches.shape[2]
     parts = [
-        patches[:, row : row + reach : stride].reshape(-1, length) @ matrices[row]
+        patches[:, row : row + reach : stride].reshape(pixels, length) @ matrices[row]
         for row in range(len(matrices))
     ]
     total = functools.reduce(jnp.add, parts)
-    return total.reshape(len(images), height, -1, out)
+    return total.reshape(len(images), height, patches.shape[2], out)
 
 
 def _shifted(array: Array, size: int, stride: int, axis: int) -> Array:

@@ -74,7 +74,7 @@ def lenet5(input_shape: tuple[int, ...], classes: int) -> Model:
             weight, bias = params[name]["weight"], params[name]["bias"][:, None, None, None]
             hidden = convolve_batch_last(hidden, weight, padding) + bias
             hidden = jax.nn.relu(max_pool(hidden))
-        hidden = hidden.transpose(3, 1, 2, 0).reshape(len(images), -1)
+        hidden = hidden.transpose(3, 1, 2, 0).reshape(len(images), flat)
         for name in ("dense_0", "dense_1"):
             hidden = jax.nn.relu(dense(params[name], hidden))
         return dense(params["dense_2"], hidden)

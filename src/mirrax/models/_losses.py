@@ -54,7 +54,10 @@ def accuracy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
     0.0
     """
     _check("accuracy", logits, labels)
-    right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
+    chosen = jnp.argmax(logits, axis=-1)
+    # The wider of both: in eight bits class 256 would be class 0.
+    kind = max(chosen.dtype, labels.dtype, key=lambda dtype: dtype.itemsize)
+    right = chosen.astype(kind) == labels.astype(kind)
     ordered = ~jnp.any(jnp.isnan(logits), axis=-1)
     return jnp.mean((right & ordered).astype(logits.dtype))
 

@@ -69,7 +69,7 @@ def perceptron(
     ) -> Float[Array, "batch classes"]:
         del reference  # no batch statistics
         images = images_like(name, shape, images, params["dense_0"]["weight"])
-        hidden = images.reshape(len(images), -1)
+        hidden = images.reshape(len(images), sizes[0])
         for i in range(last):
             hidden = jax.nn.relu(dense(params[f"dense_{i}"], hidden))
         return dense(params[f"dense_{last}"], hidden)

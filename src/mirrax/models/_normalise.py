@@ -39,12 +39,16 @@ def moments(planes: Planes, size: tuple[int, int], reference: int | None = None)
 
     Mean and biased variance. In two passes: `E x² − μ²` loses digits to cancellation.
 
+    **Raises:**
+
+    - `ValueError`: a single value a channel, which has no variance.
+
     >>> mean, variance = moments(jnp.arange(8.0).reshape(4, 2, 1, 1, 1), (2, 2), reference=1)
     >>> mean.item(), variance.item()
     (3.0, 5.0)
     """
     planes, mask = planes[:, :reference], inside(planes, size)
-    count = planes.shape[1] * math.prod(size)
+    count = _several(planes.shape[1] * math.prod(size))
 
     def average(entries: Array) -> Array:
         entries = entries if mask is None else entries * mask
@@ -64,6 +68,7 @@ def image_moments(
     (1.5, 1.25)
     """
     few = images[:reference]
+    _several(math.prod(few.shape[:3]))
     mean = jnp.mean(few, axis=(0, 1, 2))
     return Moments(mean, jnp.mean((few - mean) ** 2, axis=(0, 1, 2)))
 
@@ -79,8 +84,20 @@ def normalise(
     return images * scale + (bias - by.mean * scale)
 
 
+def _several(count: int) -> int:
+    """Returns how many values a channel has, or raises if one, which less its mean is nothing."""
+    if count == 1:
+        raise ValueError(
+            "batch statistics of one pixel of one image have no variance; pass more images (as "
+            "`reference`, where given), or larger ones."
+        )
+    return count
+
+
 def check_reference(owner: str, reference: int | None, images: Array) -> None:
-    """Raises if there are no such first images."""
+    """Raises if there are no such first images, or none at all."""
+    if not len(images):
+        raise ValueError(f"{owner}: batch statistics need images, and there are none.")
     if reference is not None and not 1 <= reference <= len(images):
         raise ValueError(
             f"{owner}.reference: expected None or 1 to {len(images)}, the number of images, got "

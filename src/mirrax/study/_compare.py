@@ -56,8 +56,12 @@ def rate_at(values: Hyperparameters, rate: Any) -> Any:
 
 def _make_learned(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
     geometry, rate = context
-    momentum = values["momentum"]
-    return to_optax(geometry, rate_at(values, rate), momentum=momentum, nesterov=True)
+    momentum, rate = values["momentum"], rate_at(values, rate)
+    if (
+        not isinstance(momentum, jax.core.Tracer) and momentum == 0
+    ):  # there is none to look ahead by
+        return to_optax(geometry, rate)
+    return to_optax(geometry, rate, momentum=momentum, nesterov=True)
 
 
 def learned_method(

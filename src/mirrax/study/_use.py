@@ -28,7 +28,8 @@ def lines_to_use(path: Path, summary: Mapping[str, Any]) -> list[str]:
     tuned, settings = rows[0].get("hyperparameters", {}) if rows else {}, ""
     if {"rate_scale", "momentum"} <= tuned.keys():
         rate, momentum = rate_at(tuned, float(artifact.rate)), tuned["momentum"]
-        settings = f", {rate:.6g}, momentum={momentum:.6g}, nesterov=True"
+        settings = f", {rate:.6g}"
+        settings += f", momentum={momentum:.6g}, nesterov=True" if momentum else ""
     begin = f'params = mirrax.deploy.learned_start("{path}", params)  # for each new task'
     return [
         *([begin] if artifact.start else []),

@@ -12,7 +12,7 @@ import numpy as np
 from .._errors import DataError
 from ._load import load_images
 from ._resample import resize, to_bytes, to_grey
-from ._sources import Folder, data_folder, find_source, missing
+from ._sources import Folder, data_folder, find_source, missing_line
 from ._types import ImageTask, check_family
 
 DIVERSE_DIGITS = ("mnist", "qmnist", "kmnist", "fashion-mnist", "usps", "svhn")
@@ -54,11 +54,13 @@ def diverse_digits(
 
 
 def _present(folder: Folder) -> tuple[str, ...]:
-    absent = missing(folder, DIVERSE_DIGITS)
+    # Not by `missing`, for which a folder that cannot be read is one more line.
+    root, sources = data_folder(folder), map(find_source, DIVERSE_DIGITS)
+    absent = [source.name for source in sources if missing_line(source, root)]
     if len(absent) == len(DIVERSE_DIGITS):
         sites = "; ".join(f"{find_source(name).title}: {find_source(name).site}" for name in absent)
         raise DataError(
-            f"none of the DiverseDigits data sets is in {data_folder(folder)}; `mirrax data` lists"
+            f"none of the DiverseDigits data sets is in {root}; `mirrax data` lists"
             f" the files each needs. Published at {sites}"
         )
     return tuple(name for name in DIVERSE_DIGITS if name not in absent)

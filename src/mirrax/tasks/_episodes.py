@@ -12,6 +12,7 @@ compiling it is most of what a draw costs.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -43,6 +44,15 @@ class Episode(eqx.Module):
     query_labels: Int[Array, "*batch query"]
 
 
+def _as_counts(counts: Any) -> Array:
+    """Whole numbers of any type as int32, and what is none as it is."""
+    found = np.asarray(counts)
+    if found.dtype == np.int32 or not np.issubdtype(found.dtype, np.integer):
+        return jnp.asarray(counts)
+    limits = np.iinfo(np.int32)  # beyond them no number may become a small one
+    return jnp.asarray(np.clip(found, limits.min, limits.max), jnp.int32)
+
+
 class Episodes(eqx.Module):
     """A set of classes, wholly resident as bytes, from which episodes are drawn.
 
@@ -51,7 +61,8 @@ class Episodes(eqx.Module):
     **Arguments:**
 
     - `images`: `(classes, per_class, height, width, channels)`, uint8.
-    - `counts`: `(classes,)`, int32: how many images each class really has; what follows is padding.
+    - `counts`: `(classes,)`, whole numbers, kept as int32: how many images each class really has;
+      what follows is padding.
     - `way`, `shot`, `query`: classes, support images a class and query images a class.
     - `scale`: the factor that brings raw pixels to `[0, 1]`.
     - `rotations`: whether each quarter turn of a class is a class of its own.
@@ -74,7 +85,7 @@ class Episodes(eqx.Module):
     images: UInt8[Array, "classes per_class height width channels"] = eqx.field(
         converter=jnp.asarray
     )
-    counts: Int[Array, " classes"] = eqx.field(converter=jnp.asarray)
+    counts: Int[Array, " classes"] = eqx.field(converter=_as_counts)
     way: int = eqx.field(static=True)
     shot: int = eqx.field(static=True)
     query: int = eqx.field(static=True)

@@ -9,7 +9,7 @@ from typing import Any
 from .._errors import DataError
 from .._files import explain
 from ._editions import DataFile, Source
-from ._sources import Folder, Verified, data_folder, find_files, find_source, missing, verify
+from ._sources import Folder, Verified, data_folder, find_files, find_source, missing_line, verify
 
 
 def fetch(name: str, folder: Folder = None, *, progress: Any = False) -> tuple[Verified, ...]:
@@ -37,7 +37,7 @@ def fetch(name: str, folder: Folder = None, *, progress: Any = False) -> tuple[V
     mirrax._errors.DataError: data folder nowhere does not exist; ...
     """
     source, root = find_source(name), data_folder(folder)
-    if not source.base and not missing(root, [name]):
+    if not source.base and not missing_line(source, root):
         return verify(name, root)
     if not source.base:
         by_hand = _by_hand(source, root / source.folders[0])

@@ -20,12 +20,15 @@ from ._bytes import LARGEST_RATIO, unreadable
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-_NOT_READ = (".webp", ".gif", ".bmp", ".tif", ".tiff")  # images too, which must not be lost unseen
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
+# Images too, which must not be lost unseen.
+_NOT_READ = tuple(".webp .gif .bmp .tif .tiff .heic .heif .avif .ppm .pgm .jp2 .jxl".split())
 _MOST_BYTES = 1 << 20  # of one file; a noisy 84×84 image has 20 kB
 
 _MOST_PIXELS = (1 << 30) // 12  # more are a bomb to Pillow
 _MOST_PIXELS_A_BYTE = LARGEST_RATIO * 8  # black and white
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 _GET_AGAIN = "get it again"  # the remedy for a published set
 
@@ -57,14 +60,15 @@ class FiledImages:
         self.name, self.remedy, self._archive = name, remedy, archive
         seen = [entry for entry in entries if not _is_hidden(entry)]
         _check_names(name, seen)
-        self.paths = sorted(path for path in seen if path.lower().endswith(_SUFFIXES))
+        images = (path for path in seen if path.lower().endswith(_SUFFIXES))
+        self.paths = sorted(images, key=_normal)
         other = next((path for path in seen if path.lower().endswith(_NOT_READ)), None)
         if other:
             raise DataError(f"{name}: {other} is not read; make a PNG or JPEG file of it")
         if not self.paths:
             raise DataError(f"{name} holds no image ({', '.join(_SUFFIXES)}); {remedy}")
         filled = {str(parent) for path in self.paths for parent in PurePosixPath(path).parents}
-        empty = [entry for entry in seen if entry.endswith("/") and entry[:-1] not in filled]
+        empty = [entry for entry in seen if entry.endswith("/") and _normal(entry) not in filled]
         if empty:
             raise DataError(f"{name}: folder {empty[0]} holds no image; {remedy}")
 
@@ -118,11 +122,9 @@ class FiledImages:
 
         - `DataError`: unreadable, damaged, or too large.
         """
-        from PIL import Image
-
         data = self._bytes(path, most)
         try:
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            with _opened(data) as image:
                 pixels = image.width * image.height
                 if pixels <= min(_MOST_PIXELS, len(data) * _MOST_PIXELS_A_BYTE):
                     return use(image)
@@ -183,7 +185,11 @@ def open_images(path: Path, remedy: str = _GET_AGAIN) -> Iterator[FiledImages]:
     - `DataError`: unreadable, not a zip or one cut short, a folder without images, or no image.
     """
     name = os.fspath(path)
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # of what lies in a folder that is closed to us
+        raise unreadable(path, error) from error
+    if is_folder:
         yield FiledImages(name, _walk(path), None, remedy)
         return
     try:
@@ -215,7 +221,7 @@ def file_by_class(filed: Iterable[FiledImages], levels: int | None = 1) -> dict[
     entries: dict[str, list[Entry]] = {}
     for images in filed:
         for path in images.paths:
-            folders = path.split("/")[:-1][-(levels or 0) :]
+            folders = _normal(path).split("/")[:-1][-(levels or 0) :]
             if len(folders) < (levels or 1):
                 raise DataError(f"{images.name}: {path} is not filed by class; {images.remedy}")
             entries.setdefault("/".join(folders), []).append((images, path))
@@ -235,19 +241,41 @@ def _check_names(where: str, names: Sequence[str]) -> None:
     for name in names:
         if not name.isprintable() and name.lower().endswith((*_SUFFIXES, *_NOT_READ, "/")):
             raise DataError(f"{where}: the name {name!r} is not printable; rename the file")
-    images = Counter(name for name in names if name.lower().endswith(_SUFFIXES))
+    images = Counter(_normal(name) for name in names if name.lower().endswith(_SUFFIXES))
     for name, count in images.most_common(1):
         if count > 1:
             raise DataError(f"{where} has two files {name!r}; remove one of them")
 
 
+def _normal(entry: str) -> str:
+    """An entry's name without what means nothing: some archivers write `./class/image.png`.
+
+    >>> _normal("./class//image.png"), _normal("class/")
+    ('class/image.png', 'class')
+    """
+    odd = entry.endswith("/") or "./" in entry or "//" in entry
+    return str(PurePosixPath(entry)) if odd else entry  # of ImageNet's million, none
+
+
 def _is_hidden(entry: str) -> bool:
-    return any(part.startswith((".", "__")) for part in entry.split("/"))
+    return any(part.startswith(".") or part == "__MACOSX" for part in _normal(entry).split("/"))
+
+
+def _opened(data: bytes) -> "Picture":
+    # Not by `Image.open`, which warns of many pixels, or fails, before their number can be said.
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+
+    kind = PngImageFile if data.startswith(_PNG) else JpegImageFile
+    return kind(io.BytesIO(data))
 
 
 def _walk(root: Path) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise unreadable(error.filename or root, error) from error
+
     seen: set[str] = set()
-    for folder, below, files in os.walk(root, followlinks=True):
+    for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             raise DataError(

@@ -7,7 +7,7 @@ a camera says, what is transparent on white, 16 bits scaled to 8.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 1 << 26  # of one file, before it is made smaller
 _REMEDY = "mend it, or leave it out"
+_PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+_ORIENTATION = 0x0112  # the tag in which a camera says how it was held
 
 
 def image_folder(
@@ -33,7 +35,9 @@ def image_folder(
 ) -> FewShotFamily:
     """Reads images that are filed by class, `class/image.png`.
 
-    Folders may lie in folders: a class is named by its whole path, as `Greek/character01`.
+    Folders may lie in folders: a class is named by its whole path, as `Greek/character01`. Of a
+    data set that was split by images, `train/cat` and `test/cat`, give one part: a class in two
+    parts would be two, one perhaps to learn from and the other to test on.
 
     **Arguments:**
 
@@ -48,8 +52,8 @@ def image_folder(
 
     **Raises:**
 
-    - `DataError`: no images, a damaged one or one of another format, one that lies in no class, or
-        too few classes for three parts.
+    - `DataError`: no images, a damaged one or one of another format, one that lies in no class, a
+        class in two parts, or too few classes for three parts.
     - `ValueError`: shares that do not sum to one, or a shape that is none.
 
     >>> image_folder("no-such-folder")
@@ -68,6 +72,7 @@ def image_folder(
         )
     with open_images(Path(path), _REMEDY) as filed:
         entries = file_by_class([filed], levels=None)
+        _check_parts(entries, filed.name)
         parts = _shared_out(list(entries), shares, seed, filed.name)
         name = Path(path).stem
         train, validation, test = (
@@ -75,6 +80,24 @@ def image_folder(
             for part, labels in zip(("train", "validation", "test"), parts, strict=True)
         )
     return FewShotFamily(name, train, validation, test)
+
+
+def _check_parts(labels: Iterable[str], where: str) -> None:
+    """Refuses two labels that differ in the name of a part alone, `train` and `test`."""
+    seen: dict[tuple[str, ...], str] = {}
+    for label in labels:
+        folders = label.split("/")
+        if len(folders) == 1:  # a class of that name
+            continue
+        for place, name in enumerate(folders):
+            if name.casefold() not in _PARTS:
+                continue
+            other = seen.setdefault((*folders[:place], "", *folders[place + 1 :]), label)
+            if other != label:
+                raise DataError(
+                    f"{where}: {other} and {label} are one class in two parts, and would count as"
+                    " two; give the folder of one part, or file each class in one folder"
+                )
 
 
 def _shared_out(
@@ -107,12 +130,33 @@ def _read(name: str, entries: dict[str, list[Entry]], shape: tuple[int, int, int
 
 def _as_shown(image: "Picture") -> "Picture":
     """An image as a viewer shows it, on white, of 8 bits; Pillow alone would drop or clip these."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    image = ImageOps.exif_transpose(image)
+    image = _turned(image)
     if image.mode.startswith("I"):
         return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
     if not image.has_transparency_data:
         return image
     ink = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink)
+
+
+def _turned(image: "Picture") -> "Picture":
+    """An image turned as its camera says; what else is told of it may be damaged, and is left."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    image.load()  # a PNG may say it behind its pixels
+    try:
+        turn = turns.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged in one of many ways; the pixels are whole
+        turn = None
+    return image if turn is None else image.transpose(turn)

@@ -85,7 +85,7 @@ def data_folder(folder: Folder = None) -> Path:
 
     **Arguments:**
 
-    - `folder`: a path, or `None` to use the environment.
+    - `folder`: a path, or `None` or an empty text to use the environment.
 
     **Returns:**
 
@@ -93,7 +93,7 @@ def data_folder(folder: Folder = None) -> Path:
 
     **Raises:**
 
-    - `DataError`: neither is given, or there is no such folder.
+    - `DataError`: neither is given, there is no such folder, or it cannot be reached.
 
     >>> data_folder("nowhere")
     Traceback (most recent call last):
@@ -101,14 +101,20 @@ def data_folder(folder: Folder = None) -> Path:
     mirrax._errors.DataError: data folder nowhere does not exist; pass --data DIR or set ...
     """
     remedy = f"pass --data DIR or set {_VARIABLE} to the folder that holds mnist/, usps/, …"
-    chosen = folder if folder is not None else os.environ.get(_VARIABLE) or None
-    if chosen is None:
+    chosen = folder or os.environ.get(_VARIABLE)
+    if not chosen:
         raise DataError(f"no data folder is given; {remedy}")
-    path = Path(chosen).expanduser()
-    if not path.is_dir():
+    try:
+        path = Path(chosen).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"data folder {chosen} is of a user without a home; {remedy}") from error
+    try:
+        if path.is_dir():
+            return path
         state = "is not a folder" if path.exists() else "does not exist"
-        raise DataError(f"data folder {path} {state}; {remedy}")
-    return path
+    except OSError as error:
+        raise unreadable(path, error) from error
+    raise DataError(f"data folder {path} {state}; {remedy}")
 
 
 def locate(name: str, folder: Folder = None) -> Located:
@@ -127,8 +133,8 @@ def locate(name: str, folder: Folder = None) -> Located:
 
     **Raises:**
 
-    - `DataError`: unknown name, no data folder, or missing files; the line lists them, where they
-        were looked for and who publishes them.
+    - `DataError`: unknown name, no data folder, a folder that cannot be read, or missing files; the
+        line lists them, where they were looked for and who publishes them.
 
     >>> locate("usps", ".")
     Traceback (most recent call last):
@@ -153,7 +159,7 @@ def missing(folder: Folder = None, names: Iterable[str] | None = None) -> dict[s
 
     **Returns:**
 
-    Name to line, for those with missing files.
+    Name to line, for those with missing files or a folder that cannot be read.
 
     **Raises:**
 
@@ -164,11 +170,27 @@ def missing(folder: Folder = None, names: Iterable[str] | None = None) -> dict[s
     """
     root, lines = data_folder(folder), {}
     for source in map(find_source, SOURCES if names is None else names):
-        found = [find_files(source, edition, root) for edition in source.editions]
-        files = [edition.files for edition in source.editions]
-        if all(len(paths) < len(needed) for paths, needed in zip(found, files, strict=True)):
-            lines[source.name] = _missing_line(source, found, root)
+        try:
+            line = missing_line(source, root)
+        except DataError as error:  # of one data set, while others may be whole
+            line = str(error)
+        if line:
+            lines[source.name] = line
     return lines
+
+
+def missing_line(source: Source, root: Path) -> str:
+    """Says what to do about a data set that is not in a folder; empty where it is there.
+
+    **Raises:**
+
+    - `DataError`: a folder that cannot be read, in which it may be.
+    """
+    found = [find_files(source, edition, root) for edition in source.editions]
+    files = [edition.files for edition in source.editions]
+    if all(len(paths) < len(needed) for paths, needed in zip(found, files, strict=True)):
+        return _missing_line(source, found, root)
+    return ""
 
 
 def verify(name: str, folder: Folder = None) -> tuple[Verified, ...]:
@@ -246,13 +268,16 @@ def verify_file(path: Path, file: DataFile, source: Source) -> Verified:
 
 
 def find_files(source: Source, edition: Edition, root: Path) -> dict[str, Path]:
-    """The files of an edition that are there: role to path."""
+    """The files of an edition that are there: role to path; a `DataError` where one cannot see."""
     paths = {}
     for file in edition.files:
         names = [file.name, file.name.removesuffix(".gz")]
         candidates = (root / below / name for name in names for below in source.folders)
         there = Path.is_dir if file.name.endswith("/") else Path.is_file
-        path = next(filter(there, candidates), None)
+        try:
+            path = next(filter(there, candidates), None)
+        except OSError as error:
+            raise unreadable(error.filename or root, error) from error
         if path is not None:
             paths[file.role] = path
     return paths
