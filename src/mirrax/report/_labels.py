@@ -18,7 +18,7 @@ _LABELS = {
     "blockiafpaper": "blockIAF (paper)",
     "convexpotential": "convex potential",
     "kroneckermetric": "Kronecker metric",
-    "warpedpotential": "convex potential, warped",
+    "warpedpotential": "warped convex potential",
 }
 
 
