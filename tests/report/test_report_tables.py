@@ -241,6 +241,13 @@ def test_a_spread_over_problems_is_not_called_one_over_seeds():
     assert table.notes[0] == ("± is one standard error of the mean over 1,280 held-out problems.")
 
 
+def test_one_seed_has_no_error():
+    row = {"optimiser": "SGD", "test_accuracy": {"mean": 0.9, "se": None, "values": [0.9]}}
+    table = report.comparison_table({"seeds": 1, "comparison": [row]})
+    assert table.rows[0][1].text == "90.00"
+    assert table.notes[0] == "One seed: no standard error is known."
+
+
 def test_an_error_over_tasks_is_not_called_one_over_seeds():
     row = {"optimiser": "SGD", "test_accuracy": {"mean": 0.9, "se": 0.01, "tasks": 2}}
     table = report.comparison_table({"seeds": 3, "cells": {"a": {}, "b": {}}, "comparison": [row]})

@@ -251,7 +251,10 @@ def _comparison_title(summary: Mapping[str, Any]) -> str:
 
 
 def _notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    first = f"± is one standard error of the mean{_over(summary)}."
+    over = _over(summary)
+    first = f"± is one standard error of the mean{over}."
+    if over == " over 1 seed":
+        first = "One seed: no standard error is known."
     return (first, *(clean(note) for note in summary.get("notes") or ()))
 
 
