@@ -258,7 +258,8 @@ def readme_figures(page):
     assert (len(one["methods"]), first, second) == (14, "warped convex potential", "Warp-MAML")
     place = places[page.ranked(one).index("convex potential")]
     ahead = page.pm(row(one, "Warp-MAML")["behind"], 1, 100)
-    yield f"{ahead} points ahead of Warp-MAML, whose network is the same; without warps it is {place}"
+    same = "whose network is the same; without warps it is"
+    yield f"{ahead} points ahead of Warp-MAML, {same} {place}"
     place = places[page.ranked(small).index("convex potential")]
     assert len(small["methods"]) == 14 and page.ranked(small)[0] == "Warp-MAML"
     behind = page.pm(row(small, "convex potential")["behind"], 1, 100)
