@@ -18,6 +18,7 @@ from mirrax.geometry import (
 from mirrax.hypergradient import Direct, Implicit, Reverse, Truncated
 from mirrax.inner import BregmanProximal, MirrorDescent, Prior, Problem, Repeat, unroll
 from mirrax.objective import RegretBound, ValidationLoss
+from repeats import slow
 
 KEY = jax.random.key(0)
 ROLES = {"w": ("in", "out")}
@@ -56,6 +57,7 @@ def test_a_loss_may_be_of_another_type_than_the_parameters(estimator, params, lo
     assert float(state.summary.first_loss) == 1.5 and jnp.isfinite(value)
 
 
+@pytest.mark.slow
 def test_the_proximal_rule_takes_data_in_double_precision():
     prior = Prior(Diagonal.like(jnp.ones(3, jnp.float32)), jnp.ones(3, jnp.float32))
     with jax.numpy_dtype_promotion("standard"):
@@ -72,9 +74,9 @@ def test_the_proximal_rule_takes_data_in_double_precision():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda p: MaxOfDiagonals.like(p, key=KEY),
+        slow(lambda p: MaxOfDiagonals.like(p, key=KEY)),
         Kronecker.like,
-        lambda p: ConvexPotential.like(p, ROLES, units=2, key=KEY),
+        slow(lambda p: ConvexPotential.like(p, ROLES, units=2, key=KEY)),
         lambda p: Transformed.like(Euclidean(), p, ROLES),
         lambda p: PNorm(1.5),
     ],

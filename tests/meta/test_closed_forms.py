@@ -217,6 +217,7 @@ def test_the_bound_is_the_one_that_is_minimised():
     np.testing.assert_allclose(KRONECKER.bound(geometry, moments, RATE), expected, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_matrix_that_no_task_uses_keeps_its_rate():
     """Its moments are zero: what has no minimiser stopped the round, or grew with every one."""
     params = {"idle": jnp.ones((2, 2)), "used": jnp.ones((3, 2))}

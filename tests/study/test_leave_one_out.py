@@ -20,6 +20,7 @@ from mirrax.study._compare import control_methods, spread
 from mirrax.study._images import ImageStudy
 from mirrax.study._leave_one_out import against_best, leave_one_out
 from mirrax.study._trials import Trials
+from repeats import slow
 
 VARIANTS = {"MetaMD": {}, "MetaMD, Kronecker": {"geometry": "kronecker", "decay": 0.0}}
 OURS = ["MetaMD", "MetaMD, averaged", "MetaMD, Kronecker", "MetaMD, Kronecker, averaged"]
@@ -169,7 +170,7 @@ def test_a_finished_table_is_left_alone(made):
     assert json.loads((path / "summary.json").read_text()) == old
 
 
-@pytest.mark.parametrize("change", ["version", "grid"])
+@pytest.mark.parametrize("change", [slow("version"), "grid"])
 def test_a_table_begun_on_other_terms_is_made_anew(made, tmp_path, monkeypatch, change):
     """Scores of another grid were read with this one, and cells of two versions stood together."""
     path, result, _ = made
