@@ -251,22 +251,20 @@ def _comparison_title(summary: Mapping[str, Any]) -> str:
 
 
 def _notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    over = _over(summary)
-    first = f"± is one standard error of the mean{over}."
-    if over == " over 1 seed":
-        first = "One seed: no standard error is known."
-    return (first, *(clean(note) for note in summary.get("notes") or ()))
+    return (_reading(summary), *(clean(note) for note in summary.get("notes") or ()))
 
 
-def _over(summary: Mapping[str, Any]) -> str:
-    """What means and their errors are over."""
-    seeds, tasks = summary.get("seeds"), len(summary.get("cells") or ())
+def _reading(summary: Mapping[str, Any]) -> str:
+    """What ± is, and what means are over."""
+    seeds, tasks, over = summary.get("seeds"), len(summary.get("cells") or ()), ""
     if isinstance(summary.get("problems"), int):
-        return f" over {plural(summary['problems'], 'held-out problem')}"
-    if not isinstance(seeds, int):
-        return ""
-    runs = plural(seeds, "seed")
-    return f" over {tasks} tasks, {runs} each" if tasks else f" over {runs}"
+        over = f" over {plural(summary['problems'], 'held-out problem')}"
+    elif isinstance(seeds, int):
+        if seeds == 1 and not tasks:
+            return "One seed: no standard error is known."
+        runs = plural(seeds, "seed")
+        over = f" over {tasks} tasks, {runs} each" if tasks else f" over {runs}"
+    return f"± is one standard error of the mean{over}."
 
 
 def _metric_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
