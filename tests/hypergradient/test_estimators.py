@@ -10,7 +10,15 @@ import pytest
 from registry import EVERYTHING, KEY, RATE, STEPS, assert_close, learned, make_case
 
 from mirrax.geometry import Diagonal, Euclidean
-from mirrax.hypergradient import Direct, EstimatorState, Evolution, Forward, Reverse, Truncated
+from mirrax.hypergradient import (
+    Direct,
+    EstimatorState,
+    Evolution,
+    Forward,
+    Reverse,
+    Truncated,
+    split,
+)
 from mirrax.inner import (
     DualDescent,
     InnerState,
@@ -338,6 +346,11 @@ def test_a_prior_with_nothing_to_learn_is_refused():
         state = estimator.init(inner, prior)
         with pytest.raises(ValueError, match="nothing to differentiate.*Euclidean"):
             estimator.estimate(RegretBound(0.1), inner, prior, problem, state, key=KEY)
+
+
+def test_a_prior_of_python_numbers_is_told_what_to_make_of_them():
+    with pytest.raises(ValueError, match="start of the prior hold Python numbers.*jnp.asarray"):
+        split(Prior(Euclidean(), 1.0), ("start",))
 
 
 def test_truncated_needs_its_own_state():

@@ -169,6 +169,12 @@ def split(prior: Prior, wrt: tuple[Part, ...]) -> tuple[Prior, Callable[[PyTree]
     chosen = Prior(**{name: jax.tree.map(mark(name), part) for name, part in parts.items()})
     learned, fixed = eqx.partition(prior, chosen)
     if not jax.tree.leaves(learned):
+        numbers = [leaf for name in wrt for leaf in jax.tree.leaves(parts[name])]
+        if any(isinstance(leaf, float) for leaf in numbers):
+            raise ValueError(
+                f"wrt: {' and '.join(wrt)} of the prior hold Python numbers, which are constants; "
+                "make them arrays with jnp.asarray."
+            )
         raise ValueError(
             f"wrt: nothing to differentiate in {wrt!r}; prior.geometry is a "
             f"{type(prior.geometry).__name__}, prior.shared is "
