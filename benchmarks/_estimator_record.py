@@ -19,7 +19,8 @@ from benchmarks._estimator_case import busy, others
 from benchmarks._estimator_problem import Size
 from mirrax._errors import MirraxError
 
-SOURCES = ("_tree.py", "_spectrum.py", "_views.py", "geometry", "hypergradient", "inner")
+SOURCES = ("_checks.py", "_tree.py", "_spectrum.py", "_views.py")
+SOURCES += ("geometry", "hypergradient", "inner")
 """What the sides use of mirrax."""
 
 PROBLEM = ("_estimator_problem.py", "_estimator_sides.py", "_estimator_peers.py", "memory.py")
