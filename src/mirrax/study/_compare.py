@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from ..deploy import averaged, averaged_params, to_optax
 from ..geometry import AbstractMirrorMap, Diagonal
@@ -58,7 +59,7 @@ def _make_learned(values: Hyperparameters, context: Any) -> optax.GradientTransf
     geometry, rate = context
     momentum, rate = values["momentum"], rate_at(values, rate)
     if (
-        not isinstance(momentum, jax.core.Tracer) and momentum == 0
+        not isinstance(momentum, Tracer) and momentum == 0
     ):  # there is none to look ahead by
         return to_optax(geometry, rate)
     return to_optax(geometry, rate, momentum=momentum, nesterov=True)
