@@ -58,9 +58,7 @@ def rate_at(values: Hyperparameters, rate: Any) -> Any:
 def _make_learned(values: Hyperparameters, context: Any) -> optax.GradientTransformation:
     geometry, rate = context
     momentum, rate = values["momentum"], rate_at(values, rate)
-    if (
-        not isinstance(momentum, Tracer) and momentum == 0
-    ):  # there is none to look ahead by
+    if not isinstance(momentum, Tracer) and momentum == 0:  # there is none to look ahead by
         return to_optax(geometry, rate)
     return to_optax(geometry, rate, momentum=momentum, nesterov=True)
 
