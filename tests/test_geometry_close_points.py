@@ -62,8 +62,8 @@ def test_divergence_is_quadratic_however_close_the_points_are():
         return geometry.divergence({"w": point + size * way}, {"w": point}) / size**2
 
     near = [float(curvature(jnp.float32(size))) for size in (1e-2, 1e-3, 1e-4)]
-    # What is left is the rounding of the points themselves.
-    np.testing.assert_allclose(near, near[0], rtol=2e-2)
+    # What is left is the rounding of the points themselves; found 8e-4.
+    np.testing.assert_allclose(near, near[0], rtol=2e-3)
 
 
 @pytest.mark.parametrize("separable", [False, True])
