@@ -102,9 +102,10 @@ class Evolution(AbstractHypergradient):
                 f"Evolution.spread: expected a positive finite number, got {self.spread!r}."
             )
         length = self.window
-        if length is not None:
-            check_count("Evolution", "window", length)
-        if length is not None and (not 1 <= length <= self.steps or self.steps % length):
+        if length is None:
+            return
+        check_count("Evolution", "window", length)
+        if self.steps % length:
             raise ValueError(
                 f"Evolution.window: expected a divisor of steps ({self.steps!r}) or None, got "
                 f"{length!r}."

@@ -46,7 +46,7 @@ class Truncated(AbstractHypergradient):
 
     def __check_init__(self):
         check_count("Truncated", "window", self.window)
-        if not 1 <= self.window <= self.steps or self.steps % self.window:
+        if self.steps % self.window:
             raise ValueError(
                 "Truncated.window: expected a divisor of steps "
                 f"({self.steps!r}), got {self.window!r}."
