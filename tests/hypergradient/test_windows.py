@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from registry import learned
 
-from mirrax.geometry import RandomMask
+from mirrax.geometry import Diagonal, RandomMask
 from mirrax.hypergradient import Evolution, Reverse, Truncated
-from mirrax.inner import AbstractObjective, Minibatch, PreconditionedDescent, Prior, Problem
+from mirrax.inner import (
+    AbstractObjective,
+    Minibatch,
+    MirrorDescent,
+    PreconditionedDescent,
+    Prior,
+    Problem,
+    Stream,
+)
 
 KEY = jax.random.key(2)
 STEPS, WINDOW = 6, 2
@@ -77,3 +85,32 @@ def test_evolution_by_windows_draws_one_mask_a_run():
     value, _, _ = run(Evolution(STEPS, 2, 1e-7, WINDOW, wrt=WRT))
     expected, _, _ = run(Reverse(STEPS, wrt=WRT))
     np.testing.assert_allclose(value, expected, rtol=1e-10)
+
+
+class Moved(AbstractObjective):
+    """How far a run came; no derivative is finite of one that did not move."""
+
+    def stage(self, prior, problem, step):
+        return jnp.zeros(())
+
+    def terminal(self, prior, problem, first, last):
+        return jnp.sqrt(jnp.sum((last - first) ** 2))
+
+
+def test_a_terminal_cost_is_not_differentiated_where_it_is_not_due():
+    """After the first of two windows the run has not moved: its targets are where it began."""
+    start, target = jnp.array([1.0, -2.0]), jnp.array([3.0, 5.0])
+    prior, rate = Prior(Diagonal.like(start), start), 0.1
+    problem = Problem(
+        lambda x, shared, goal: jnp.sum((x - goal) ** 2) / 2,
+        Stream(jnp.stack([start, start, target, target])),
+    )
+    value, slope, _ = Truncated(4, 2).over_a_run(
+        Moved(), MirrorDescent(rate), prior, problem, key=KEY
+    )
+    # Two steps at x ← x − ρ(x − b)/m² leave (1 − ρ/m²)² of the way, m² = e^{2r}.
+    way = np.asarray(target - start)
+    np.testing.assert_allclose(value, (1 - 0.9**2) * np.linalg.norm(way), rtol=1e-14)
+    share = -4 * 0.9 * rate  # the derivative of 1 − (1 − ρ e^{−2r})²
+    expected = share * way**2 / np.linalg.norm(way)
+    np.testing.assert_allclose(slope.geometry.log_diagonal, expected, rtol=1e-14)

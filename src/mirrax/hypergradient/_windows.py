@@ -80,6 +80,9 @@ def run_window(
     end, (value, summary) = fold(
         inner, prior, problem, length, observe, nothing, key=key, state=begin
     )
-    due = objective.terminal(prior, problem, first, end.primal)
-    due = jnp.where(end.count >= steps, due, 0)
-    return value + jnp.asarray(due, value.dtype), EstimatorState(summary, end, first)
+    due = end.count >= steps
+    # Held where it is not due: a derivative that is not finite there must not be multiplied by 0.
+    ends = prior, first, end.primal
+    whole, begun, reached = choose(due, ends, lax.stop_gradient(ends))
+    cost = jnp.where(due, objective.terminal(whole, problem, begun, reached), 0)
+    return value + jnp.asarray(cost, value.dtype), EstimatorState(summary, end, first)
