@@ -6,14 +6,17 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 from test_many_shot import FLAT, KEY, PROBLEMS, RATE, STEPS, initialise, regression
 
 from mirrax.hypergradient import Direct, Reverse
 from mirrax.inner import BregmanProximal, MirrorDescent, Problem, Repeat
 from mirrax.meta import Alternating, Descent, ManyShot
+from mirrax.meta._sharding import _Spread
 from mirrax.objective import RegretBound, ValidationLoss
 
 ROUNDING = 1e-13
@@ -115,3 +118,11 @@ def test_devices_that_do_not_divide_the_tasks(monkeypatch):
     many = learner(devices=2)
     with pytest.raises(ValueError, match="ManyShot.devices: expected a divisor of the 3 tasks"):
         many.round(many.init(FLAT, key=KEY), PROBLEMS)
+
+
+def test_rows_that_devices_do_not_divide():
+    """Of a mesh that need not be there, because devices are counted once."""
+    layout = NamedSharding(AbstractMesh((1, 2), ("tasks", "batch")), PartitionSpec("batch"))
+    batches = _Spread(Repeat((jnp.ones((3, 2)), jnp.ones(()))), layout)
+    with pytest.raises(ValueError, match=r"batch_devices: .* divisor of the 3 rows.* got 2"):
+        batches.draw(jnp.array(0), key=jax.random.key(0))

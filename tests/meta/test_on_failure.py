@@ -11,9 +11,9 @@ import pytest
 
 from mirrax.geometry import AbstractConstrained, AbstractGeometry, Diagonal
 from mirrax.hypergradient import Direct, Reverse
-from mirrax.inner import MirrorDescent, Prior
+from mirrax.inner import MirrorDescent, Prior, RunSummary
 from mirrax.meta import Descent, ManyShot, quadratic
-from mirrax.meta._failures import Trail, backtrack, mean_of_sound, not_finite
+from mirrax.meta._failures import Trail, backtrack, diverged, mean_of_sound, not_finite
 from mirrax.objective import RegretBound
 from mirrax.tasks import sample_quadratics
 
@@ -246,3 +246,21 @@ def test_what_cannot_be():
         learner("skp")
     with pytest.raises(ValueError, match=r"expected 'geometry' in its wrt, got \('start',\)"):
         Descent(RegretBound(RATE, "solution"), Reverse(STEPS, wrt=("start",)), optax.sgd(0.1))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "finite", "failed"),
+    [
+        (2.0, 20.0, STEPS, False),
+        (2.0, 20.1, STEPS, True),
+        (-2.0, 20.1, STEPS, True),
+        (2.0, 1.0, STEPS - 1, True),
+        (2.0, jnp.nan, STEPS, True),
+        (0.0, 0.0, STEPS, False),
+        (0.0, 1e-30, STEPS, False),  # noise, of a run that begins at a minimum
+        (0.0, jnp.nan, STEPS - 1, True),
+    ],
+)
+def test_a_run_diverged_at_ten_times_its_first_loss_if_that_is_a_scale(first, last, finite, failed):
+    summary = RunSummary(jnp.array(first), jnp.array(last), jnp.array(finite))
+    assert diverged(summary, STEPS) == failed

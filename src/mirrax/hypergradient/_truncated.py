@@ -3,8 +3,9 @@ r"""Truncated reverse mode over windows that are carried along one long run.
 A run of `T` steps is cut into windows of `K`. Each call differentiates one window, holding the
 point at its start constant, and hands the end to the next call; the terminal cost falls due in
 the last window. Memory and time a call are those of `K` steps. The estimate is biased towards
-short-term gains; with `K = T` it is exact. With `K = 1` and a terminal cost alone it is one-step
-differentiation: the last step is differentiated, where it began is held.
+short-term gains; with `K = T` it is exact. The start is differentiated through the first window
+only: by it a terminal cost alone has no derivative unless `K = T`. With `K = 1` and a terminal cost
+alone it is one-step differentiation: the last step is differentiated, where it began is held.
 Source: Wu et al. 2018 on the bias; Metz et al. 2022; Bolte, Pauwels and Vaiter 2023 on one step.
 """
 

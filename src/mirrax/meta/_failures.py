@@ -55,13 +55,16 @@ def check_on_failure(owner: str, policy: str) -> None:
 def diverged(summary: RunSummary, steps: int) -> Bool[Array, "..."]:
     """Which runs diverged: left the finite numbers, or ended ten times above where they began.
 
+    A run that begins at a loss of zero has no scale to have grown by.
+
     **Arguments:**
 
     - `summary`: summaries of runs, jax's or numpy's.
     - `steps`: the length of a run.
     """
-    end = summary.last_loss <= _BLOWN_UP * abs(summary.first_loss)
-    return (summary.finite_steps < steps) | ~end
+    first = abs(summary.first_loss)
+    bounded = (summary.last_loss <= _BLOWN_UP * first) | (first == 0)
+    return (summary.finite_steps < steps) | ~bounded
 
 
 def not_finite(values: Array, grads: PyTree) -> Bool[Array, "*runs"]:

@@ -139,6 +139,12 @@ class _Spread(AbstractBatches):
         def spread(leaf: Any) -> Any:
             if not jnp.ndim(leaf):
                 return leaf
+            rows, devices = len(leaf), self.layout.mesh.shape["batch"]
+            if rows % devices:
+                raise ValueError(
+                    f"ManyShot.batch_devices: expected a divisor of the {rows} rows of a batch, "
+                    f"got {devices!r}."
+                )
             return jax.lax.with_sharding_constraint(leaf, self.layout)
 
         return jax.tree.map(spread, batch)
